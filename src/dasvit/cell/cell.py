@@ -1,0 +1,42 @@
+"""The derived cell: one chosen operation an edge."""
+
+import torch
+from timm.layers import DropPath
+from torch import Tensor, nn
+
+from dasvit.cell.genotype import Genotype
+from dasvit.cell.graph import walk
+from dasvit.cell.ops import make_operation
+
+
+class Cell(nn.Module):
+    """An encoder layer as its genotype says (method, section 2).
+
+    Its operations are submodules named by their edge, as `prev1_x2`.
+
+    Args:
+        genotype: The cell.
+        dim: Embedding width D.
+        drop_path: Rate at which an image leaves out an attention or MLP (stochastic depth).
+    """
+
+    def __init__(self, genotype: Genotype, dim: int, drop_path: float = 0.0) -> None:
+        super().__init__()
+        self.nodes = genotype.nodes
+        self.names = [f"{edge.source}_{edge.target}" for edge in genotype.edges]
+        self.kept = {i for i, edge in enumerate(genotype.edges) if edge.op != "zero"}
+        for i in self.kept:
+            self.add_module(self.names[i], make_operation(genotype.edges[i].op, dim))
+        self.parametric = {i for i in self.kept if genotype.edges[i].op != "identity"}
+        self.drop_path = DropPath(drop_path) if drop_path else nn.Identity()
+
+    def forward(self, prev2: Tensor, prev1: Tensor) -> Tensor:
+        """Return the layer's output from those of the two before it, each [B, N, D]."""
+        output = walk(self.nodes, prev2, prev1, self._edge)
+        return torch.zeros_like(prev1) if output is None else output
+
+    def _edge(self, index: int, x: Tensor) -> Tensor | None:
+        if index not in self.kept:
+            return None
+        output: Tensor = self.get_submodule(self.names[index])(x)
+        return self.drop_path(output) if index in self.parametric else output

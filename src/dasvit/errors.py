@@ -1,0 +1,25 @@
+"""What a user can get wrong, said in a sentence."""
+
+import difflib
+from collections.abc import Iterable
+
+
+class UserError(ValueError):
+    """A mistake of the user's: its text names the thing and the way out.
+
+    The command line prints it without a traceback and ends with exit status 2.
+    """
+
+
+def unknown(kind: str, name: object, valid: Iterable[str]) -> UserError:
+    """Return the error for a name that is not in a table, naming the nearest and all valid ones.
+
+    Args:
+        kind: What the name should have been, as "recipe" or "operation".
+        name: What was given.
+        valid: The names that would have done.
+    """
+    names = list(valid)
+    near = difflib.get_close_matches(str(name), names, n=1, cutoff=0.5)
+    hint = f" Did you mean {near[0]!r}?" if near else ""
+    return UserError(f"unknown {kind} {name!r}.{hint} Valid: {', '.join(names)}.")
