@@ -1,0 +1,104 @@
+"""dasvit: differentiable architecture search for vision transformers.
+
+Importing this package is quick: torch and timm are imported with the first name that needs them. From then on, in
+whichever order they are imported, `timm.create_model("dasvit_base_patch16_224")` knows this package's models.
+"""
+
+import importlib
+import importlib.util
+import sys
+from importlib.abc import MetaPathFinder
+from importlib.machinery import ModuleSpec
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+from dasvit._version import __version__
+
+if TYPE_CHECKING:
+    from dasvit.cell.genotype import PUBLISHED, Edge, Genotype, load_genotype
+    from dasvit.cell.space import Space
+    from dasvit.config import Config
+    from dasvit.data import load_data
+    from dasvit.errors import UserError
+    from dasvit.models.cost import count_cost
+    from dasvit.models.dasvit import DasViT
+    from dasvit.models.folder import load_model
+    from dasvit.search.architecture import Architecture
+    from dasvit.search.derive import derive
+    from dasvit.search.loop import search
+    from dasvit.search.supernet import Supernet
+    from dasvit.training.loop import train
+
+_HOMES = {
+    "PUBLISHED": "dasvit.cell.genotype",
+    "Architecture": "dasvit.search.architecture",
+    "Config": "dasvit.config",
+    "DasViT": "dasvit.models.dasvit",
+    "Edge": "dasvit.cell.genotype",
+    "Genotype": "dasvit.cell.genotype",
+    "Space": "dasvit.cell.space",
+    "Supernet": "dasvit.search.supernet",
+    "UserError": "dasvit.errors",
+    "count_cost": "dasvit.models.cost",
+    "derive": "dasvit.search.derive",
+    "load_data": "dasvit.data",
+    "load_genotype": "dasvit.cell.genotype",
+    "load_model": "dasvit.models.folder",
+    "search": "dasvit.search.loop",
+    "train": "dasvit.training.loop",
+}
+
+__all__ = [
+    "PUBLISHED",
+    "Architecture",
+    "Config",
+    "DasViT",
+    "Edge",
+    "Genotype",
+    "Space",
+    "Supernet",
+    "UserError",
+    "__version__",
+    "count_cost",
+    "derive",
+    "load_data",
+    "load_genotype",
+    "load_model",
+    "search",
+    "train",
+]
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name when it is first asked for."""
+    if name not in _HOMES:
+        raise AttributeError(f"module 'dasvit' has no attribute {name!r}")
+    return getattr(importlib.import_module(_HOMES[name]), name)
+
+
+class _RegisterWithTimm(MetaPathFinder):
+    """Registers this package's models right after timm itself has been imported.
+
+    Importing timm here instead would cost the command line's `--help` and every typo several seconds.
+    """
+
+    def find_spec(self, name: str, path: object, target: ModuleType | None = None) -> ModuleSpec | None:
+        if name != "timm":
+            return None
+        sys.meta_path.remove(self)
+        spec = importlib.util.find_spec("timm")
+        if spec is not None and spec.loader is not None:
+            import_timm = spec.loader.exec_module
+
+            def import_both(module: ModuleType) -> None:
+                import_timm(module)
+                importlib.import_module("dasvit.models.dasvit")
+
+            spec.loader.exec_module = import_both  # type: ignore[method-assign]
+        return spec
+
+
+if "timm" in sys.modules:
+    importlib.import_module("dasvit.models.dasvit")
+else:
+    sys.meta_path.insert(0, _RegisterWithTimm())

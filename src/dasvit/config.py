@@ -44,7 +44,7 @@ class DataConfig:
 
 @dataclass(kw_only=True)
 class ModelConfig:
-    """The skeleton that the cell is stacked into (method, section 1).
+    """The skeleton that the cell is stacked into (method, section 1); the defaults are ViT-B/16's.
 
     Attributes:
         image_size: Side of the square input image, in pixels.
@@ -54,11 +54,11 @@ class ModelConfig:
         heads: Attention heads of the ViT baseline of the same width and depth.
     """
 
-    image_size: int = 32
-    patch_size: int = 4
-    width: int = 128
-    layers: int = 6
-    heads: int = 4
+    image_size: int = 224
+    patch_size: int = 16
+    width: int = 768
+    layers: int = 12
+    heads: int = 12
 
 
 @dataclass(kw_only=True)
@@ -438,7 +438,7 @@ def from_dict(content: Mapping[str, Any], where: str = "the configuration") -> C
         parsed = parser.parse_object(merge({}, content))
     except ArgumentError as error:
         raise UserError(f"{where}: {one_line(str(error))}") from None
-    config: Config = Config(**vars(parser.instantiate_classes(parsed)))
+    config: Config = Config(**vars(parser.instantiate(parsed)))
     validate(config)
     return config
 

@@ -1,11 +1,11 @@
 """The derived cell: one chosen operation an edge."""
 
 import torch
-from timm.layers import DropPath
-from torch import Tensor, nn
+from timm.layers.drop import DropPath
+from torch import Tensor, fx, nn
 
 from dasvit.cell.genotype import Genotype
-from dasvit.cell.graph import walk
+from dasvit.cell.graph import live_edges, walk
 from dasvit.cell.ops import make_operation
 
 
@@ -24,8 +24,8 @@ class Cell(nn.Module):
         super().__init__()
         self.nodes = genotype.nodes
         self.names = [f"{edge.source}_{edge.target}" for edge in genotype.edges]
-        self.kept = {i for i, edge in enumerate(genotype.edges) if edge.op != "zero"}
-        for i in self.kept:
+        self.kept = set(live_edges(genotype))
+        for i in sorted(self.kept):
             self.add_module(self.names[i], make_operation(genotype.edges[i].op, dim))
         self.parametric = {i for i in self.kept if genotype.edges[i].op != "identity"}
         self.drop_path = DropPath(drop_path) if drop_path else nn.Identity()
@@ -40,3 +40,14 @@ class Cell(nn.Module):
             return None
         output: Tensor = self.get_submodule(self.names[index])(x)
         return self.drop_path(output) if index in self.parametric else output
+
+    def __prepare_scriptable__(self) -> nn.Module:
+        """Return the cell as TorchScript can read it: the walk, which takes a function, written out."""
+        return fx.GraphModule(self, _OperationTracer().trace(self))
+
+
+class _OperationTracer(fx.Tracer):
+    """Records a cell's graph as calls of its operations, without looking into them."""
+
+    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
+        return True

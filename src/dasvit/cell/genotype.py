@@ -63,7 +63,11 @@ def parse_operation(name: str) -> Operation:
     match = _OPERATION.fullmatch(name) if isinstance(name, str) else None
     operation = Operation(match["kind"], float(match["number"])) if match else None
     if operation is None or operation.name != name or operation.number == 0:
-        raise unknown("operation", name, ["zero", "identity", *(f"{kind}_{number}" for kind, number in NUMBERED.items())])
+        raise unknown(
+            "operation",
+            name,
+            ["zero", "identity", *(f"{kind}_{number}" for kind, number in NUMBERED.items())],
+        )
     if operation.kind == "msa" and operation.number != int(operation.number):
         raise UserError(f"operation {name!r}: the number of heads must be whole.")
     return operation
@@ -87,13 +91,19 @@ class Genotype:
 
     def __post_init__(self) -> None:
         """Check that the edges are exactly those of the graph, each with a known operation."""
-        if isinstance(self.nodes, bool) or not isinstance(self.nodes, int) or not 1 <= self.nodes <= MAX_NODES:
+        if (
+            isinstance(self.nodes, bool)
+            or not isinstance(self.nodes, int)
+            or not 1 <= self.nodes <= MAX_NODES
+        ):
             raise UserError(f"a cell has 1 to {MAX_NODES} nodes of its own, not {self.nodes!r}.")
         wanted = edge_list(self.nodes)
         found = [(edge.source, edge.target) for edge in self.edges]
         for pair in found:
             if pair not in wanted:
-                raise UserError(f"the edge {pair[0]}→{pair[1]} is not in a cell of {self.nodes} nodes (or runs backward).")
+                raise UserError(
+                    f"the edge {pair[0]}→{pair[1]} is not in a cell of {self.nodes} nodes (or runs backward)."
+                )
             if found.count(pair) > 1:
                 raise UserError(f"the edge {pair[0]}→{pair[1]} is there twice.")
         for pair in wanted:
@@ -138,7 +148,9 @@ class Genotype:
         if content.get("format") != FORMAT:
             raise UserError(f"genotype of format {content.get('format')!r}: this version reads {FORMAT!r}.")
         if set(content) != {"format", "nodes", "edges"}:
-            raise UserError(f"a genotype has the keys format, nodes and edges, not {', '.join(map(str, content))}.")
+            raise UserError(
+                f"a genotype has the keys format, nodes and edges, not {', '.join(map(str, content))}."
+            )
         if not isinstance(content["edges"], list):
             raise UserError("a genotype's edges are a list of objects.")
         edges = []
@@ -207,7 +219,9 @@ def load_genotype(name: str | Path) -> Genotype:
     path = Path(name)
     if path.is_dir():
         if not (path / "genotype.json").exists():
-            raise UserError(f"{path} holds no genotype.json: has its search ended? Run `dasvit derive {path}`.")
+            raise UserError(
+                f"{path} holds no genotype.json: has its search ended? Run `dasvit derive {path}`."
+            )
         path = path / "genotype.json"
     if not path.exists():
         if path.suffix == ".json" or len(path.parts) > 1:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from torch import Tensor
 
-from dasvit.cell.genotype import edge_list
+from dasvit.cell.genotype import INPUTS, Genotype, edge_list
 
 
 def walk(
@@ -40,3 +40,17 @@ def add(left: Tensor | None, right: Tensor | None) -> Tensor | None:
     if left is None or right is None:
         return left if right is None else right
     return left + right
+
+
+def live_edges(genotype: Genotype) -> list[int]:
+    """Return the indices of the edges that carry something, in the order of `edge_list`.
+
+    An edge is dead where its operation is `zero`, or where nothing feeds the node that it leaves: its
+    operation would hold parameters that no gradient reaches.
+    """
+    fed, live = set(INPUTS), []
+    for index, edge in enumerate(genotype.edges):
+        if edge.op != "zero" and edge.source in fed:
+            fed.add(edge.target)
+            live.append(index)
+    return live

@@ -1,0 +1,28 @@
+"""Where images come from: sources, the cache of decoded images, splits, augmentation, batches."""
+
+from dasvit.data.augment import CropFlip, EachImage, Transform, train_transform
+from dasvit.data.decode import open_image, predict_transform
+from dasvit.data.image_set import Data, ImageSet
+from dasvit.data.load import load_data
+from dasvit.data.loader import Loader
+from dasvit.data.preprocess import MEAN, STD, Preprocess
+from dasvit.data.sources import SOURCES
+from dasvit.data.splits import split_indices
+
+__all__ = [
+    "MEAN",
+    "SOURCES",
+    "STD",
+    "CropFlip",
+    "Data",
+    "EachImage",
+    "ImageSet",
+    "Loader",
+    "Preprocess",
+    "Transform",
+    "load_data",
+    "open_image",
+    "predict_transform",
+    "split_indices",
+    "train_transform",
+]

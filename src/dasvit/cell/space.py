@@ -1,0 +1,54 @@
+"""The search space: which operations stand on which edges."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from dasvit.cell.genotype import Genotype, edge_list, parse_operation
+from dasvit.config import SpaceConfig
+
+Alive = tuple[tuple[bool, ...], ...]
+"""For every edge and operation of a space, whether it is still a candidate: [E][O]."""
+
+
+@dataclass(frozen=True)
+class Space:
+    """The cells that a search can find.
+
+    Attributes:
+        nodes: The cell's own nodes.
+        operations: Names of the candidate operations (O of them), the same on each of the E edges.
+    """
+
+    nodes: int
+    operations: tuple[str, ...]
+
+    @classmethod
+    def from_config(cls, config: SpaceConfig) -> Space:
+        """Return zero, identity, an attention a head count and an MLP a ratio (section 3)."""
+        attentions = [f"msa_{heads}" for heads in config.heads]
+        mlps = [f"mlp_{ratio:g}" for ratio in config.ratios]
+        return cls(config.nodes, ("zero", "identity", *attentions, *mlps))
+
+    @property
+    def edges(self) -> list[tuple[str, str]]:
+        """Every (source, target), in the order of computation."""
+        return edge_list(self.nodes)
+
+    @property
+    def edge_names(self) -> list[str]:
+        """The edges as they are written in files, as prev1→x2."""
+        return [f"{source}→{target}" for source, target in self.edges]
+
+    def kinds(self) -> list[str]:
+        """Return the kind (zero, identity, msa, mlp) of every operation."""
+        return [parse_operation(name).kind for name in self.operations]
+
+    def everything(self) -> Alive:
+        """Return the Alive of a search's start: all operations on all edges."""
+        return tuple((True,) * len(self.operations) for _ in self.edges)
+
+    def one_hot(self, genotype: Genotype) -> list[list[float]]:
+        """Return the edge weights [E][O] that are 1 at the genotype's operations and 0 elsewhere."""
+        assert genotype.nodes == self.nodes, "a genotype of another space"
+        return [[float(name == op) for name in self.operations] for op in genotype.ops]

@@ -1,0 +1,259 @@
+"""The command line: parses first, and imports torch and timm only inside the stage it runs.
+
+A recipe (by name or file) comes first, then what the search method changes in it, then the user's own overrides.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from dasvit import config as recipes
+from dasvit._version import __version__
+from dasvit.config import METHODS, SECTIONS, Config
+from dasvit.errors import UserError, unknown
+
+if TYPE_CHECKING:
+    from jsonargparse import ArgumentParser
+
+SUMMARIES = {
+    "search": "search a cell on images, and derive it",
+    "derive": "derive a cell from a search again: another rule, a budget",
+    "train": "train a cell, or a timm model, from scratch",
+    "evaluate": "judge a trained model on a data set",
+    "predict": "name the classes of images",
+    "cost": "count the parameters and multiply-adds of a cell or model",
+    "quickstart": "search, train and compare on scikit-learn's digits, in minutes",
+}
+CONFIGURED = {
+    "search": ("cifar10-small", tuple(SECTIONS)),
+    "train": ("cifar10-small", tuple(SECTIONS)),
+    "evaluate": ("", ("data", "runtime")),
+    "cost": ("cifar10-paper", ("model",)),
+    "quickstart": ("digits", tuple(SECTIONS)),
+}
+"""Commands that read a recipe: which, when none is given, and its sections that can be overridden."""
+
+
+@dataclass(frozen=True)
+class Request:
+    """A parsed command line.
+
+    Attributes:
+        command: Name of the command.
+        options: Its own options by name.
+        config: The resolved recipe, for commands that read one.
+    """
+
+    command: str
+    options: dict[str, Any]
+    config: Config | None
+
+
+def main(argv: Sequence[str] | None = None) -> NoReturn:
+    """Run the command line and exit: 0 when it went well, 2 after a user's mistake, 130 after an interrupt."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    debug = "--debug" in arguments
+    try:
+        run(arguments)
+    except (UserError, OSError) as error:
+        if debug:
+            raise
+        print(f"dasvit: error: {error}", file=sys.stderr)
+        raise SystemExit(2) from None
+    except KeyboardInterrupt:
+        print("dasvit: interrupted; the same command goes on from the last epoch.", file=sys.stderr)
+        raise SystemExit(130) from None
+    raise SystemExit(0)
+
+
+def run(arguments: list[str]) -> None:
+    """Parse a command line and run its command."""
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print(overview())
+        return
+    if arguments[0] == "--version":
+        print(__version__)
+        return
+    command, *rest = arguments
+    if command not in SUMMARIES:
+        raise unknown("command", command, SUMMARIES)
+    request = parse(command, rest)
+    from dasvit import commands
+
+    commands.COMMANDS[command](request)
+
+
+def overview() -> str:
+    """Return what `dasvit --help` prints."""
+    lines = [f"  {name:<12}{text}" for name, text in SUMMARIES.items()]
+    return "\n".join(
+        [
+            "usage: dasvit COMMAND [options]",
+            "",
+            "Search a better vision transformer for your own images.",
+            "",
+            *lines,
+            "",
+            f"Recipes (--config): {', '.join(recipes.recipe_names())}.",
+            "`dasvit COMMAND --help` explains a command. Start with `dasvit quickstart`.",
+        ]
+    )
+
+
+def parse(command: str, arguments: list[str]) -> Request:
+    """Parse the arguments of a command.
+
+    Raises:
+        UserError: An unknown option, a value of the wrong type, or a recipe that cannot be read.
+        SystemExit: After --help and --print_config.
+    """
+    parser = make_parser(command)
+    wants_help = bool({"-h", "--help"} & set(arguments))
+    if command not in CONFIGURED or wants_help:
+        return Request(command, vars(parser.instantiate(parser.parse_args(arguments))), None)
+    recipe = _recipe_of(command, arguments)
+    sections = CONFIGURED[command][1]
+    built = vars(parser.instantiate(parser.parse_args(_with_recipe(recipe, sections, arguments))))
+    hidden = {name: value for name, value in recipe.items() if name not in sections}
+    config = Config(**{**vars(recipes.from_dict(hidden)), **{name: built.pop(name) for name in sections}})
+    if "search" in sections:
+        recipes.validate(config)
+    return Request(command, built, config)
+
+
+def make_parser(command: str) -> ArgumentParser:
+    """Return the parser of a command, its own options first and the recipe's sections behind them."""
+    from jsonargparse import ArgumentParser
+
+    class Parser(ArgumentParser):
+        def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+            raise UserError(_explain(message, command)) from None
+
+    overrides = " [--section.field VALUE ...]" if command in CONFIGURED else ""
+    positional = {"derive": " RUN", "evaluate": " MODEL", "predict": " MODEL IMAGE...", "cost": " CELL|MODEL|TIMM_NAME"}
+    parser = Parser(
+        prog=f"dasvit {command}",
+        usage=f"dasvit {command}{positional.get(command, '')} [options]{overrides}",
+        description=SUMMARIES[command][0].upper() + SUMMARIES[command][1:] + ".",
+    )
+    _add_options(parser, command)
+    parser.add_argument("--json", action="store_true", help="print one JSON object, and nothing else, on standard output")
+    parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    if command in CONFIGURED:
+        default, sections = CONFIGURED[command]
+        help_text = "recipe by name, or a YAML file" + (f" (default: {default})" if default else "")
+        parser.add_argument("--config", action="config", help=help_text)
+        for name in sections:
+            parser.add_class_arguments(SECTIONS[name], name)
+    return parser
+
+
+def _add_options(parser: ArgumentParser, command: str) -> None:
+    add = parser.add_argument
+    if command == "search":
+        add("--run", type=str, default="runs/search", help="folder that the run writes")
+        add("--method", type=str, default="", help=f"search method: {', '.join(METHODS)} (search.method)")
+    elif command == "derive":
+        add("run", type=str, help="run folder of a search")
+        add("--rule", type=str, default="", help="darts or strongest (default: the run's)")
+        add("--edges-per-node", type=int, default=0, help="edges kept into each node (default: the run's)")
+        add("--max-params", type=str, default="", help="budget of parameters, as 6M")
+        add("--max-macs", type=str, default="", help="budget of multiply-adds of one image, as 500M")
+        add("--out", type=str, default="", help="file of the cell (default: in RUN/derived/)")
+    elif command == "train":
+        add("--cell", type=str, default="", help="run folder of a search, a genotype's JSON file, or a cell's name")
+        add("--model", type=str, default="", dest="baseline", help="instead of a cell: vit (of the recipe's width and depth), or a timm model's name")
+        add("--run", type=str, default="", help="folder that the run writes (default: RUN/train for --cell RUN)")
+    elif command == "evaluate":
+        add("model_path", type=str, metavar="MODEL", help="run folder of a training, or a model folder")
+    elif command == "predict":
+        add("model_path", type=str, metavar="MODEL", help="run folder of a training, or a model folder")
+        add("images", type=str, nargs="+", metavar="IMAGE", help="image files")
+        add("--top", type=int, default=5, help="classes shown for an image")
+        add("--device", type=str, default="auto", help="auto, cpu, cuda, cuda:N or mps")
+    elif command == "cost":
+        add("subject", type=str, metavar="CELL|MODEL|TIMM_NAME", help="what is counted")
+        add("--classes", type=int, default=0, help="classes of the head (default: 10 for a cell, else the model's own)")
+    elif command == "quickstart":
+        add("--run", type=str, default="runs/quickstart", help="folder that the runs write")
+
+
+def _with_recipe(recipe: dict[str, Any], sections: Sequence[str], arguments: list[str]) -> list[str]:
+    """Put the recipe, as text, where the parser reads it before the overrides."""
+    import yaml
+
+    visible = {name: value for name, value in recipe.items() if name in sections}
+    return ["--config", yaml.safe_dump(visible), *_without(_without(arguments, "--config"), "--method")]
+
+
+def _recipe_of(command: str, arguments: list[str]) -> dict[str, Any]:
+    name = _value(arguments, "--config") or _run_config(command, arguments) or CONFIGURED[command][0]
+    recipe = recipes.read_recipe(name) if name else {}
+    if command in ("search", "quickstart"):
+        search = recipe.setdefault("search", {})
+        method = _value(arguments, "--method") or _value(arguments, "--search.method") or search.get("method", "dasvit")
+        if method not in METHODS:
+            raise unknown("search method", method, METHODS)
+        search["method"] = method
+        METHODS[method](recipe)
+    return recipe
+
+
+def _run_config(command: str, arguments: list[str]) -> str:
+    """Return the configuration of the run that the command is about, where there is one."""
+    if command == "train":
+        subject = _value(arguments, "--cell")
+    elif command in ("evaluate", "cost"):
+        subject = next((argument for argument in arguments if not argument.startswith("-")), "")
+    else:
+        subject = ""
+    if not subject or not Path(subject).exists():
+        return ""
+    for folder in [Path(subject), *list(Path(subject).parents)[:2]]:
+        if (folder / "config.yaml").is_file():
+            return str(folder / "config.yaml")
+    return ""
+
+
+def _value(arguments: list[str], option: str) -> str:
+    """Return the last value given to an option, or nothing."""
+    found = ""
+    for i, argument in enumerate(arguments):
+        if argument == option and i + 1 < len(arguments):
+            found = arguments[i + 1]
+        elif argument.startswith(option + "="):
+            found = argument.split("=", 1)[1]
+    return found
+
+
+def _without(arguments: list[str], option: str) -> list[str]:
+    kept, skip = [], False
+    for argument in arguments:
+        if skip:
+            skip = False
+        elif argument == option:
+            skip = True
+        elif not argument.startswith(option + "="):
+            kept.append(argument)
+    return kept
+
+
+def _explain(message: str, command: str) -> str:
+    """Turn a parser's message into one sentence with the way out."""
+    text = recipes.one_line(message)
+    if text.lower().startswith("unrecognized arguments:"):
+        words = [word for word in text.split(":", 1)[1].split() if word.startswith("-")]
+        parser_options = [f"--{name}" for name in recipes.field_names()] if command in CONFIGURED else []
+        own = [option for action in make_parser(command)._actions for option in action.option_strings]
+        if not words:
+            return f"{text}: see `dasvit {command} --help`."
+        wrong = words[0].split("=")[0]
+        import difflib
+
+        near = difflib.get_close_matches(wrong, [*own, *parser_options], n=1, cutoff=0.5)
+        return f"unknown option {wrong}." + (f" Did you mean {near[0]}?" if near else f" See `dasvit {command} --help`.")
+    return text

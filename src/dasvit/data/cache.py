@@ -1,0 +1,252 @@
+"""The cache: a source is decoded once, into a folder named by all that the pixels depend on.
+
+A folder holds `meta.json` and, for each part, labels and either the decoded images or, where these would
+be too large, the encoded ones (their paths, or one file of their content).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+import shutil
+import uuid
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dasvit.data.decoding import Decoding, MixedSizes, NpyWriter, Plan, plans
+from dasvit.data.image_set import (
+    EncodedBlob,
+    EncodedFiles,
+    HeldPixels,
+    ImageSet,
+    LazyPixels,
+    Pixels,
+    StoredPixels,
+)
+from dasvit.data.records import FileRecords, Part
+from dasvit.errors import UserError
+
+FORMAT = 1
+log = logging.getLogger("dasvit")
+
+
+LARGEST = 8 * 10**9
+"""Bytes of decoded images above which they stay encoded."""
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A source after splitting: what the cache holds decoded.
+
+    Attributes:
+        classes: Names of the classes.
+        train: Training images.
+        test: Test images.
+    """
+
+    classes: tuple[str, ...]
+    train: Part
+    test: Part
+
+    @property
+    def parts(self) -> dict[str, Part]:
+        """Both parts by name."""
+        return {"train": self.train, "test": self.test}
+
+
+@dataclass(frozen=True)
+class Cached:
+    """A decoded source.
+
+    Attributes:
+        classes: Names of the classes.
+        sets: The images of train and of test.
+        plan: The size they were brought to.
+        skipped: Broken images that were left out.
+    """
+
+    classes: tuple[str, ...]
+    sets: Mapping[str, ImageSet]
+    plan: Plan
+    skipped: tuple[str, ...]
+
+
+def fingerprint(files: Sequence[Path], facts: Mapping[str, object]) -> str:
+    """Return a name for a source's state: its files (name, size, time of change) and some facts."""
+    digest = hashlib.sha256(json.dumps({**facts, "format": FORMAT}, sort_keys=True).encode())
+    for file in files:
+        state = os.stat(file)
+        digest.update(f"{os.path.abspath(file)}\0{state.st_size}\0{state.st_mtime_ns}\n".encode())
+    return digest.hexdigest()[:24]
+
+
+def obtain(folder: Path, prepare: Callable[[], Prepared], image_size: int, on_error: str) -> Cached:
+    """Open the cache folder of a source; where there is none, or a damaged one, decode the source into it.
+
+    Where the folder cannot be written, the images are held in memory.
+
+    Args:
+        folder: The folder, named by the source's fingerprint.
+        prepare: Reads and splits the source; not called on a hit.
+        image_size: Side of the network's input.
+        on_error: What a broken image does: stop or skip.
+    """
+    found = _open_or_none(folder)
+    if found is not None:
+        return found
+    prepared = prepare()
+    decoding = Decoding(sum(len(part.labels) for part in prepared.parts.values()), on_error == "skip")
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        building = folder.with_name(f".{folder.name}-{uuid.uuid4().hex[:8]}")
+        building.mkdir()
+    except OSError as error:
+        return _hold(prepared, decoding, image_size, folder.parent, error)
+    try:
+        _build(building, prepared, decoding, image_size)
+        _publish(building, folder)
+        return _open(folder)
+    except OSError as error:
+        return _hold(prepared, decoding, image_size, folder.parent, error)
+    finally:
+        shutil.rmtree(building, ignore_errors=True)
+
+
+def _open_or_none(folder: Path) -> Cached | None:
+    if not folder.is_dir():
+        return None
+    try:
+        return _open(folder)
+    except (OSError, ValueError, KeyError, TypeError, IndexError, EOFError) as error:
+        log.warning("the cached images in %s are damaged (%s) and will be decoded anew", folder, error)
+        return None
+
+
+def _publish(building: Path, folder: Path) -> None:
+    """Rename a finished folder into place; where another process was faster, its folder stays."""
+    if folder.is_dir() and _open_or_none(folder) is None:
+        shutil.rmtree(folder, ignore_errors=True)
+    try:
+        building.rename(folder)
+    except OSError:
+        if _open_or_none(folder) is None:
+            raise
+
+
+def _build(folder: Path, prepared: Prepared, decoding: Decoding, image_size: int) -> None:
+    for plan in plans([part.records for part in prepared.parts.values()], image_size, decoding.skip):
+        try:
+            _write(folder, prepared, decoding, plan)
+            return
+        except MixedSizes:
+            continue
+
+
+def _write(folder: Path, prepared: Prepared, decoding: Decoding, plan: Plan) -> None:
+    lazy = _too_large(prepared, plan)
+    skipped: list[str] = []
+    counts = {}
+    with decoding:
+        for name, part in prepared.parts.items():
+            write = _write_encoded if lazy else _write_pixels
+            kept, broken = write(folder, name, part, decoding, plan)
+            np.save(folder / f"{name}_labels.npy", part.labels[kept])
+            counts[name] = len(kept)
+            skipped += broken
+    meta = {
+        "classes": prepared.classes,
+        "plan": asdict(plan),
+        "lazy": lazy,
+        "counts": counts,
+        "skipped": skipped,
+    }
+    (folder / "meta.json").write_text(json.dumps(meta), encoding="utf-8")
+
+
+def _too_large(prepared: Prepared, plan: Plan) -> bool:
+    return sum(len(part.labels) for part in prepared.parts.values()) * plan.side**2 * 3 > LARGEST
+
+
+def _write_pixels(
+    folder: Path, name: str, part: Part, decoding: Decoding, plan: Plan
+) -> tuple[list[int], list[str]]:
+    with NpyWriter(folder / f"{name}_images.npy", (plan.side, plan.side, 3)) as writer:
+        return decoding.decode(part.records, plan, writer.append)
+
+
+def _write_encoded(
+    folder: Path, name: str, part: Part, decoding: Decoding, plan: Plan
+) -> tuple[list[int], list[str]]:
+    """Write what images can be decoded from later: their paths, or their content."""
+    if isinstance(part.records, FileRecords):
+        kept, broken = decoding.scan(part.records, plan, lambda encoded: None)
+        paths = [os.path.abspath(part.records.paths[row]) for row in kept]
+        (folder / f"{name}_paths.json").write_text(json.dumps(paths), encoding="utf-8")
+        return kept, broken
+    sizes: list[int] = []
+    with open(folder / f"{name}_images.bin", "wb") as file:
+        kept, broken = decoding.scan(part.records, plan, lambda encoded: sizes.append(file.write(encoded)))
+    np.save(folder / f"{name}_ends.npy", np.cumsum(sizes, dtype=np.int64))
+    return kept, broken
+
+
+def _open(folder: Path) -> Cached:
+    meta = json.loads((folder / "meta.json").read_text(encoding="utf-8"))
+    plan = Plan(**meta["plan"])
+    classes = tuple(meta["classes"])
+    sets = {}
+    for name, count in meta["counts"].items():
+        labels = np.load(folder / f"{name}_labels.npy", allow_pickle=False)
+        pixels = (
+            _open_encoded(folder, name, plan) if meta["lazy"] else StoredPixels(folder / f"{name}_images.npy")
+        )
+        if pixels.shape != (count, plan.side, plan.side, 3) or labels.shape != (count,):
+            raise ValueError(f"{name} has not the {count} images that it should")
+        sets[name] = ImageSet(pixels, labels)
+    return Cached(classes, {name: sets[name] for name in ("train", "test")}, plan, tuple(meta["skipped"]))
+
+
+def _open_encoded(folder: Path, name: str, plan: Plan) -> Pixels:
+    paths = folder / f"{name}_paths.json"
+    if paths.exists():
+        return LazyPixels(EncodedFiles(json.loads(paths.read_text(encoding="utf-8"))), plan.side)
+    return LazyPixels(EncodedBlob(folder / f"{name}_images.bin", folder / f"{name}_ends.npy"), plan.side)
+
+
+def _hold(prepared: Prepared, decoding: Decoding, image_size: int, cache: Path, error: OSError) -> Cached:
+    """Decode into memory, because the cache folder cannot be written."""
+    log.warning("cannot write the image cache %s (%s): images are held in memory", cache, error.strerror)
+    for plan in plans([part.records for part in prepared.parts.values()], image_size, decoding.skip):
+        try:
+            return _held(prepared, decoding, plan, cache)
+        except MixedSizes:
+            continue
+    raise AssertionError("the last plan takes images of every size")
+
+
+def _held(prepared: Prepared, decoding: Decoding, plan: Plan, cache: Path) -> Cached:
+    sets: dict[str, ImageSet] = {}
+    skipped: list[str] = []
+    with decoding:
+        for name, part in prepared.parts.items():
+            pixels: Pixels
+            if not _too_large(prepared, plan):
+                chunks: list[NDArray[np.uint8]] = [np.empty((0, plan.side, plan.side, 3), dtype=np.uint8)]
+                kept, broken = decoding.decode(part.records, plan, chunks.append)
+                pixels = HeldPixels(np.concatenate(chunks))
+            elif isinstance(part.records, FileRecords):
+                kept, broken = decoding.scan(part.records, plan, lambda encoded: None)
+                pixels = LazyPixels(EncodedFiles([part.records.paths[row] for row in kept]), plan.side)
+            else:
+                raise UserError(
+                    f"the images are too many for memory and cannot be cached in {cache}: set --data.cache."
+                )
+            sets[name] = ImageSet(pixels, part.labels[kept])
+            skipped += broken
+    return Cached(prepared.classes, sets, plan, tuple(skipped))

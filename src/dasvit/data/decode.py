@@ -1,0 +1,163 @@
+"""From an encoded image to RGB pixels, and the one geometry that caching and prediction share."""
+
+from __future__ import annotations
+
+import io
+import os
+import struct
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from dasvit.errors import UserError
+
+Encoded = str | bytes | NDArray[np.uint8]
+"""An image as a source holds it: the path of a file, a file's content, or pixels [h, w] or [h, w, 3]."""
+
+CROP_PCT = 0.875
+"""Share of the square's side that evaluation looks at, where images come in larger or various sizes."""
+
+_ORIENTATION = 0x0112  # the EXIF tag
+_BROKEN = (
+    OSError,
+    ValueError,
+    SyntaxError,
+    TypeError,
+    KeyError,
+    IndexError,
+    OverflowError,
+    EOFError,
+    struct.error,
+)
+"""What PIL's decoders are known to raise on damaged files."""
+
+
+def square_side(image_size: int) -> int:
+    """Return the side of the square that images are cached at, so that evaluation can cut its centre."""
+    return round(image_size / CROP_PCT)
+
+
+def open_image(path: str | os.PathLike[str]) -> Image.Image:
+    """Read an image file as upright RGB.
+
+    Raises:
+        UserError: The file is missing, is no image, is damaged, or is absurdly large.
+    """
+    return decode(os.fspath(path), os.fspath(path))
+
+
+def decode(encoded: Encoded, name: str) -> Image.Image:
+    """Decode an image to upright RGB.
+
+    Args:
+        encoded: The image as its source holds it.
+        name: What an error calls it.
+
+    Raises:
+        UserError: The image cannot be decoded, or is absurdly large.
+    """
+    try:
+        if isinstance(encoded, np.ndarray):
+            return to_rgb(Image.fromarray(encoded))
+        with Image.open(io.BytesIO(encoded) if isinstance(encoded, bytes) else encoded) as image:
+            return to_rgb(_upright(image))
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
+        raise UserError(
+            f"the image {name} has more pixels than is safe to decode ({Image.MAX_IMAGE_PIXELS:,}): "
+            "shrink or remove it."
+        ) from None
+    except FileNotFoundError:
+        raise UserError(f"there is no image {name}.") from None
+    except _BROKEN as error:
+        reason = "no known image format" if isinstance(error, UnidentifiedImageError) else error
+        raise UserError(
+            f"cannot read the image {name} ({reason}): remove it, or leave such images out with "
+            "--data.on_error skip."
+        ) from None
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    # Cameras store photographs lying on their side, with a note on how to turn them.
+    if image.getexif().get(_ORIENTATION, 1) == 1:
+        return image
+    return ImageOps.exif_transpose(image)
+
+
+def to_rgb(image: Image.Image) -> Image.Image:
+    """Convert an image of any mode to 8-bit RGB: transparency over white, deeper grey levels scaled."""
+    if image.mode == "RGB":
+        image.load()
+        return image
+    if image.mode.startswith(("I", "F")):
+        return Image.fromarray(_grey_levels(np.asarray(image))).convert("RGB")
+    if image.has_transparency_data:
+        layer = image.convert("RGBA")
+        white = Image.new("RGBA", layer.size, "white")
+        return Image.alpha_composite(white, layer).convert("RGB")
+    return image.convert("RGB")
+
+
+def _grey_levels(values: NDArray[np.generic]) -> NDArray[np.uint8]:
+    """Scale grey levels [h, w] of more than 8 bits to 0..255, by the range their type or content implies."""
+    levels = values.astype(np.float64)
+    if np.issubdtype(values.dtype, np.floating):
+        full = 1.0 if levels.max(initial=0.0) <= 1.0 else 255.0
+    else:
+        # PIL opens 16-bit files as 16 or as 32 bits, depending on the format and its version.
+        full = 65535.0 if values.dtype == np.uint16 or levels.max(initial=0.0) > 255 else 255.0
+    return np.clip(np.rint(levels * (255.0 / full)), 0, 255).astype(np.uint8)
+
+
+def square(
+    image: Image.Image, side: int, resample: Image.Resampling = Image.Resampling.BICUBIC
+) -> Image.Image:
+    """Resize the central square of an image to side × side pixels; PIL antialiases where it shrinks."""
+    width, height = image.size
+    short = min(width, height)
+    left, top = (width - short) / 2, (height - short) / 2
+    return image.resize((side, side), resample, box=(left, top, left + short, top + short))
+
+
+def to_tensor(image: Image.Image) -> torch.Tensor:
+    """Return the pixels of an RGB image as uint8 [3, H, W]."""
+    return torch.from_numpy(np.asarray(image).transpose(2, 0, 1).copy())
+
+
+def predict_transform(image_size: int, crop_pct: float) -> Callable[[Image.Image], torch.Tensor]:
+    """Return the function that brings one image of any size to what evaluation shows the network.
+
+    Args:
+        image_size: Side S of the network's input.
+        crop_pct: `Data.crop_pct` of the data that the network was trained on.
+
+    Returns:
+        A function from an RGB image to uint8 [3, S, S], which `Preprocess` takes on from there.
+    """
+    side = round(image_size / crop_pct)
+    start = (side - image_size) // 2
+
+    def transform(image: Image.Image) -> torch.Tensor:
+        # Evaluation enlarges images that are smaller than the input bilinearly, on the device.
+        enlarge = crop_pct == 1.0 and min(image.size) < side
+        resized = square(image, side, Image.Resampling.BILINEAR if enlarge else Image.Resampling.BICUBIC)
+        return to_tensor(resized.crop((start, start, start + image_size, start + image_size)))
+
+    return transform
+
+
+def check_folder(path: str, what: str) -> Path:
+    """Return path as a folder that is there.
+
+    Raises:
+        UserError: The path is empty or is no folder.
+    """
+    if not path:
+        raise UserError(f"{what} needs the folder it lies in: give --data.path FOLDER.")
+    folder = Path(path).expanduser()
+    if not folder.is_dir():
+        raise UserError(f"there is no folder {folder} to read {what} from: check --data.path.")
+    return folder

@@ -1,0 +1,173 @@
+"""Sets of images as training reads them: pixels by row, from the cache or decoded on the way."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from dasvit.data.decode import decode, square
+
+Rows = NDArray[np.int64]
+
+
+class Pixels(Protocol):
+    """Images of one size, uint8 [N, H, W, 3], that are read by rows."""
+
+    @property
+    def shape(self) -> tuple[int, int, int, int]:
+        """N, H, W and 3."""
+        ...
+
+    def __getitem__(self, rows: Rows) -> NDArray[np.uint8]:
+        """Return the pixels of the rows [B], uint8 [B, H, W, 3]."""
+        ...
+
+
+class StoredPixels:
+    """Decoded images in a `.npy` file, mapped into memory; workers map the file again by its path."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.array: NDArray[np.uint8] = np.load(path, mmap_mode="r", allow_pickle=False)
+
+    @property
+    def shape(self) -> tuple[int, int, int, int]:
+        """N, H, W and 3."""
+        n, h, w, c = self.array.shape
+        return n, h, w, c
+
+    def __getitem__(self, rows: Rows) -> NDArray[np.uint8]:
+        return np.take(self.array, rows, axis=0)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return StoredPixels, (self.path,)
+
+
+@dataclass(frozen=True)
+class HeldPixels:
+    """Decoded images in memory, where no cache folder can be written."""
+
+    array: NDArray[np.uint8]
+
+    @property
+    def shape(self) -> tuple[int, int, int, int]:
+        """N, H, W and 3."""
+        n, h, w, c = self.array.shape
+        return n, h, w, c
+
+    def __getitem__(self, rows: Rows) -> NDArray[np.uint8]:
+        return np.take(self.array, rows, axis=0)
+
+
+@dataclass(frozen=True)
+class EncodedFiles:
+    """Encoded images that are files of their own."""
+
+    paths: Sequence[str]
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def __getitem__(self, row: int) -> tuple[str, str]:
+        return self.paths[row], self.paths[row]
+
+
+class EncodedBlob:
+    """Encoded images one behind the other in a file, mapped into memory."""
+
+    def __init__(self, path: Path, ends: Path) -> None:
+        self.path, self.ends_path = path, ends
+        self.ends: NDArray[np.int64] = np.load(ends, allow_pickle=False)
+        self.blob = np.memmap(path, dtype=np.uint8, mode="r")
+        if self.ends[-1] != len(self.blob):
+            raise ValueError(f"{path} has {len(self.blob)} bytes, not {self.ends[-1]}")
+
+    def __len__(self) -> int:
+        return len(self.ends)
+
+    def __getitem__(self, row: int) -> tuple[str, bytes]:
+        start = self.ends[row - 1] if row else 0
+        return f"number {row} in {self.path}", self.blob[start : self.ends[row]].tobytes()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return EncodedBlob, (self.path, self.ends_path)
+
+
+@dataclass(frozen=True)
+class LazyPixels:
+    """Images that are decoded when they are asked for, because all of them decoded would be too large.
+
+    Attributes:
+        encoded: The images as their source holds them.
+        side: Side of the square that each is brought to.
+    """
+
+    encoded: EncodedFiles | EncodedBlob
+    side: int
+
+    @property
+    def shape(self) -> tuple[int, int, int, int]:
+        """N, H, W and 3."""
+        return len(self.encoded), self.side, self.side, 3
+
+    def __getitem__(self, rows: Rows) -> NDArray[np.uint8]:
+        pixels = np.empty((len(rows), self.side, self.side, 3), dtype=np.uint8)
+        for place, row in enumerate(rows.tolist()):
+            name, encoded = self.encoded[row]
+            image = decode(encoded, name)
+            same = image.size == (self.side, self.side)
+            pixels[place] = np.asarray(image if same else square(image, self.side))
+        return pixels
+
+
+@dataclass(frozen=True)
+class ImageSet:
+    """Images of one size and their classes; a copy for another process takes the paths, not the pixels.
+
+    Attributes:
+        images: Pixels, uint8 [N, H, W, 3]; `images[rows]` reads some of them.
+        labels: Class of every image, int64 [N].
+    """
+
+    images: Pixels
+    labels: NDArray[np.int64]
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    @cached_property
+    def size(self) -> int:
+        """Side of the images in pixels, before they are enlarged or cropped for the network."""
+        return self.images.shape[1]
+
+    def image(self, i: int) -> Image.Image:
+        """Return an image as RGB."""
+        return Image.fromarray(self.images[np.array([i])][0])
+
+
+@dataclass(frozen=True)
+class Data:
+    """A data set, ready to be read.
+
+    Attributes:
+        train: Training images.
+        test: Test images, of the same size.
+        classes: Names of the classes, by label.
+        fingerprint: Changes with the source and with how it was split and decoded.
+        crop_pct: Share of the images' side that evaluation looks at; 1: all of it.
+        skipped: Broken images that were left out.
+    """
+
+    train: ImageSet
+    test: ImageSet
+    classes: tuple[str, ...]
+    fingerprint: str
+    crop_pct: float
+    skipped: tuple[str, ...]

@@ -1,0 +1,110 @@
+"""What a source offers before anything is decoded: images one after the other, and their labels."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dasvit.data.decode import Encoded
+
+
+class Records(Protocol):
+    """Encoded images, read in order."""
+
+    def __len__(self) -> int: ...
+
+    def __iter__(self) -> Iterator[tuple[str, Encoded]]:
+        """Yield the name and the encoded image of every record."""
+        ...
+
+    def select(self, rows: NDArray[np.int64]) -> Records:
+        """Return the records of the given rows (rising)."""
+        ...
+
+
+@dataclass(frozen=True)
+class FileRecords:
+    """Images that are files."""
+
+    paths: Sequence[str]
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def __iter__(self) -> Iterator[tuple[str, Encoded]]:
+        return ((path, path) for path in self.paths)
+
+    def select(self, rows: NDArray[np.int64]) -> FileRecords:
+        """Return the records of the given rows."""
+        return FileRecords([self.paths[row] for row in rows])
+
+
+@dataclass(frozen=True)
+class ArrayRecords:
+    """Images that are decoded already: uint8 [N, h, w] or [N, h, w, 3]."""
+
+    pixels: NDArray[np.uint8]
+
+    def __len__(self) -> int:
+        return len(self.pixels)
+
+    def __iter__(self) -> Iterator[tuple[str, Encoded]]:
+        return ((f"number {row}", pixels) for row, pixels in enumerate(self.pixels))
+
+    def select(self, rows: NDArray[np.int64]) -> ArrayRecords:
+        """Return the records of the given rows."""
+        return ArrayRecords(self.pixels[rows])
+
+
+@dataclass(frozen=True)
+class Part:
+    """The training or the test images of a source.
+
+    Attributes:
+        records: The images.
+        labels: Their classes, int64 [N].
+    """
+
+    records: Records
+    labels: NDArray[np.int64]
+
+    def select(self, rows: NDArray[np.int64]) -> Part:
+        """Return the part that holds the given rows (rising) alone."""
+        return Part(self.records.select(rows), self.labels[rows])
+
+
+@dataclass(frozen=True)
+class Content:
+    """What is in a source.
+
+    Attributes:
+        classes: Names of the classes, by label.
+        train: Training images.
+        test: Test images. None: the source has none of its own, a part of train is to be held out.
+    """
+
+    classes: tuple[str, ...]
+    train: Part
+    test: Part | None
+
+
+@dataclass(frozen=True)
+class Source:
+    """A source that was found, and is read only if the cache does not know it.
+
+    Attributes:
+        files: Every file that the content depends on.
+        identity: What else it depends on, as a version.
+        has_test: Whether it has test images of its own.
+        read: Reads labels, and prepares the images to be read.
+    """
+
+    files: Sequence[Path]
+    identity: str
+    has_test: bool
+    read: Callable[[], Content]

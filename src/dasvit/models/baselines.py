@@ -1,0 +1,129 @@
+"""Networks to train, by name: the derived one, and the baselines that it is measured against."""
+
+import difflib
+from typing import Any
+
+import timm
+import torch
+from torch import nn
+
+from dasvit.cell.genotype import Genotype
+from dasvit.config import ModelConfig
+from dasvit.errors import UserError
+from dasvit.models.dasvit import DasViT
+from dasvit.models.skeleton import check_patches
+
+VIT = "vit_base_patch16_224"
+"""The architecture behind the name `vit`; everything that makes it base is overridden."""
+
+
+def make_network(
+    genotype: Genotype, config: ModelConfig, num_classes: int, drop_path: float = 0.0, in_chans: int = 3
+) -> DasViT:
+    """Build the network of a cell, as timm would.
+
+    Args:
+        genotype: The cell.
+        config: Image, patch, width and layers.
+        num_classes: Classes.
+        drop_path: Rate of stochastic depth at the last layer.
+        in_chans: Channels of the images.
+
+    Raises:
+        UserError: Sizes that do not fit together.
+    """
+    network = timm.create_model(
+        "dasvit_base_patch16_224",
+        cell=genotype.to_dict(),
+        img_size=config.image_size,
+        patch_size=config.patch_size,
+        in_chans=in_chans,
+        embed_dim=config.width,
+        depth=config.layers,
+        num_classes=num_classes,
+        drop_path_rate=drop_path,
+    )
+    assert isinstance(network, DasViT)
+    return network
+
+
+def make_model(
+    name: str, config: ModelConfig, num_classes: int, *, drop_path: float = 0.0, in_chans: int = 3
+) -> nn.Module:
+    """Build a baseline with fresh weights.
+
+    Args:
+        name: vit for a vision transformer of the configuration's width, layers, heads, patch and image size
+            (timm's, with timm's own initialisation), or any name of timm's, at its own width and depth.
+        config: The configuration; of a name of timm's, the image size alone is taken over.
+        num_classes: Classes.
+        drop_path: Rate of stochastic depth at the last layer.
+        in_chans: Channels of the images.
+
+    Raises:
+        UserError: Unknown name, or sizes that do not fit together.
+    """
+    args: dict[str, Any] = {"num_classes": num_classes, "in_chans": in_chans}
+    if drop_path:
+        args["drop_path_rate"] = drop_path
+    if name == "vit":
+        name, args = VIT, args | _vit_args(config)
+    else:
+        check_architecture(name)
+        if timm.get_pretrained_cfg_value(name, "fixed_input_size"):
+            args["img_size"] = config.image_size
+    try:
+        model: nn.Module = timm.create_model(name, **args)
+    except (TypeError, ValueError, AssertionError, RuntimeError) as error:
+        hint = " Set drop_path to 0 if it has no stochastic depth." if drop_path else ""
+        size = config.image_size
+        raise UserError(
+            f"timm cannot build {name} for images of {size} × {size} pixels: {error}.{hint}"
+        ) from error
+    # What `save_model` writes, so that the folder is enough to build the model again.
+    model.build_args = {key: value for key, value in args.items() if key != "drop_path_rate"}  # type: ignore[assignment]
+    return model
+
+
+def _vit_args(config: ModelConfig) -> dict[str, Any]:
+    check_patches(config.image_size, config.patch_size)
+    if config.width % config.heads:
+        raise UserError(f"a width of {config.width} is not divisible by {config.heads} attention heads.")
+    return {
+        "img_size": config.image_size,
+        "patch_size": config.patch_size,
+        "embed_dim": config.width,
+        "depth": config.layers,
+        "num_heads": config.heads,
+    }
+
+
+def check_architecture(name: str) -> None:
+    """Check that timm knows a name (the whole list is too long to print: the nearest are).
+
+    Raises:
+        UserError: It does not.
+    """
+    if timm.is_model(name.split(".")[0]):
+        return
+    near = difflib.get_close_matches(name, timm.list_models(), n=3, cutoff=0.5)
+    hint = f" Did you mean {' or '.join(near)}?" if near else ""
+    raise UserError(f"unknown model {name!r}.{hint} Valid: vit, and every name of timm.list_models().")
+
+
+def prefer_fast_attention(model: nn.Module, device: torch.device | str, dtype: torch.dtype) -> None:
+    """Set timm's attention to the path that trains fast, as `dasvit.cell.ops.attend` chooses for cells.
+
+    On a CPU in bfloat16 the backward pass of PyTorch's fused attention is several times slower than two
+    matrix products and a softmax (`benchmarks/attention.py`); without this, a comparison of training times
+    would be one of kernels. Modules without timm's `fused_attn` switch are left alone.
+
+    Args:
+        model: A model of timm's, changed in place.
+        device: Where it will be trained.
+        dtype: What its attention will compute in (under autocast, autocast's type).
+    """
+    fused = torch.device(device).type != "cpu" or dtype == torch.float32
+    for module in model.modules():
+        if isinstance(vars(module).get("fused_attn"), bool):
+            module.fused_attn = fused  # type: ignore[assignment]

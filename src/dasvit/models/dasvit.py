@@ -1,0 +1,317 @@
+"""The derived network: a cell, stacked, as a model that timm knows by name.
+
+Importing this module registers `dasvit_{tiny,small,base}_patch16_224` (the cell published for CIFAR-10)
+and `dasvit_{tiny,small,base}_in100_patch16_224` (the one for ImageNet-100) with timm; any other cell goes
+in by `timm.create_model("dasvit_base_patch16_224", cell=...)`.
+
+Shapes: B images, C channels, H × W pixels, N tokens (class token first), D embedding width.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
+from timm.models._features import feature_take_indices
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from dasvit.cell.cell import Cell
+from dasvit.cell.genotype import Genotype, load_genotype
+from dasvit.cell.ops import NORM_EPS, init_weights
+from dasvit.errors import UserError, unknown
+from dasvit.models.skeleton import ImageSize, TokenEmbedding, resample_positions, size_pair
+
+POOLINGS = ("token", "avg", "")
+"""What the head reads: the class token, the mean of the patch tokens, or every token."""
+
+CellLike = Genotype | str | Path | dict[str, Any]
+"""A cell: as such, by name or file (see `load_genotype`), or as the dictionary that its file holds."""
+
+
+def resolve_cell(cell: CellLike) -> Genotype:
+    """Return the genotype that was meant.
+
+    Raises:
+        UserError: There is no such cell, or it is not one.
+    """
+    if isinstance(cell, Genotype):
+        return cell
+    return Genotype.from_dict(cell) if isinstance(cell, dict) else load_genotype(cell)
+
+
+class DasViT(nn.Module):
+    """A vision transformer whose encoder layers are copies of one cell (method, sections 1 and 2).
+
+    The names of its arguments, methods and attributes are timm's, so that whatever works on timm's vision
+    transformers works on it.
+
+    Args:
+        cell: The cell.
+        img_size: Size of the images.
+        patch_size: Size of a patch; it divides the image size.
+        in_chans: Channels C of the images.
+        num_classes: Classes. 0: no head.
+        global_pool: What the head reads: token, avg, or nothing for all tokens.
+        embed_dim: Embedding width D.
+        depth: Encoder layers.
+        drop_rate: Dropout in front of the head.
+        drop_path_rate: Stochastic depth of the last layer, rising linearly from 0 at the first.
+        dynamic_img_size: Take images of any size that the patch divides.
+
+    Attributes:
+        genotype: The cell.
+        model_args: What to call the constructor with to build this network again, fit for JSON.
+
+    Raises:
+        UserError: No such cell, or sizes that do not fit together.
+    """
+
+    def __init__(
+        self,
+        cell: CellLike = "dasvit_cifar10",
+        img_size: ImageSize = 224,
+        patch_size: ImageSize = 16,
+        in_chans: int = 3,
+        num_classes: int = 1000,
+        global_pool: str = "token",
+        embed_dim: int = 768,
+        depth: int = 12,
+        drop_rate: float = 0.0,
+        drop_path_rate: float = 0.0,
+        dynamic_img_size: bool = False,
+    ) -> None:
+        super().__init__()
+        self.genotype = resolve_cell(cell)
+        self.in_chans = in_chans
+        self.num_prefix_tokens = 1
+        self.num_features = self.head_hidden_size = self.embed_dim = embed_dim
+        self.grad_checkpointing = False
+        self.model_args = dict[str, Any](
+            cell=self.genotype.to_dict(),
+            img_size=list(size_pair(img_size)),
+            patch_size=list(size_pair(patch_size)),
+            in_chans=in_chans,
+            embed_dim=embed_dim,
+            depth=depth,
+            dynamic_img_size=dynamic_img_size,
+        )
+        self.embed = TokenEmbedding(img_size, patch_size, in_chans, embed_dim, dynamic=dynamic_img_size)
+        rates = [drop_path_rate * layer / max(1, depth - 1) for layer in range(depth)]
+        self.blocks = nn.ModuleList([Cell(self.genotype, embed_dim, rate) for rate in rates])
+        self.norm: nn.Module = nn.LayerNorm(embed_dim, eps=NORM_EPS)
+        self.head_drop = nn.Dropout(drop_rate)
+        self.blocks.apply(init_weights)
+        self.reset_classifier(num_classes, global_pool)
+        reduction = self.embed.patch_embed.feat_ratio()
+        self.feature_info = [
+            {"module": f"blocks.{layer}", "num_chs": embed_dim, "reduction": reduction}
+            for layer in range(depth)
+        ]
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the logits of images, [B, C, H, W] -> [B, classes]."""
+        return self.forward_head(self.forward_features(x))
+
+    def forward_features(self, x: Tensor) -> Tensor:
+        """Return the normalised tokens of images, [B, C, H, W] -> [B, N, D]."""
+        prev1 = self.embed(x)
+        prev2 = prev1
+        for block in self.blocks:
+            if self.grad_checkpointing and not torch.jit.is_scripting():  # type: ignore[attr-defined]
+                output = checkpoint(block, prev2, prev1, use_reentrant=False)
+            else:
+                output = block(prev2, prev1)
+            prev2, prev1 = prev1, output
+        features: Tensor = self.norm(prev1)
+        return features
+
+    def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
+        """Return the logits of normalised tokens, [B, N, D] -> [B, classes].
+
+        Args:
+            x: The tokens.
+            pre_logits: Return what the last layer would be given instead, [B, D].
+        """
+        if self.global_pool == "token":
+            x = x[:, 0]
+        elif self.global_pool == "avg":
+            x = x[:, self.num_prefix_tokens :].mean(dim=1)
+        x = self.head_drop(x)
+        return x if pre_logits else self.head(x)
+
+    def forward_intermediates(
+        self,
+        x: Tensor,
+        indices: int | list[int] | None = None,
+        return_prefix_tokens: bool = False,
+        norm: bool = False,
+        stop_early: bool = False,
+        output_fmt: str = "NCHW",
+        intermediates_only: bool = False,
+        output_dict: bool = False,
+    ) -> Any:
+        """Return what layers give, for timm's feature extraction.
+
+        Args:
+            x: Images [B, C, H, W].
+            indices: The layers wanted: the last so many, those listed, or all (None).
+            return_prefix_tokens: Return a pair (patches, class token) a layer.
+            norm: Apply the final norm to every one of them.
+            stop_early: Do not compute the layers behind the last one wanted.
+            output_fmt: NCHW for maps [B, D, rows, columns], NLC for sequences [B, rows × columns, D].
+            intermediates_only: Leave the final features out.
+            output_dict: Return a dictionary with timm's keys.
+
+        Returns:
+            The final features [B, N, D] and a list with an entry a layer; that list alone; or a dictionary.
+        """
+        if output_fmt not in ("NCHW", "NLC"):
+            raise unknown("output format", output_fmt, ["NCHW", "NLC"])
+        wanted, last = feature_take_indices(len(self.blocks), indices)
+        outputs = self._layers(x, last + 1 if stop_early else len(self.blocks))
+        chosen = [self.norm(outputs[i]) if norm else outputs[i] for i in sorted(wanted)]
+        prefix = [tokens[:, : self.num_prefix_tokens] for tokens in chosen]
+        patches = [tokens[:, self.num_prefix_tokens :] for tokens in chosen]
+        if output_fmt == "NCHW":
+            grid = self.embed.patch_embed.dynamic_feat_size((x.shape[-2], x.shape[-1]))
+            patches = [tokens.transpose(1, 2).unflatten(2, grid).contiguous() for tokens in patches]
+        if output_dict:
+            content: dict[str, Any] = {"image_intermediates": patches}
+            if return_prefix_tokens:
+                content["image_intermediates_prefix"] = prefix
+            return content if intermediates_only else {**content, "image_features": self.norm(outputs[-1])}
+        result = list(zip(patches, prefix, strict=True)) if return_prefix_tokens else patches
+        return result if intermediates_only else (self.norm(outputs[-1]), result)
+
+    def _layers(self, x: Tensor, count: int) -> list[Tensor]:
+        prev2 = prev1 = self.embed(x)
+        outputs = []
+        for block in list(self.blocks)[:count]:
+            if self.grad_checkpointing:
+                output = checkpoint(block, prev2, prev1, use_reentrant=False)
+            else:
+                output = block(prev2, prev1)
+            prev2, prev1 = prev1, output
+            outputs.append(output)
+        return outputs
+
+    def prune_intermediate_layers(
+        self, indices: int | list[int] = 1, prune_norm: bool = False, prune_head: bool = True
+    ) -> list[int]:
+        """Drop the layers behind the last one wanted; return the indices of those wanted."""
+        wanted, last = feature_take_indices(len(self.blocks), indices)
+        self.blocks = self.blocks[: last + 1]
+        self.model_args["depth"] = len(self.blocks)
+        if prune_norm:
+            self.norm = nn.Identity()
+        if prune_head:
+            self.reset_classifier(0, "")
+        return list(wanted)
+
+    def get_classifier(self) -> nn.Module:
+        """Return the head."""
+        return self.head
+
+    def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:
+        """Give the network a new head for another number of classes (0: none).
+
+        Raises:
+            UserError: Unknown pooling.
+        """
+        if global_pool is not None:
+            if global_pool not in POOLINGS:
+                raise unknown("pooling", global_pool, [repr(name) for name in POOLINGS])
+            self.global_pool = global_pool
+        self.num_classes = num_classes
+        self.model_args |= {"num_classes": num_classes, "global_pool": self.global_pool}
+        like = self.embed.cls_token
+        self.head: nn.Module = nn.Identity()
+        if num_classes:
+            self.head = nn.Linear(self.embed_dim, num_classes, device=like.device, dtype=like.dtype)
+        self.head.apply(init_weights)
+
+    def set_grad_checkpointing(self, enable: bool = True) -> None:
+        """Keep the layers' inputs alone for the backward pass, and compute the rest again."""
+        self.grad_checkpointing = enable
+
+    def set_input_size(self, img_size: ImageSize | None = None, patch_size: ImageSize | None = None) -> None:
+        """Change the size of the images or of the patches; kernel and positions are resampled.
+
+        Raises:
+            UserError: The patches do not cover the image.
+        """
+        self.embed.set_input_size(img_size, patch_size)
+        patches = self.embed.patch_embed
+        self.model_args |= {"img_size": list(patches.img_size), "patch_size": list(patches.patch_size)}
+        self.feature_info = [{**info, "reduction": patches.feat_ratio()} for info in self.feature_info]
+        # Where current versions of timm look for the size of a network's images.
+        self._traits = {**vars(self).get("_traits", {}), "img_size": patches.img_size}
+        self._model_args = {**vars(self).get("_model_args", {}), "img_size": patches.img_size}
+
+    def no_weight_decay(self) -> set[str]:
+        """Return the names of the parameters that weight decay spares, beside biases and norms."""
+        return {"embed.cls_token", "embed.pos_embed"}
+
+    def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
+        """Return the patterns by which timm groups parameters into layers."""
+        return {"stem": r"^embed", "blocks": [(r"^blocks\.(\d+)", None), (r"^norm", (99999,))]}
+
+
+def fit_weights(state: dict[str, Tensor], model: DasViT) -> dict[str, Tensor]:
+    """Resample saved positions for the size of images that the model was built for."""
+    positions, wanted = state.get("embed.pos_embed"), model.embed.pos_embed
+    if positions is None or positions.shape[1] == wanted.shape[1]:
+        return state
+    side = int((positions.shape[1] - 1) ** 0.5)
+    if side * side != positions.shape[1] - 1:
+        raise UserError(
+            "the saved positions are of an oblong image: load at its size, then call set_input_size."
+        )
+    resampled = resample_positions(positions, (side, side), model.embed.patch_embed.grid_size)
+    return {**state, "embed.pos_embed": resampled}
+
+
+WIDTHS = {"tiny": 192, "small": 384, "base": 768}
+"""Embedding widths of the registered sizes, those of ViT; 8 and 12 heads divide them all."""
+
+default_cfgs = generate_default_cfgs(
+    {
+        f"dasvit_{size}{cell}_patch16_224": {
+            "num_classes": 1000,
+            "input_size": (3, 224, 224),
+            "fixed_input_size": True,
+            "crop_pct": 0.9,
+            "interpolation": "bicubic",
+            "first_conv": "embed.patch_embed.proj",
+            "classifier": "head",
+        }
+        for size in WIDTHS
+        for cell in ("", "_in100")
+    }
+)
+
+
+def _entrypoint(variant: str) -> Callable[..., nn.Module]:
+    """Return the function that timm calls to build a registered network; its name is what is registered."""
+
+    def build(pretrained: bool = False, **kwargs: Any) -> nn.Module:
+        cell = "dasvit_imagenet100" if "_in100_" in variant else "dasvit_cifar10"
+        model: nn.Module = build_model_with_cfg(
+            DasViT,
+            variant,
+            pretrained,
+            pretrained_filter_fn=fit_weights,
+            feature_cfg={"out_indices": 3, "feature_cls": "getter"},
+            **{"cell": cell, "embed_dim": WIDTHS[variant.split("_")[1]], **kwargs},
+        )
+        return model
+
+    build.__name__ = build.__qualname__ = variant
+    build.__doc__ = f"Build {variant} (see `DasViT`)."
+    return build
+
+
+for _variant in default_cfgs:
+    register_model(_entrypoint(_variant))

@@ -1,0 +1,169 @@
+"""A model as a folder: `config.json` and `model.safetensors`, in the layout of timm's models on the hub.
+
+With dasvit imported, `timm.create_model("local-dir:FOLDER", pretrained=True)` reads them as well.
+"""
+
+import json
+import os
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import timm
+from safetensors.torch import save_file
+from torch import nn
+
+from dasvit.errors import UserError
+from dasvit.models.baselines import check_architecture
+from dasvit.models.dasvit import DasViT
+
+CONFIG, WEIGHTS = "config.json", "model.safetensors"
+HUB, LOCAL = "hf-hub:", "local-dir:"
+
+
+def save_model(
+    model: nn.Module,
+    folder: str | Path,
+    *,
+    class_names: Sequence[str],
+    input_size: tuple[int, int, int],
+    mean: Sequence[float],
+    std: Sequence[float],
+    crop_pct: float = 1.0,
+    interpolation: str = "bicubic",
+    extra: Mapping[str, Any] | None = None,
+) -> Path:
+    """Write a model's folder; each file appears whole or not at all.
+
+    Args:
+        model: A DasViT, or a model made by timm or `make_model`; not a wrapper of one.
+        folder: Where to; made when it is not there, other files in it are left alone.
+        class_names: A name a class, in the order of the logits.
+        input_size: Channels, height and width of the images.
+        mean: Mean of each channel that images are normalised with.
+        std: Standard deviation of each channel.
+        crop_pct: Side of the centre crop over the side of the resized image.
+        interpolation: How images are resized.
+        extra: Anything else worth keeping, fit for JSON; kept under the key `dasvit`.
+
+    Returns:
+        The folder.
+    """
+    architecture, model_args, num_classes = describe_model(model)
+    assert len(class_names) == num_classes, f"{len(class_names)} names for {num_classes} classes"
+    pretrained_cfg = {
+        "num_classes": num_classes,
+        "input_size": list(input_size),
+        "fixed_input_size": "img_size" in model_args and not model_args.get("dynamic_img_size", False),
+        "interpolation": interpolation,
+        "crop_pct": crop_pct,
+        "mean": list(mean),
+        "std": list(std),
+        "label_names": list(class_names),
+        **{key: _source_cfg(model).get(key) for key in ("first_conv", "classifier")},
+    }
+    config = {
+        "architecture": architecture,
+        "num_classes": num_classes,
+        "num_features": vars(model)["num_features"],
+        "model_args": model_args,
+        "pretrained_cfg": pretrained_cfg,
+        "dasvit": dict(extra or {}),
+    }
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    text = json.dumps(config, indent=2) + "\n"
+    state = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
+    _replace(folder / WEIGHTS, lambda path: save_file(state, path, metadata={"format": "pt"}))
+    _replace(folder / CONFIG, lambda path: path.write_text(text, encoding="utf-8"))
+    return folder
+
+
+def describe_model(model: nn.Module) -> tuple[str, dict[str, Any], int]:
+    """Return what timm needs to build a model again: architecture, arguments, classes."""
+    if isinstance(model, DasViT):
+        known = dict(model.model_args)
+        return _source_cfg(model).get("architecture", "dasvit_base_patch16_224"), known, model.num_classes
+    attributes = vars(model)
+    num_classes: int = attributes["num_classes"]
+    # Of our own making, or recorded by timm itself (current versions do).
+    known = dict(attributes.get("build_args", attributes.get("_model_args", {})))
+    args = {key: value for key, value in known.items() if not key.endswith(("drop_rate", "drop_path_rate"))}
+    return _source_cfg(model)["architecture"], args | {"num_classes": num_classes}, num_classes
+
+
+def _source_cfg(model: nn.Module) -> dict[str, Any]:
+    """Return what timm noted about a model; empty for one that timm did not build."""
+    return dict(vars(model).get("pretrained_cfg", {}))
+
+
+def _replace(path: Path, write: Callable[[Path], object]) -> None:
+    """Have a file written beside its place, then put it there in one step."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        write(temporary)
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def read_model_config(folder: str | Path) -> dict[str, Any]:
+    """Read and check the `config.json` of a model folder.
+
+    Raises:
+        UserError: It is no model folder, or holds no readable description of a model.
+    """
+    path = Path(folder) / CONFIG
+    if not path.is_file():
+        raise UserError(f"{folder} is not a model folder: it holds no {CONFIG}. `dasvit retrain` writes one.")
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, OSError) as error:
+        raise UserError(f"cannot read {path}: {error}") from None
+    required = {"architecture": str, "pretrained_cfg": dict}
+    for key, kind in required.items():
+        if not isinstance(config, dict) or not isinstance(config.get(key), kind):
+            raise UserError(
+                f"{path} does not describe a model: it must be an object with {' and '.join(required)}."
+            )
+    return dict(config)
+
+
+def load_model(source: str | Path, **kwargs: Any) -> nn.Module:
+    """Load a model with its weights.
+
+    Args:
+        source: A model folder, `hf-hub:USER/NAME`, or the name of a model of timm's with weights on the hub.
+        **kwargs: Arguments of the model in place of those it was saved with, as num_classes for a new head.
+
+    Raises:
+        UserError: No such folder or model, a file is missing, or the weights do not fit.
+    """
+    name = str(source).removeprefix(LOCAL)
+    if str(source).startswith(HUB):
+        return _create(str(source), kwargs)
+    if str(source).startswith(LOCAL) or Path(name).exists() or len(Path(name).parts) > 1:
+        return _load_folder(Path(name), kwargs)
+    check_architecture(name)
+    if not timm.models.is_model_pretrained(name):
+        raise UserError(f"there are no published weights for {name}: give the folder of a trained model.")
+    return _create(name, kwargs)
+
+
+def _load_folder(folder: Path, kwargs: dict[str, Any]) -> nn.Module:
+    if not folder.is_dir():
+        raise UserError(f"there is no model folder {folder}.")
+    check_architecture(read_model_config(folder)["architecture"])
+    if not (folder / WEIGHTS).is_file():  # timm would go on to look for pickles
+        raise UserError(f"{folder} holds no {WEIGHTS}: was its training cut off?")
+    return _create(f"{LOCAL}{folder}", kwargs)
+
+
+def _create(name: str, kwargs: dict[str, Any]) -> nn.Module:
+    try:
+        model: nn.Module = timm.create_model(name, pretrained=True, **kwargs)
+    except UserError:
+        raise
+    except Exception as error:  # whatever safetensors, torch or the hub have to say about what is there
+        raise UserError(f"cannot load {name}: {' '.join(str(error).split())[:500]}") from error
+    return model

@@ -1,0 +1,119 @@
+"""The beginning of every network: an image becomes tokens (method, section 1).
+
+Shapes: B images, C channels, H × W pixels, N tokens (class token first), D embedding width.
+"""
+
+from typing import Final
+
+import torch
+from timm.layers.patch_embed import PatchEmbed
+from timm.layers.pos_embed import resample_abs_pos_embed
+from torch import Tensor, nn
+
+from dasvit.errors import UserError
+
+ImageSize = int | tuple[int, int]
+"""Height and width in pixels, or the side of a square."""
+
+
+def size_pair(size: ImageSize | list[int]) -> tuple[int, int]:
+    """Return (height, width) of a size that may be given as the side of a square."""
+    if isinstance(size, int):
+        return size, size
+    height, width = size
+    return int(height), int(width)
+
+
+def check_patches(image_size: ImageSize, patch_size: ImageSize) -> None:
+    """Check that whole patches cover the image.
+
+    Raises:
+        UserError: They do not.
+    """
+    image, patch = size_pair(image_size), size_pair(patch_size)
+    if min(patch) < 1 or any(side < step or side % step for side, step in zip(image, patch, strict=True)):
+        raise UserError(
+            f"an image of {image[0]} × {image[1]} pixels cannot be cut into patches of "
+            f"{patch[0]} × {patch[1]}: choose a patch size that divides the image size."
+        )
+
+
+class TokenEmbedding(nn.Module):
+    """Patches, projected to the embedding width; a class token in front; learned absolute positions.
+
+    Args:
+        image_size: Size of the images.
+        patch_size: Size of a patch; it divides the image size.
+        in_chans: Channels C of the images.
+        dim: Embedding width D.
+        dynamic: Take images of any size that the patch divides; positions are resampled for them.
+
+    Raises:
+        UserError: The patches do not cover the image.
+    """
+
+    dynamic: Final[bool]  # a constant for TorchScript, which then leaves the other branch out
+
+    def __init__(
+        self, image_size: ImageSize, patch_size: ImageSize, in_chans: int, dim: int, *, dynamic: bool = False
+    ) -> None:
+        super().__init__()
+        check_patches(image_size, patch_size)
+        self.dynamic = dynamic
+        image, patch = size_pair(image_size), size_pair(patch_size)
+        self.patch_embed = PatchEmbed(image, patch, in_chans, dim, strict_img_size=not dynamic)  # type: ignore[arg-type]
+        self.cls_token = nn.Parameter(torch.empty(1, 1, dim))
+        self.pos_embed = nn.Parameter(torch.empty(1, self.patch_embed.num_patches + 1, dim))
+        self.init_weights()
+
+    def init_weights(self) -> None:
+        """Initialise: the projection as the linear layer that it is (Xavier uniform), the tables at 0.02."""
+        nn.init.trunc_normal_(self.cls_token, std=0.02)
+        nn.init.trunc_normal_(self.pos_embed, std=0.02)
+        nn.init.xavier_uniform_(self.patch_embed.proj.weight.flatten(1))
+        if self.patch_embed.proj.bias is not None:
+            nn.init.zeros_(self.patch_embed.proj.bias)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return the tokens of images, [B, C, H, W] -> [B, N, D]."""
+        patches = self.patch_embed(images)
+        tokens = torch.cat([self.cls_token.expand(patches.shape[0], -1, -1), patches], dim=1)
+        if self.dynamic:
+            grid = self.patch_embed.dynamic_feat_size((images.shape[-2], images.shape[-1]))
+            return tokens + self.resampled_positions(grid)
+        return tokens + self.pos_embed
+
+    def resampled_positions(self, grid: tuple[int, int]) -> Tensor:
+        """Return the positions for another grid of patches, [1, 1 + rows × columns, D]."""
+        return resample_positions(self.pos_embed, self.patch_embed.grid_size, grid)
+
+    def set_input_size(
+        self, image_size: ImageSize | None = None, patch_size: ImageSize | None = None
+    ) -> None:
+        """Change the size of the images or of the patches; kernel and positions are resampled.
+
+        Raises:
+            UserError: The patches do not cover the image.
+        """
+        size = size_pair(image_size or self.patch_embed.img_size)
+        check_patches(size, patch_size or self.patch_embed.patch_size)
+        before = self.patch_embed.grid_size
+        self.patch_embed.set_input_size(size, patch_size)
+        if self.patch_embed.grid_size != before:
+            positions = resample_positions(self.pos_embed.detach(), before, self.patch_embed.grid_size)
+            self.pos_embed = nn.Parameter(positions, requires_grad=self.pos_embed.requires_grad)
+
+
+def resample_positions(positions: Tensor, old: tuple[int, int], new: tuple[int, int]) -> Tensor:
+    """Interpolate positions from one grid of patches to another; the class token's stays as it is.
+
+    Args:
+        positions: [1, 1 + rows × columns of old, D].
+        old: Rows and columns that the positions are for.
+        new: Rows and columns wanted.
+
+    Returns:
+        [1, 1 + rows × columns of new, D]
+    """
+    resampled: Tensor = resample_abs_pos_embed(positions, list(new), list(old), num_prefix_tokens=1)
+    return resampled

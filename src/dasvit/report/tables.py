@@ -1,0 +1,54 @@
+"""Tables for the terminal."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rich.table import Table
+
+
+def number(value: float) -> str:
+    """Return a count for readers, as 1.21M."""
+    for unit, size in {"G": 1e9, "M": 1e6, "k": 1e3}.items():
+        if value >= size:
+            return f"{value / size:.2f}{unit}"
+    return f"{value:g}"
+
+
+def network_table(rows: Sequence[Mapping[str, Any]]) -> Table:
+    """Return the table of networks with what they cost and how well they do.
+
+    Args:
+        rows: Each with network, params, macs, top1 and top5.
+    """
+    table = Table()
+    table.add_column("network")
+    for name in ("parameters", "multiply-adds", "test top-1", "test top-5"):
+        table.add_column(name, justify="right")
+    for row in rows:
+        accuracies = [f"{row[name]:.2f} %" for name in ("top1", "top5")]
+        table.add_row(row["network"], number(row["params"]), number(row["macs"]), *accuracies)
+    return table
+
+
+def confusion_table(confusion: Sequence[Sequence[int]], names: Sequence[str], most: int = 20) -> Table:
+    """Return the confusion matrix of up to `most` classes, or the commonest confusions of more.
+
+    Args:
+        confusion: Images of class i that were taken for class j, [C][C].
+        names: Names of the C classes.
+        most: Classes up to which the whole matrix is shown, and confusions shown of more.
+    """
+    if len(names) <= most:
+        table = Table("is \\ taken for", title="confusion")
+        for name in names:
+            table.add_column(name[:10], justify="right")
+        for name, row in zip(names, confusion, strict=True):
+            table.add_row(name, *(str(count) if count else "·" for count in row))
+        return table
+    pairs = [
+        (count, i, j) for i, row in enumerate(confusion) for j, count in enumerate(row) if i != j and count
+    ]
+    table = Table("is", "taken for", "images", title="commonest confusions")
+    for count, i, j in sorted(pairs, key=lambda pair: -pair[0])[:most]:
+        table.add_row(names[i], names[j], str(count))
+    return table

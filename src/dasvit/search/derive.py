@@ -1,0 +1,175 @@
+"""Derivation (section 9): edge weights become one cell, exactly, under a budget.
+
+Sees weights and cost tables, never modules. A rule says which cells compete and how they rank:
+
+- `strongest`: every edge chooses one operation, `zero` included; a cell's rank is the product of all its weights.
+- `darts`: `zero` is never chosen, each node keeps its k strongest edges; the rank is the product over kept edges.
+
+The best cell that is viable (an attention lies on a path from input to output) and fits the budget is found by dynamic
+programming over the edges. What the rest of a cell can still become depends only on, for every node so far, whether it
+sees the input and whether through an attention; on the edges kept into the current node; and on the cost so far. Cells
+that agree in these compete, and the heaviest survives. Costs repeat (they are sums of a few operations' costs), so
+the table stays small where listing cells would not: four nodes have 8^14.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from dasvit.cell.genotype import INPUTS, Genotype, is_viable
+from dasvit.cell.graph import live_edges
+from dasvit.cell.space import Alive, Space
+from dasvit.errors import UserError
+
+
+@dataclass(frozen=True)
+class Budget:
+    """What a network may cost, and what its parts cost.
+
+    Attributes:
+        operations: (parameters, multiply-adds) of every operation by name, summed over the layers.
+        base: (parameters, multiply-adds) of all the rest of the network.
+        max_params: Most parameters of the network. 0: no limit.
+        max_macs: Most multiply-adds of the network. 0: no limit.
+    """
+
+    operations: Mapping[str, tuple[int, int]]
+    base: tuple[int, int] = (0, 0)
+    max_params: int = 0
+    max_macs: int = 0
+
+    def cost(self, genotype: Genotype) -> tuple[int, int]:
+        """Return (parameters, multiply-adds) of the network of a cell."""
+        costs = [self.operations[genotype.ops[i]] for i in live_edges(genotype)]
+        return self.base[0] + sum(c[0] for c in costs), self.base[1] + sum(c[1] for c in costs)
+
+    def fits(self, cost: tuple[int, int]) -> bool:
+        """Tell whether a network of this cost is within both limits."""
+        return (not self.max_params or cost[0] <= self.max_params) and (not self.max_macs or cost[1] <= self.max_macs)
+
+
+@dataclass(frozen=True)
+class Derivation:
+    """A derived cell and why it is this one.
+
+    Attributes:
+        genotype: The chosen cell.
+        unconstrained: What the rule alone would have chosen.
+        reason: Why the two differ, as a sentence, or empty where they do not.
+    """
+
+    genotype: Genotype
+    unconstrained: Genotype
+    reason: str
+
+
+def derive(
+    weights: Sequence[Sequence[float]],
+    alive: Alive,
+    space: Space,
+    *,
+    rule: str = "darts",
+    edges_per_node: int = 2,
+    budget: Budget | None = None,
+) -> Derivation:
+    """Return the best viable cell within the budget.
+
+    Args:
+        weights: Edge weights [E][O], not negative.
+        alive: Which operations are candidates.
+        space: The search space.
+        rule: darts or strongest.
+        edges_per_node: Edges kept into each node by the rule darts (all, where a node has fewer).
+        budget: Limits and cost tables. None: no limits.
+
+    Raises:
+        UserError: No cell of the rule is viable, or none that is viable fits; then the message says what the
+            cheapest costs.
+    """
+    scores = _scores(weights, alive, space)
+    keep = edges_per_node if rule == "darts" else 0
+    free = _best(scores, space, keep, None, viable=False)
+    assert free is not None, "an edge without a candidate"
+    if is_viable(free) and (budget is None or budget.fits(budget.cost(free))):
+        return Derivation(free, free, "")
+    best = _best(scores, space, keep, budget, viable=True)
+    if best is None:
+        raise UserError(_why_none(scores, space, keep, budget))
+    reason = "it holds no attention on a path from input to output" if not is_viable(free) else "it exceeds the budget"
+    return Derivation(best, free, f"The strongest cell was not taken: {reason}.")
+
+
+def _scores(weights: Sequence[Sequence[float]], alive: Alive, space: Space) -> list[dict[str, float]]:
+    """Return for every edge its candidates and the logarithms of their weights."""
+    return [
+        {
+            name: math.log(max(weight, 1e-300))
+            for name, weight, is_alive in zip(space.operations, row, mask, strict=True)
+            if is_alive
+        }
+        for row, mask in zip(weights, alive, strict=True)
+    ]
+
+
+_State = tuple[tuple[int, ...], int, int, int, int]  # nodes' sight, current node's sight, edges kept, params, macs
+
+
+def _best(
+    scores: list[dict[str, float]], space: Space, keep: int, budget: Budget | None, *, viable: bool
+) -> Genotype | None:
+    """Return the cell of the highest score, or None where no cell satisfies the conditions."""
+    edges = space.edges
+    places = {name: place for place, name in enumerate([*INPUTS, *dict.fromkeys(target for _, target in edges)])}
+    table: dict[_State, tuple[float, tuple[str, ...]]] = {((1, 1), 0, 0, *(budget.base if budget else (0, 0))): (0.0, ())}
+    for index, (source, target) in enumerate(edges):
+        incoming = sum(t == target for _, t in edges)
+        left = sum(t == target for _, t in edges[index + 1 :])
+        wanted = min(keep, incoming) if keep else 0
+        choices = _choices(scores[index], keep, budget)
+        grown: dict[_State, tuple[float, tuple[str, ...]]] = {}
+        for (sight, here, kept, params, macs), (score, ops) in table.items():
+            at_source = sight[places[source]]
+            for op, gain, more_params, more_macs in choices:
+                count = kept + (op != "zero")
+                # What reads a node that sees nothing is not built, and costs nothing.
+                cost = (params + more_params, macs + more_macs) if at_source else (params, macs)
+                if keep and not wanted - left <= count <= wanted or budget and not budget.fits(cost):
+                    continue
+                through = 0 if op == "zero" or not at_source else 2 if op.startswith("msa") else at_source
+                now = max(here, through)
+                state: _State = (sight, now, count if keep else 0, *cost)
+                if left == 0:
+                    state = ((*sight, now), 0, 0, *cost)
+                if state not in grown or score + gain > grown[state][0]:
+                    grown[state] = (score + gain, (*ops, op))
+        table = grown
+    ends = [value for (sight, *_), value in table.items() if not viable or 2 in sight[2:]]
+    return Genotype.from_ops(space.nodes, max(ends, key=lambda end: end[0])[1]) if ends else None
+
+
+def _choices(candidates: dict[str, float], keep: int, budget: Budget | None) -> list[tuple[str, float, int, int]]:
+    """Return (operation, score, parameters, multiply-adds) of every choice an edge has.
+
+    Under the rule darts an edge may be left out at no score, and `zero` is no operation to be kept.
+    """
+    rows = {op: score for op, score in candidates.items() if op != "zero"} if keep else candidates
+    choices = [(op, score, *(budget.operations[op] if budget else (0, 0))) for op, score in rows.items()]
+    return [*choices, ("zero", 0.0, 0, 0)] if keep else choices
+
+
+def _why_none(scores: list[dict[str, float]], space: Space, keep: int, budget: Budget | None) -> str:
+    if budget is None or _best(scores, space, keep, None, viable=True) is None:
+        return (
+            "no cell that is left after pruning holds an attention on a path from input to output: keep more operations "
+            "(search.stages.keep) or another number of edges (--edges-per-node)."
+        )
+    texts = []
+    for axis, (name, limit) in enumerate({"parameters": budget.max_params, "multiply-adds": budget.max_macs}.items()):
+        if limit:
+            cheapest = [{op: -float(budget.operations[op][axis]) for op in row} for row in scores]
+            cell = _best(cheapest, space, keep, None, viable=True)
+            assert cell is not None, "a viable cell exists"
+            texts.append(f"the smallest has {budget.cost(cell)[axis]:,} {name} (limit {limit:,})")
+    return f"no viable cell fits the budget: {', '.join(texts)}."

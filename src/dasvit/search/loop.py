@@ -1,0 +1,323 @@
+"""The search (sections 2 to 9), from top to bottom: stages, bilevel steps, pruning, derivation.
+
+Shapes: B images, E edges, O operations.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from dasvit.cell.space import Alive, Space
+from dasvit.config import Config, Stage
+from dasvit.data import Data, Loader, Preprocess, split_indices, train_transform
+from dasvit.search.architecture import Architecture, entropy
+from dasvit.search.bilevel import first_order, second_order
+from dasvit.search.fairness import fairness
+from dasvit.search.stages import prune
+from dasvit.search.supernet import Supernet
+from dasvit.training.checkpoint import load_checkpoint, save_checkpoint, set_rng_state
+from dasvit.training.distributed import Runtime
+from dasvit.training.loop import states
+from dasvit.training.metrics import EpochMetrics, check_finite
+from dasvit.training.optim import make_optimizer, make_schedule
+from dasvit.training.progress import Reporter
+from dasvit.training.run_folder import RunFolder
+
+
+@dataclass
+class Found:
+    """What a search ends with: edge weights [E][O] and the operations that survived."""
+
+    weights: list[list[float]]
+    alive: Alive
+
+
+def search(config: Config, data: Data, run: RunFolder, runtime: Runtime, reporter: Reporter) -> Found:
+    """Search a cell; goes on from the run's newest checkpoint.
+
+    Args:
+        config: The recipe.
+        data: Images; only the training set is looked at.
+        run: Where metrics, weights of edges and checkpoints go.
+        runtime: Device, precision, processes.
+        reporter: Where progress goes.
+    """
+    space = Space.from_config(config.space)
+    batches = SearchBatches(data, config, runtime)
+    preprocess = Preprocess(config.model.image_size, erasing=config.search.augment.erasing).to(runtime.device)
+    stages = list(config.search.stages)
+    state = load_checkpoint(run.checkpoints)
+    alive = space.everything() if state is None else tuple(tuple(row) for row in state["alive"])
+    part: StageState | None = None
+
+    for number, stage in enumerate(stages):
+        if state is not None and number < state["stage"]:
+            continue
+        if part is not None:
+            alive = prune(part.architecture.strengths().tolist(), alive, stage.keep, space)
+        elif state is None:
+            alive = prune([[1.0] * len(row) for row in alive], alive, stage.keep, space)
+        part = StageState(config, space, alive, stage, len(data.classes), len(batches), runtime, inherit_from=part)
+        first = 0
+        if state is not None:
+            first = part.load(state, run)
+            state = None
+        for epoch in range(first, stage.epochs):
+            done = sum(s.epochs for s in stages[:number]) + epoch
+            part.architecture.temperature = temperature(config, done)
+            where = f"stage {number + 1}/{len(stages)}, epoch {epoch + 1}/{stage.epochs}"
+            metrics = run_epoch(part, epoch, done, config, batches, preprocess, runtime, reporter, where)
+            row = metrics.row(
+                runtime, stage=number + 1, epoch=epoch + 1, lr=part.weight_optimizer.param_groups[0]["lr"]
+            )
+            check_finite(row, "train_loss", "search.weights.lr")
+            if runtime.is_main:
+                line = describe_architecture(part, space, config, number + 1, epoch + 1)
+                run.append("metrics.jsonl", row)
+                run.append("architecture.jsonl", line)
+                position = {"stage": number, "epoch": epoch + 1, "alive": [list(r) for r in alive], "rows": done + 1}
+                save_checkpoint(run.checkpoints, done + 1, {**position, **states(part.parts())})
+                reporter.say(f"{where}: {describe_epoch(row, line)}")
+    assert part is not None, "a search without a stage"
+    return Found(part.architecture.strengths().tolist(), alive)
+
+
+class SearchBatches:
+    """The training set, halved into batches for the weights and batches for alpha (section 7).
+
+    Its length is the number of steps of an epoch.
+    """
+
+    def __init__(self, data: Data, config: Config, runtime: Runtime) -> None:
+        options = config.search
+        lower, upper = split_indices(data.train.labels, options.val_fraction, config.runtime.seed)
+        common: dict[str, Any] = {
+            "batch_size": options.batch_size,
+            "shuffle": True,
+            "drop_last": True,
+            "workers": config.runtime.workers,
+            "rank": runtime.rank,
+            "world": runtime.world,
+        }
+        transform = train_transform(options.augment, config.model.image_size, data.train.size)
+        self.train = Loader(data.train, lower, transform=transform, seed=config.runtime.seed, **common)
+        self.val = Loader(data.train, upper, transform=None, seed=config.runtime.seed + 1, **common)
+
+    def __len__(self) -> int:
+        return len(self.train)
+
+    def endless_val(self, done: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield batches for alpha without end, from the one that follows so many earlier ones."""
+        while True:
+            self.val.set_epoch(done // len(self.val))
+            self.val.skip(done % len(self.val))
+            for batch in self.val:
+                yield batch
+                done += 1
+
+
+class StageState:
+    """What one stage trains: a supernet, an architecture, and the optimisers of both."""
+
+    def __init__(
+        self,
+        config: Config,
+        space: Space,
+        alive: Alive,
+        stage: Stage,
+        classes: int,
+        steps: int,
+        runtime: Runtime,
+        inherit_from: StageState | None = None,
+    ) -> None:
+        options = config.search
+        self.stage = stage
+        self.supernet = make_supernet(config, space, alive, stage.layers, classes).to(runtime.device)
+        self.architecture = Architecture(space, alive, options.relaxation, options.alphas.init_std).to(runtime.device)
+        if inherit_from is not None:
+            if options.stages.inherit in ("weights", "both"):
+                self.supernet.inherit(inherit_from.supernet)
+            if options.stages.inherit in ("alphas", "both"):
+                with torch.no_grad():
+                    self.architecture.alpha.copy_(inherit_from.architecture.alpha)
+        self.network = runtime.prepare(self.supernet)
+        self.weights: list[nn.Parameter] = list(self.supernet.parameters())
+        self.weight_optimizer = make_optimizer(self.supernet, options.weights)
+        self.schedule = make_schedule(self.weight_optimizer, options.weights, stage.epochs, steps)
+        alphas = options.alphas
+        self.alpha_optimizer = torch.optim.Adam(
+            [self.architecture.alpha], lr=alphas.lr, betas=alphas.betas, weight_decay=alphas.weight_decay
+        )
+
+    def parts(self) -> dict[str, Any]:
+        """Return everything whose state a checkpoint holds."""
+        return {
+            "supernet": self.supernet,
+            "architecture": self.architecture,
+            "weight_optimizer": self.weight_optimizer,
+            "alpha_optimizer": self.alpha_optimizer,
+        }
+
+    def load(self, state: dict[str, Any], run: RunFolder) -> int:
+        """Take over a checkpoint of this stage, and drop what was logged after it; return the epochs done."""
+        for name, part in self.parts().items():
+            part.load_state_dict(state[name])
+        set_rng_state(state["rng"])
+        for name in ("metrics.jsonl", "architecture.jsonl"):
+            run.truncate(name, state["rows"])
+        return int(state["epoch"])
+
+
+def make_supernet(config: Config, space: Space, alive: Alive, layers: int, classes: int) -> Supernet:
+    """Build a stage's supernet; its width may be narrower than the derived network's."""
+    return Supernet(
+        space,
+        alive,
+        image_size=config.model.image_size,
+        patch_size=config.model.patch_size,
+        dim=config.search.width or config.model.width,
+        layers=layers,
+        num_classes=classes,
+        tokens=config.search.tokens,
+    )
+
+
+def run_epoch(
+    part: StageState,
+    epoch: int,
+    done: int,
+    config: Config,
+    batches: SearchBatches,
+    preprocess: nn.Module,
+    runtime: Runtime,
+    reporter: Reporter,
+    where: str,
+) -> EpochMetrics:
+    """Do one epoch of alpha steps (after the weights-only epochs) and weight steps."""
+    metrics = EpochMetrics(runtime.device)
+    batches.train.set_epoch(done)
+    val = batches.endless_val(done * len(batches))
+    for step, (images, labels) in enumerate(reporter.track(batches.train, where)):
+        preprocess.train()
+        inputs, targets = preprocess(images.to(runtime.device)), labels.to(runtime.device)
+        if epoch >= part.stage.weight_epochs:
+            preprocess.eval()
+            val_images, val_labels = next(val)
+            val_inputs = preprocess(val_images.to(runtime.device))
+            alpha_step(part, inputs, targets, val_inputs, val_labels.to(runtime.device), config, runtime, metrics)
+        loss = weight_loss(part, part.network, inputs, targets, config, runtime, part.architecture().detach())
+        loss.backward()
+        if config.search.weights.clip_grad:
+            nn.utils.clip_grad_norm_(part.weights, config.search.weights.clip_grad)
+        part.weight_optimizer.step()
+        part.weight_optimizer.zero_grad(set_to_none=True)
+        part.schedule.step_update(epoch * len(batches) + step + 1)
+        metrics.add("train_loss", loss, len(images))
+        metrics.images += len(images)
+    return metrics
+
+
+def weight_loss(
+    part: StageState,
+    network: Callable[[Tensor, Tensor], Tensor],
+    inputs: Tensor,
+    targets: Tensor,
+    config: Config,
+    runtime: Runtime,
+    weights: Tensor,
+) -> Tensor:
+    """Return L_train of a batch."""
+    with runtime.autocast():
+        logits = network(inputs, weights).float()
+    return F.cross_entropy(logits, targets, label_smoothing=config.search.smoothing)
+
+
+def alpha_step(
+    part: StageState,
+    inputs: Tensor,
+    targets: Tensor,
+    val_inputs: Tensor,
+    val_targets: Tensor,
+    config: Config,
+    runtime: Runtime,
+    metrics: EpochMetrics,
+) -> None:
+    """Move alpha one step down L_val + L_fair (section 7), on the unwrapped supernet."""
+    architecture, options = part.architecture, config.search
+    architecture.sample()
+
+    def val_loss() -> Tensor:
+        weights = architecture()
+        with runtime.autocast():
+            logits = part.supernet(val_inputs, weights).float()
+        loss = F.cross_entropy(logits, val_targets)
+        hits = (logits.detach().argmax(1) == val_targets).double().mean()
+        metrics.add("val_loss", loss, len(val_targets))
+        metrics.add("val_top1", 100 * hits, len(val_targets))
+        return loss + fairness(weights, architecture.alive, part.supernet.space, options.fairness).total
+
+    def train_loss() -> Tensor:
+        return weight_loss(part, part.supernet, inputs, targets, config, runtime, architecture())
+
+    alphas = [architecture.alpha]
+    if options.order == 1:
+        gradients = first_order(val_loss, alphas, part.weights)
+    else:
+        lr = part.weight_optimizer.param_groups[0]["lr"]
+        gradients = second_order(train_loss, val_loss, alphas, part.weights, lr)
+    # No framework averages what torch.autograd.grad returns.
+    for alpha, gradient in zip(alphas, gradients, strict=True):
+        alpha.grad = runtime.mean(gradient)
+    part.alpha_optimizer.step()
+    part.alpha_optimizer.zero_grad(set_to_none=True)
+
+
+def temperature(config: Config, done: int) -> float:
+    """Return the relaxation's temperature after so many epochs: geometric from the first to the last epoch."""
+    total = sum(stage.epochs for stage in config.search.stages)
+    start, end = config.search.temperature, config.search.final_temperature
+    return float(start * (end / start) ** (done / max(1, total - 1)))
+
+
+def describe_architecture(part: StageState, space: Space, config: Config, stage: int, epoch: int) -> dict[str, Any]:
+    """Return an epoch's line of `architecture.jsonl`."""
+    architecture = part.architecture
+    weights = architecture.strengths()
+    terms = fairness(weights, architecture.alive, space, config.search.fairness)
+    mean = dict(zip(space.operations, weights.mean(dim=0).tolist(), strict=True))
+    alive = architecture.alive.tolist()
+    return {
+        "stage": stage,
+        "epoch": epoch,
+        "layers": part.stage.layers,
+        "temperature": architecture.temperature,
+        "weights": {
+            edge: {op: w for op, w, is_alive in zip(space.operations, row, mask, strict=True) if is_alive}
+            for edge, row, mask in zip(space.edge_names, weights.tolist(), alive, strict=True)
+        },
+        "mean_weights": mean,
+        "fairness": {
+            "total": float(terms.total),
+            "skip": float(terms.skip),
+            "types": float(terms.types),
+            "type_weights": {name: float(value) for name, value in terms.type_weights.items()},
+        },
+        "entropy": float(entropy(weights)),
+    }
+
+
+def describe_epoch(row: dict[str, Any], line: dict[str, Any]) -> str:
+    """Return an epoch's line for the terminal."""
+    val = f", val top-1 {row['val_top1']:.1f} %" if "val_top1" in row else " (weights alone)"
+    mean = line["mean_weights"]
+    types = ", ".join(f"{name} {value:.2f}" for name, value in line["fairness"]["type_weights"].items())
+    return (
+        f"loss {row['train_loss']:.3f}{val}; identity {mean['identity']:.2f}, {types}; "
+        f"{row['images_per_second']:.0f} images/s, {row['seconds']:.0f} s"
+    )

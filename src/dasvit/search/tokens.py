@@ -1,0 +1,64 @@
+"""Attention-based partial token selection (eq. 13 to 15).
+
+Shapes: B images, N tokens with the class token in front, P = N - 1 patch tokens, K kept tokens with the
+class token in front, D embedding width, d width of the score.
+"""
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+
+class TokenSelector(nn.Module):
+    """Chooses the patch tokens that receive the most attention; the class token always stays.
+
+    A hard top-k gives W_Q and W_K no gradient. So each kept token is multiplied by 1 + s - stopgrad(s): no value
+    changes, and the gradient reaches the scores.
+
+    Args:
+        dim: Embedding width D.
+        ratio: Share of the patch tokens that is kept, rho in (0, 1); k = ceil(rho * P).
+        score_dim: Width d of queries and keys.
+    """
+
+    def __init__(self, dim: int, ratio: float, score_dim: int) -> None:
+        super().__init__()
+        self.ratio = ratio
+        self.query = nn.Linear(dim, min(score_dim, dim), bias=False)
+        self.key = nn.Linear(dim, min(score_dim, dim), bias=False)
+
+    def scores(self, x: Tensor) -> Tensor:
+        """Return the attention that every token receives, s_j = (1/N) sum_i A_ij: [B, N, D] -> [B, N]."""
+        q, k = self.query(x), self.key(x)
+        attention = (q @ k.transpose(-2, -1) * q.shape[-1] ** -0.5).softmax(dim=-1)
+        return attention.mean(dim=-2)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Choose tokens by x, [B, N, D].
+
+        Returns:
+            Their places [B, K] in ascending order (0 first, the class token), and the factors
+            1 + s - stopgrad(s) [B, K, 1], all exactly 1, that carry the gradient to the scores.
+        """
+        scores = self.scores(x)
+        count = kept_tokens(x.shape[1] - 1, self.ratio)
+        patches = scores[:, 1:].topk(count, dim=1).indices.sort(dim=1).values + 1
+        places = torch.cat([patches.new_zeros(len(x), 1), patches], dim=1)
+        kept = scores.gather(1, places)
+        return places, (1 + (kept - kept.detach())).unsqueeze(-1)
+
+
+def kept_tokens(patches: int, ratio: float) -> int:
+    """Return k = ceil(rho * P), with a hair's breadth for products that should be whole numbers."""
+    return min(patches, max(1, math.ceil(ratio * patches - 1e-9)))
+
+
+def take(x: Tensor, places: Tensor, factors: Tensor) -> Tensor:
+    """Return the tokens of x at these places, times their factors: [B, N, D] -> [B, K, D]."""
+    return x.gather(1, places.unsqueeze(-1).expand(-1, -1, x.shape[-1])) * factors.to(x.dtype)
+
+
+def put(x: Tensor, places: Tensor, tokens: Tensor) -> Tensor:
+    """Return x [B, N, D] with tokens [B, K, D] at these places: the others carry x on unchanged."""
+    return x.scatter(1, places.unsqueeze(-1).expand(-1, -1, x.shape[-1]), tokens.to(x.dtype))

@@ -1,0 +1,41 @@
+"""Optimisers and schedules of the weights, timm's."""
+
+from __future__ import annotations
+
+from timm.optim import create_optimizer_v2
+from timm.scheduler import CosineLRScheduler
+from torch import nn
+from torch.optim import Optimizer
+
+from dasvit.config import OptimConfig
+
+
+def make_optimizer(model: nn.Module, config: OptimConfig) -> Optimizer:
+    """Return AdamW; vectors and what the model's `no_weight_decay` names are spared the decay."""
+    optimizer: Optimizer = create_optimizer_v2(
+        model, opt="adamw", lr=config.lr, weight_decay=config.weight_decay, filter_bias_and_bn=True
+    )
+    return optimizer
+
+
+def make_schedule(optimizer: Optimizer, config: OptimConfig, epochs: int, steps: int) -> CosineLRScheduler:
+    """Return a cosine with warm-up, a function of the number of steps alone: call `step_update(done)`.
+
+    Args:
+        optimizer: Its learning rates are set.
+        config: Rates and warm-up.
+        epochs: Epochs of the whole schedule.
+        steps: Steps of an epoch.
+    """
+    warmup = min(round(config.warmup_epochs * steps), epochs * steps - 1)
+    schedule = CosineLRScheduler(
+        optimizer,
+        t_initial=epochs * steps,
+        lr_min=config.min_lr,
+        warmup_t=warmup,
+        warmup_lr_init=config.warmup_lr,
+        warmup_prefix=False,
+        t_in_epochs=False,
+    )
+    schedule.step_update(0)
+    return schedule
