@@ -127,7 +127,7 @@ def main() -> None:
     parser.add_argument("--limit", type=int, default=4000, help="training images taken from it")
     parser.add_argument("--epochs", type=int, default=4)
     args = parser.parse_args()
-    config = ModelConfig()
+    config = ModelConfig(image_size=32, patch_size=4, width=128, layers=6, heads=4)
     data = parquet(args.data, args.limit) if args.data else digits()
     rows: dict[str, dict[str, object]] = {}
     for name, (kind, init) in RUNS.items():

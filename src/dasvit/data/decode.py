@@ -6,7 +6,6 @@ import io
 import os
 import struct
 from collections.abc import Callable
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -108,7 +107,7 @@ def _grey_levels(values: NDArray[np.generic]) -> NDArray[np.uint8]:
         full = 1.0 if levels.max(initial=0.0) <= 1.0 else 255.0
     else:
         # PIL opens 16-bit files as 16 or as 32 bits, depending on the format and its version.
-        full = 65535.0 if values.dtype == np.uint16 or levels.max(initial=0.0) > 255 else 255.0
+        full = 65535.0 if values.dtype.itemsize == 2 or levels.max(initial=0.0) > 255 else 255.0
     return np.clip(np.rint(levels * (255.0 / full)), 0, 255).astype(np.uint8)
 
 
@@ -147,17 +146,3 @@ def predict_transform(image_size: int, crop_pct: float) -> Callable[[Image.Image
         return to_tensor(resized.crop((start, start, start + image_size, start + image_size)))
 
     return transform
-
-
-def check_folder(path: str, what: str) -> Path:
-    """Return path as a folder that is there.
-
-    Raises:
-        UserError: The path is empty or is no folder.
-    """
-    if not path:
-        raise UserError(f"{what} needs the folder it lies in: give --data.path FOLDER.")
-    folder = Path(path).expanduser()
-    if not folder.is_dir():
-        raise UserError(f"there is no folder {folder} to read {what} from: check --data.path.")
-    return folder

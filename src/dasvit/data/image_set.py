@@ -35,7 +35,7 @@ class StoredPixels:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.array: NDArray[np.uint8] = np.load(path, mmap_mode="r", allow_pickle=False)
+        self.array: NDArray[np.uint8] = np.asarray(np.load(path, mmap_mode="r", allow_pickle=False))
 
     @property
     def shape(self) -> tuple[int, int, int, int]:

@@ -22,7 +22,7 @@ Batch = tuple[torch.Tensor, torch.Tensor]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Batches(Dataset[Batch | UserError]):
+class Batches(Dataset[Batch | str]):
     """Every batch of every epoch, each a pure function of (epoch, number); what workers receive.
 
     Attributes: see `Loader`.
@@ -37,12 +37,12 @@ class Batches(Dataset[Batch | UserError]):
     rank: int
     world: int
 
-    def __getitem__(self, key: tuple[int, int]) -> Batch | UserError:
-        # An error that travels from a worker as a value arrives without torch's traceback around it.
+    def __getitem__(self, key: tuple[int, int]) -> Batch | str:
+        # An error's text, returned, arrives without the traceback that torch wraps around what is raised.
         try:
             return self.batch(*key)
         except UserError as error:
-            return error
+            return str(error)
 
     def batch(self, epoch: int, number: int) -> Batch:
         """Return this process's rows of a batch: uint8 [b, 3, H, W] and int64 [b]."""
@@ -164,12 +164,12 @@ class Loader:
     def _from_workers(self, due: list[tuple[int, int]]) -> Iterator[Batch]:
         self._keys.due = due
         for batch in self._pool:
-            if isinstance(batch, UserError):
-                raise batch
+            if isinstance(batch, str):
+                raise UserError(batch)
             yield batch
 
     @cached_property
-    def _pool(self) -> DataLoader[Batch | UserError]:
+    def _pool(self) -> DataLoader[Batch | str]:
         return DataLoader(
             self.batches,
             batch_size=None,
@@ -187,5 +187,6 @@ def _context() -> BaseContext:
     if "forkserver" not in multiprocessing.get_all_start_methods():
         return multiprocessing.get_context("spawn")
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["dasvit.data.loader"])
+    # Imported once, for all workers: timm takes as long as all the rest.
+    context.set_forkserver_preload(["dasvit.data.loader", "timm.data.auto_augment"])
     return context

@@ -13,7 +13,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dasvit.config import DataConfig
-from dasvit.data.decode import check_folder
 from dasvit.data.parquet import find_parquet, parquet_source
 from dasvit.data.records import ArrayRecords, Content, FileRecords, Part, Source
 from dasvit.errors import UserError, unknown
@@ -101,8 +100,18 @@ def _read_torchvision(class_name: str, folder: Path) -> Content:
     return Content(tuple(train.classes), *parts)
 
 
+def _check_folder(config: DataConfig) -> Path:
+    """Return the folder of the data set, which must be there."""
+    if not config.path:
+        raise UserError(f"{config.name} needs the folder it lies in: give --data.path FOLDER.")
+    folder = Path(config.path).expanduser()
+    if not folder.is_dir():
+        raise UserError(f"there is no folder {folder} to read {config.name} from: check --data.path.")
+    return folder
+
+
 def _image_folder(config: DataConfig) -> Source:
-    folder = check_folder(config.path, "imagefolder")
+    folder = _check_folder(config)
     train_folder = folder / "train"
     if not train_folder.is_dir():
         return _folder_source(folder, None, _class_folders(folder))
@@ -114,7 +123,7 @@ def _image_folder(config: DataConfig) -> Source:
 
 
 def _imagenet100(config: DataConfig) -> Source:
-    folder = check_folder(config.path, "imagenet100")
+    folder = _check_folder(config)
     classes = sorted((resources.files("dasvit.data") / "imagenet100.txt").read_text("utf-8").split())
     for part in ("train", "val"):
         missing = [name for name in classes if not (folder / part / name).is_dir()]

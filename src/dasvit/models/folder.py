@@ -65,7 +65,7 @@ def save_model(
     config = {
         "architecture": architecture,
         "num_classes": num_classes,
-        "num_features": vars(model)["num_features"],
+        "num_features": vars(model).get("num_features"),
         "model_args": model_args,
         "pretrained_cfg": pretrained_cfg,
         "dasvit": dict(extra or {}),

@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from dasvit.cell.genotype import INPUTS, Genotype, is_viable
 from dasvit.cell.graph import live_edges
 from dasvit.cell.space import Alive, Space
-from dasvit.errors import UserError
+from dasvit.errors import UserError, unknown
 
 
 @dataclass(frozen=True)
@@ -88,17 +88,53 @@ def derive(
         UserError: No cell of the rule is viable, or none that is viable fits; then the message says what the
             cheapest costs.
     """
+    if rule not in RULES:
+        raise unknown("rule", rule, RULES)
     scores = _scores(weights, alive, space)
     keep = edges_per_node if rule == "darts" else 0
-    free = _best(scores, space, keep, None, viable=False)
-    assert free is not None, "an edge without a candidate"
+    free = RULES[rule](scores, space, keep)
     if is_viable(free) and (budget is None or budget.fits(budget.cost(free))):
         return Derivation(free, free, "")
-    best = _best(scores, space, keep, budget, viable=True)
+    best = _best(scores, space, keep, budget)
     if best is None:
         raise UserError(_why_none(scores, space, keep, budget))
     reason = "it holds no attention on a path from input to output" if not is_viable(free) else "it exceeds the budget"
     return Derivation(best, free, f"The strongest cell was not taken: {reason}.")
+
+
+def discretise(scores: Sequence[Mapping[str, float]], space: Space, keep: int = 0) -> Genotype:
+    """Return the strongest operation of every edge, `zero` included; keep is not used.
+
+    Args:
+        scores: For every edge, its candidates and their weights (or logarithms of these).
+        space: The search space.
+        keep: Not used.
+    """
+    return Genotype.from_ops(space.nodes, [max(row, key=row.__getitem__) for row in scores])
+
+
+def strongest_edges(scores: Sequence[Mapping[str, float]], space: Space, keep: int) -> Genotype:
+    """Return DARTS's choice: the strongest non-zero operation of the strongest edges into each node.
+
+    Args:
+        scores: For every edge, its candidates and their weights (or logarithms of these).
+        space: The search space.
+        keep: Edges kept into each node.
+    """
+    ops = []
+    for target in dict.fromkeys(target for _, target in space.edges):
+        best = []
+        for row, edge in zip(scores, space.edges, strict=True):
+            if edge[1] == target:
+                some = {op: score for op, score in row.items() if op != "zero"}
+                best.append(max(some.items(), key=lambda pair: pair[1]) if some else ("zero", -math.inf))
+        kept = sorted(range(len(best)), key=lambda i: -best[i][1])[:keep]
+        ops += [op if i in kept else "zero" for i, (op, _) in enumerate(best)]
+    return Genotype.from_ops(space.nodes, ops)
+
+
+RULES = {"darts": strongest_edges, "strongest": discretise}
+"""What each rule chooses when nothing stands in its way."""
 
 
 def _scores(weights: Sequence[Sequence[float]], alive: Alive, space: Space) -> list[dict[str, float]]:
@@ -117,9 +153,9 @@ _State = tuple[tuple[int, ...], int, int, int, int]  # nodes' sight, current nod
 
 
 def _best(
-    scores: list[dict[str, float]], space: Space, keep: int, budget: Budget | None, *, viable: bool
+    scores: list[dict[str, float]], space: Space, keep: int, budget: Budget | None
 ) -> Genotype | None:
-    """Return the cell of the highest score, or None where no cell satisfies the conditions."""
+    """Return the viable cell of the highest score within the budget, or None where there is none."""
     edges = space.edges
     places = {name: place for place, name in enumerate([*INPUTS, *dict.fromkeys(target for _, target in edges)])}
     table: dict[_State, tuple[float, tuple[str, ...]]] = {((1, 1), 0, 0, *(budget.base if budget else (0, 0))): (0.0, ())}
@@ -145,7 +181,7 @@ def _best(
                 if state not in grown or score + gain > grown[state][0]:
                     grown[state] = (score + gain, (*ops, op))
         table = grown
-    ends = [value for (sight, *_), value in table.items() if not viable or 2 in sight[2:]]
+    ends = [value for (sight, *_), value in table.items() if 2 in sight[2:]]
     return Genotype.from_ops(space.nodes, max(ends, key=lambda end: end[0])[1]) if ends else None
 
 
@@ -160,7 +196,7 @@ def _choices(candidates: dict[str, float], keep: int, budget: Budget | None) -> 
 
 
 def _why_none(scores: list[dict[str, float]], space: Space, keep: int, budget: Budget | None) -> str:
-    if budget is None or _best(scores, space, keep, None, viable=True) is None:
+    if budget is None or _best(scores, space, keep, None) is None:
         return (
             "no cell that is left after pruning holds an attention on a path from input to output: keep more operations "
             "(search.stages.keep) or another number of edges (--edges-per-node)."
@@ -169,7 +205,7 @@ def _why_none(scores: list[dict[str, float]], space: Space, keep: int, budget: B
     for axis, (name, limit) in enumerate({"parameters": budget.max_params, "multiply-adds": budget.max_macs}.items()):
         if limit:
             cheapest = [{op: -float(budget.operations[op][axis]) for op in row} for row in scores]
-            cell = _best(cheapest, space, keep, None, viable=True)
+            cell = _best(cheapest, space, keep, None)
             assert cell is not None, "a viable cell exists"
             texts.append(f"the smallest has {budget.cost(cell)[axis]:,} {name} (limit {limit:,})")
     return f"no viable cell fits the budget: {', '.join(texts)}."

@@ -1,0 +1,107 @@
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+
+from dasvit import config as recipes
+from dasvit.cell.genotype import PUBLISHED, Genotype
+from dasvit.cell.space import Space
+from dasvit.commands import build
+from dasvit.errors import UserError
+from dasvit.search.architecture import Architecture
+from dasvit.search.loop import make_supernet
+
+
+@pytest.mark.parametrize("name", recipes.recipe_names())
+def test_every_recipe_builds(name: str) -> None:
+    """On the meta device: every stage's supernet, a derived network and the ViT, and a forward pass of each."""
+    config = recipes.from_dict(recipes.read_recipe(name), name)
+    space = Space.from_config(config.space)
+    side = config.model.image_size
+    with torch.device("meta"):
+        images = torch.empty(2, 3, side, side)
+        for stage in config.search.stages:
+            supernet = make_supernet(config, space, space.everything(), stage.layers, 10)
+            assert supernet(images, torch.empty(len(space.edges), len(space.operations))).shape == (2, 10)
+        cell = Genotype.from_ops(2, [space.operations[-1]] * 4 + [space.operations[2]])
+        for subject in (cell, "vit"):
+            assert build(subject, config, 10)(images).shape == (2, 10)
+    Architecture(space, space.everything(), config.search.relaxation)
+
+
+@pytest.mark.parametrize("name", recipes.recipe_names())
+def test_every_recipe_says_its_command(name: str) -> None:
+    path = Path(recipes.__file__).parent / "recipes" / f"{name}.yaml"
+    assert path.read_text().startswith("# Command:  dasvit ")
+
+
+def test_yaml_round_trip(tmp_path: Path) -> None:
+    config = recipes.from_dict({"search": {"alphas": {"betas": [0.4, 0.9]}}, "data": {"path": "some where"}})
+    (tmp_path / "config.yaml").write_text(recipes.to_yaml(config))
+    assert recipes.load(tmp_path / "config.yaml") == config
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ({"serch": {}}, "Did you mean 'search'"),
+        ({"search": {"tokens": {"ratoi": 1}}}, r"Did you mean 'search\.tokens\.ratio'"),
+        ({"search": {"batch_size": "many"}}, r"search\.batch_size.*int"),
+        ({"search": 3}, "must be a section"),
+        ({"search": {"method": "dart"}}, "Did you mean 'darts'"),
+        ({"search": {"batch_size": 0}}, r"search\.batch_size must be at least 1"),
+        ({"model": {"image_size": 30, "patch_size": 4}}, "not divisible into patches of 4"),
+        ({"model": {"width": 100}}, "width 100 is not divisible by 8 attention heads"),
+        ({"search": {"width": 100}}, r"search\.width 100 is not divisible"),
+        ({"space": {"heads": []}}, "never sees the image"),
+        ({"space": {"heads": [4, 4]}}, "twice"),
+        ({"space": {"ratios": [-1.0]}}, "positive"),
+        ({"search": {"tokens": {"ratio": 0.0}}}, "tokens.ratio must lie in"),
+        ({"search": {"val_fraction": 1.0}}, "between 0 and 1"),
+        ({"search": {"temperature": 0.0}}, "must be positive"),
+        ({"search": {"stages": {"layers": [2, 4]}}}, "an entry a stage each, but have 2, 3, 3, 3"),
+        ({"search": {"stages": {"weight_epochs": [30, 30, 30]}}}, "alpha would never move"),
+        ({"search": {"stages": {"layers": [0, 2, 4]}}}, "stage 1"),
+        ({"runtime": {"workers": -1}}, "must not be negative"),
+    ],
+)
+def test_wrong_values_are_refused_in_words(content: dict[str, object], words: str) -> None:
+    with pytest.raises(UserError, match=words):
+        recipes.from_dict(content)
+
+
+def test_unknown_recipe_and_unreadable_files(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="Did you mean 'cifar10-small'"):
+        recipes.read_recipe("cifar10-smal")
+    with pytest.raises(UserError, match="cannot read the configuration"):
+        recipes.read_recipe(str(tmp_path / "x.yaml"))
+    (tmp_path / "x.yaml").write_text("a: [")
+    with pytest.raises(UserError, match="no valid YAML"):
+        recipes.read_recipe(str(tmp_path / "x.yaml"))
+    (tmp_path / "x.yaml").write_text("[1, 2]")
+    with pytest.raises(UserError, match="must hold sections"):
+        recipes.read_recipe(str(tmp_path / "x.yaml"))
+    (tmp_path / "x.yaml").write_text("")
+    assert recipes.read_recipe(str(tmp_path / "x.yaml")) == {}
+
+
+def test_plain_darts_has_none_of_the_parts() -> None:
+    recipe = recipes.read_recipe("cifar10-small")
+    recipes.METHODS["darts"](recipe)
+    search = recipes.from_dict(recipe).search
+    assert search.tokens.ratio == 1
+    assert search.fairness.skip == search.fairness.types == 0
+    (stage,) = search.stages
+    assert (stage.layers, stage.keep, stage.epochs) == (2, 0, 30)
+
+
+def test_field_names_are_dotted() -> None:
+    names = recipes.field_names()
+    assert "search.tokens.ratio" in names and "runtime.seed" in names and "search" not in names
+
+
+def test_published_cells_train_under_the_paper_recipe() -> None:
+    config = recipes.from_dict(recipes.read_recipe("cifar10-paper"))
+    assert all(config.model.width % 8 == 0 for _ in PUBLISHED)
+    assert yaml.safe_load(recipes.to_yaml(config))["search"]["stages"]["layers"] == [2, 4, 6]

@@ -1,0 +1,142 @@
+import itertools
+import math
+import random
+
+import pytest
+
+from dasvit.cell.genotype import PUBLISHED, Genotype, edge_list, is_viable
+from dasvit.cell.space import Space
+from dasvit.config import ModelConfig
+from dasvit.errors import UserError
+from dasvit.models.cost import network_cost, operation_cost, skeleton_cost, token_count
+from dasvit.search.derive import Budget, derive
+
+SPACE = Space(2, ("zero", "identity", "msa_8", "mlp_0.5", "mlp_1"))
+CONFIG = ModelConfig(image_size=8, patch_size=2, width=16, layers=2, heads=2)
+
+
+def costs(space: Space) -> dict[str, tuple[int, int]]:
+    found = {op: operation_cost(op, CONFIG.width, token_count(CONFIG)) * CONFIG.layers for op in space.operations}
+    return {op: (cost.params, cost.macs) for op, cost in found.items()}
+
+
+def make_budget(space: Space, max_params: int = 0, max_macs: int = 0) -> Budget:
+    base = skeleton_cost(CONFIG, 10)
+    return Budget(costs(space), (base.params, base.macs), max_params, max_macs)
+
+
+def random_weights(space: Space, seed: int, attention: float = 1.0) -> list[list[float]]:
+    draw = random.Random(seed)
+    return [
+        [draw.random() * (attention if op.startswith("msa") else 1.0) for op in space.operations] for _ in space.edges
+    ]
+
+
+@pytest.mark.parametrize("genotype", PUBLISHED.values())
+def test_published_cells_come_back_from_their_one_hot_weights(genotype: Genotype) -> None:
+    space = Space(2, ("zero", "identity", "msa_4", "msa_8", "msa_12", "mlp_0.5", "mlp_1", "mlp_2"))
+    for rule in ("darts", "strongest"):
+        found = derive(space.one_hot(genotype), space.everything(), space, rule=rule)
+        assert found.genotype == found.unconstrained == genotype and not found.reason
+
+
+def test_every_viable_cell_comes_back_from_its_one_hot_weights() -> None:
+    for ops in itertools.product(SPACE.operations, repeat=5):
+        genotype = Genotype.from_ops(2, ops)
+        found = derive(SPACE.one_hot(genotype), SPACE.everything(), SPACE, rule="strongest")
+        assert found.unconstrained == genotype
+        if is_viable(genotype):
+            assert found.genotype == genotype
+
+
+def brute_force(
+    weights: list[list[float]], rule: str, keep: int, budget: Budget
+) -> tuple[float, Genotype] | tuple[None, None]:
+    best: tuple[float, Genotype] | tuple[None, None] = (None, None)
+    for ops in itertools.product(SPACE.operations, repeat=5):
+        genotype = Genotype.from_ops(2, ops)
+        cost = network_cost(genotype, CONFIG, 10)
+        if not is_viable(genotype) or not budget.fits((cost.params, cost.macs)):
+            continue
+        counted = range(5)
+        if rule == "darts":
+            kept = [e for e in genotype.edges if e.op != "zero"]
+            if any(sum(e.target == t for e in kept) != min(keep, n) for t, n in {"x1": 2, "x2": 3}.items()):
+                continue
+            counted = [i for i in range(5) if ops[i] != "zero"]  # type: ignore[assignment]
+        score = sum(math.log(weights[i][SPACE.operations.index(ops[i])]) for i in counted)
+        if best[0] is None or score > best[0]:
+            best = (score, genotype)
+    return best
+
+
+@pytest.mark.parametrize("rule", ["darts", "strongest"])
+@pytest.mark.parametrize("seed", range(8))
+def test_budget_against_brute_force(rule: str, seed: int) -> None:
+    draw = random.Random(seed)
+    weights = random_weights(SPACE, seed, attention=0.3)
+    base = skeleton_cost(CONFIG, 10)
+    unit = operation_cost("msa_8", CONFIG.width, token_count(CONFIG)) * CONFIG.layers
+    max_params = draw.choice([0, base.params + round(draw.uniform(1, 3) * unit.params)])
+    max_macs = draw.choice([0, base.macs + round(draw.uniform(1, 3) * unit.macs)])
+    keep = draw.choice([1, 2, 3])
+    budget = make_budget(SPACE, max_params, max_macs)
+    _, expected = brute_force(weights, rule, keep, budget)
+    if expected is None:
+        with pytest.raises(UserError, match="no viable cell fits the budget"):
+            derive(weights, SPACE.everything(), SPACE, rule=rule, edges_per_node=keep, budget=budget)
+        return
+    found = derive(weights, SPACE.everything(), SPACE, rule=rule, edges_per_node=keep, budget=budget)
+    assert found.genotype == expected
+    assert bool(found.reason) == (found.genotype != found.unconstrained)
+
+
+def test_budget_costs_are_those_of_the_built_network() -> None:
+    budget = make_budget(SPACE)
+    for seed in range(20):
+        genotype = Genotype.from_ops(2, random.Random(seed).choices(SPACE.operations, k=5))
+        cost = network_cost(genotype, CONFIG, 10)
+        assert budget.cost(genotype) == (cost.params, cost.macs)
+
+
+def test_a_cell_without_attention_is_moved_and_the_user_is_told() -> None:
+    weights = [[0.1, 0.2, 0.05, 0.5, 0.4] for _ in range(5)]
+    weights[4][2] = 0.08
+    found = derive(weights, SPACE.everything(), SPACE)
+    assert found.unconstrained.ops.count("mlp_0.5") == 4
+    assert found.genotype.ops.count("msa_8") == 1 and found.genotype.ops[4] == "msa_8"
+    assert "no attention" in found.reason
+
+
+def test_nothing_viable_is_left() -> None:
+    alive = tuple(tuple(not op.startswith("msa") for op in SPACE.operations) for _ in SPACE.edges)
+    with pytest.raises(UserError, match=r"search\.stages\.keep"):
+        derive(random_weights(SPACE, 0), alive, SPACE)
+
+
+def test_a_budget_too_small_says_what_the_smallest_needs() -> None:
+    with pytest.raises(UserError, match=r"the smallest has [\d,]+ parameters \(limit 10\)"):
+        derive(random_weights(SPACE, 0), SPACE.everything(), SPACE, budget=make_budget(SPACE, max_params=10))
+
+
+def test_pruned_operations_are_never_chosen() -> None:
+    alive = tuple(tuple(op != "mlp_1" for op in SPACE.operations) for _ in SPACE.edges)
+    weights = [[1.0 if op == "mlp_1" else 0.1 for op in SPACE.operations] for _ in SPACE.edges]
+    assert "mlp_1" not in derive(weights, alive, SPACE).genotype.ops
+
+
+@pytest.mark.parametrize("rule", ["darts", "strongest"])
+def test_four_nodes_fit_their_budget(rule: str) -> None:
+    space = Space(4, ("zero", "identity", "msa_2", "msa_4", "msa_8", "mlp_0.5", "mlp_1", "mlp_2"))
+    assert len(edge_list(4)) == 14
+    free = derive(random_weights(space, 1, 0.2), space.everything(), space, rule=rule).genotype
+    limit = network_cost(free, CONFIG, 10).params * 2 // 3
+    found = derive(
+        random_weights(space, 1, 0.2), space.everything(), space, rule=rule, budget=make_budget(space, limit)
+    )
+    assert is_viable(found.genotype) and network_cost(found.genotype, CONFIG, 10).params <= limit
+
+
+def test_unknown_rule() -> None:
+    with pytest.raises(UserError, match="unknown rule"):
+        derive(random_weights(SPACE, 0), SPACE.everything(), SPACE, rule="best")

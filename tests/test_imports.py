@@ -1,0 +1,95 @@
+"""Who may know whom (a package imports only what stands below it), and what a quick start must not import."""
+
+import ast
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1] / "src" / "dasvit"
+# From the bottom to the top; packages of one row do not know each other.
+LAYERS = [["errors", "_version"], ["config"], ["cell"], ["data", "models"], ["training", "report"], ["search"], ["commands"], ["cli"]]
+LEVEL = {name: level for level, row in enumerate(LAYERS) for name in row}
+# The command line parses a request that the commands then read.
+ALLOWED = {("commands", "cli"), ("cli", "commands")}
+
+
+def imports(path: Path) -> set[str]:
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    found = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            found |= {f"{node.module}.{alias.name}" if node.module == "dasvit" else node.module for alias in node.names}
+    return found
+
+
+FILES = sorted(path for path in ROOT.rglob("*.py") if path.name not in ("__init__.py", "__main__.py"))
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_imports_run_down_the_list_only(path: Path) -> None:
+    own = path.relative_to(ROOT).parts[0].removesuffix(".py")
+    for name in imports(path):
+        parts = name.split(".")
+        if parts[0] == "dasvit" and len(parts) > 1 and parts[1] in LEVEL and parts[1] != own:
+            allowed = LEVEL[parts[1]] < LEVEL[own] or (own, parts[1]) in ALLOWED
+            assert allowed, f"{own} imports {name}"
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_libraries_stay_in_their_rooms(path: Path) -> None:
+    own = str(path.relative_to(ROOT))
+    tops = {name.split(".")[0] for name in imports(path)}
+    if own != "training/distributed.py":
+        assert "accelerate" not in tops
+        assert not any(name.startswith("torch.distributed") for name in imports(path))
+    if not own.startswith("report/"):
+        assert "matplotlib" not in tops
+    if own.startswith("report/") or own in ("config.py", "errors.py", "cell/genotype.py", "cell/space.py"):
+        assert not {"torch", "timm"} & tops
+
+
+@pytest.mark.parametrize("command", ["", "search", "derive", "train", "evaluate", "predict", "cost", "quickstart"])
+def test_help_reads_well_and_imports_nothing_heavy(command: str) -> None:
+    code = f"""
+import sys
+from dasvit.cli import main
+try:
+    main({[*([command] if command else []), "--help"]!r})
+except SystemExit as end:
+    assert end.code == 0, end.code
+heavy = {{"torch", "timm", "numpy", "sklearn"}} & set(sys.modules)
+assert not heavy, heavy
+"""
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.startswith("usage: dasvit") and (command or "quickstart") in result.stdout
+
+
+def test_help_is_quick() -> None:
+    """Half a second is promised; the fastest of a few starts tells it from the noise of a busy machine."""
+    seconds = []
+    for _ in range(5):
+        start = time.perf_counter()
+        subprocess.run([sys.executable, "-m", "dasvit", "search", "--help"], capture_output=True, check=True)
+        seconds.append(time.perf_counter() - start)
+    assert min(seconds) < 0.5, seconds
+
+
+@pytest.mark.parametrize("order", ["import dasvit, timm", "import timm, dasvit", "import dasvit.models.dasvit, timm"])
+def test_timm_knows_our_models_whatever_is_imported_first(order: str) -> None:
+    code = f"{order}\nassert 'dasvit_base_patch16_224' in timm.list_models('dasvit_*')"
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_public_names_are_there() -> None:
+    import dasvit
+
+    for name in dasvit.__all__:
+        assert getattr(dasvit, name) is not None
+    with pytest.raises(AttributeError, match="no_such_name"):
+        _ = dasvit.no_such_name

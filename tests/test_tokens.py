@@ -1,0 +1,72 @@
+import math
+
+import pytest
+import torch
+from torch import Tensor
+
+from dasvit.search.tokens import TokenSelector, kept_tokens, put, take
+
+
+def naive_scores(x: Tensor, selector: TokenSelector) -> Tensor:
+    """Eq. 13 to 15 as loops: s_j = (1/N) sum_i softmax_j(q_i · k_j / sqrt(d))."""
+    batch, tokens, _ = x.shape
+    w_q, w_k = selector.query.weight.detach(), selector.key.weight.detach()
+    scores = torch.zeros(batch, tokens, dtype=x.dtype)
+    for b in range(batch):
+        for i in range(tokens):
+            q = w_q @ x[b, i]
+            logits = [float(q @ (w_k @ x[b, j])) / math.sqrt(len(w_q)) for j in range(tokens)]
+            total = sum(math.exp(logit) for logit in logits)
+            for j in range(tokens):
+                scores[b, j] += math.exp(logits[j]) / total / tokens
+    return scores
+
+
+@pytest.fixture
+def x() -> Tensor:
+    return torch.randn(3, 10, 8, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+
+
+def make(ratio: float) -> TokenSelector:
+    torch.manual_seed(1)
+    return TokenSelector(8, ratio, 6).double()
+
+
+def test_scores_against_the_loop(x: Tensor) -> None:
+    selector = make(0.5)
+    torch.testing.assert_close(selector.scores(x), naive_scores(x, selector), rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("ratio", [0.1, 0.5, 0.75])
+def test_the_highest_scores_and_the_class_token_are_kept(x: Tensor, ratio: float) -> None:
+    selector = make(ratio)
+    places, factors = selector(x)
+    scores = naive_scores(x, selector)
+    for b in range(3):
+        ranked = sorted(range(1, 10), key=lambda j: -float(scores[b, j]))
+        assert places[b].tolist() == [0, *sorted(ranked[: math.ceil(ratio * 9)])]
+    assert (factors == 1).all()
+
+
+def test_number_of_tokens() -> None:
+    assert kept_tokens(196, 0.5) == 98
+    assert kept_tokens(64, 0.3) == 20
+    assert kept_tokens(10, 0.7) == 7  # 0.7 * 10 is a little over 7 in floating point
+    assert kept_tokens(5, 0.01) == 1
+
+
+def test_take_and_put_are_inverse_and_leave_the_rest_alone(x: Tensor) -> None:
+    places, factors = make(0.5)(x)
+    tokens = take(x, places, factors)
+    assert torch.equal(put(x, places, tokens), x)
+    changed = put(x, places, tokens + 1)
+    for b in range(3):
+        for n in range(10):
+            assert torch.equal(changed[b, n], x[b, n] + (n in places[b].tolist()))
+
+
+def test_the_scores_learn(x: Tensor) -> None:
+    selector = make(0.5)
+    take(x, *selector(x)).square().sum().backward()
+    for parameter in selector.parameters():
+        assert parameter.grad is not None and parameter.grad.abs().sum() > 0
