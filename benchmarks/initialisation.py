@@ -1,7 +1,7 @@
 """Train the published cell and ViT from two initialisations (method, section 15).
 
     python benchmarks/initialisation.py                                   # scikit-learn's digits, enlarged
-    python benchmarks/initialisation.py --data FOLDER --limit 4000        # images in parquet files
+    python benchmarks/initialisation.py --data FOLDER --limit 2000        # images in parquet files
 
 Prints one JSON object: test top-1 of every network after a few epochs, and the standard deviation of the
 class token behind the first and the last layer before training. The question: cells without a residual
@@ -11,6 +11,7 @@ lose the signal with ViT's usual truncated normal; how much does that cost?
 import argparse
 import json
 import platform
+import sys
 import time
 from collections.abc import Callable
 
@@ -29,10 +30,10 @@ CELL = load_genotype("dasvit_cifar10")
 
 
 def digits() -> Split:
-    """Return images [N, 3, 32, 32] and labels [N], for training and for testing."""
+    """Return images [N, 3, 16, 16] and labels [N], for training and for testing."""
     content = load_digits()
     images = torch.tensor(content.images, dtype=torch.float32)[:, None].expand(-1, 3, -1, -1)
-    images = F.interpolate(images, size=(32, 32), mode="bilinear") / 8 - 1
+    images = F.interpolate(images, size=(16, 16), mode="bilinear") / 8 - 1
     labels = torch.tensor(content.target)
     order = torch.randperm(len(labels), generator=torch.Generator().manual_seed(0))
     train, test = order[:1400], order[1400:]
@@ -40,14 +41,14 @@ def digits() -> Split:
 
 
 def parquet(folder: str, limit: int) -> Split:
-    """Return the same from a folder of parquet files."""
+    """Return images [N, 3, 32, 32] and labels [N] from a folder of parquet files."""
     from dasvit.data import ImageSet, load_data
 
     def tensors(images: ImageSet) -> tuple[Tensor, Tensor]:
         pixels = torch.from_numpy(images.images[np.arange(len(images))]).permute(0, 3, 1, 2)
         return pixels.float() / 127.5 - 1, torch.from_numpy(np.array(images.labels))
 
-    data = load_data(DataConfig(name="parquet", path=folder, limit=limit, eval_limit=2000), 32, seed=0)
+    data = load_data(DataConfig(name="parquet", path=folder, limit=limit, eval_limit=1000), 32, seed=0)
     return (*tensors(data.train), *tensors(data.test))
 
 
@@ -124,11 +125,11 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--data", default="", help="folder of parquet files, 32 px; empty: digits")
-    parser.add_argument("--limit", type=int, default=4000, help="training images taken from it")
-    parser.add_argument("--epochs", type=int, default=4)
+    parser.add_argument("--limit", type=int, default=2000, help="training images taken from it")
+    parser.add_argument("--epochs", type=int, default=6)
     args = parser.parse_args()
-    config = ModelConfig(image_size=32, patch_size=4, width=128, layers=6, heads=4)
     data = parquet(args.data, args.limit) if args.data else digits()
+    config = ModelConfig(image_size=data[0].shape[-1], patch_size=4, width=128, layers=6, heads=4)
     rows: dict[str, dict[str, object]] = {}
     for name, (kind, init) in RUNS.items():
         torch.manual_seed(0)
@@ -140,6 +141,7 @@ def main() -> None:
             "top1": train(model, data, args.epochs),
             "seconds": round(time.perf_counter() - start, 1),
         }
+        print(name, rows[name], file=sys.stderr)
     machine = platform.processor() or platform.machine()
     print(
         json.dumps(

@@ -87,9 +87,9 @@ def test_unknown_recipe_and_unreadable_files(tmp_path: Path) -> None:
 
 
 def test_plain_darts_has_none_of_the_parts() -> None:
-    recipe = recipes.read_recipe("cifar10-small")
-    recipes.METHODS["darts"](recipe)
-    search = recipes.from_dict(recipe).search
+    config = recipes.with_method(recipes.from_dict(recipes.read_recipe("cifar10-small")), "darts")
+    assert recipes.with_method(config, "darts") == config
+    search = config.search
     assert search.tokens.ratio == 1
     assert search.fairness.skip == search.fairness.types == 0
     (stage,) = search.stages

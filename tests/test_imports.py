@@ -10,7 +10,16 @@ import pytest
 
 ROOT = Path(__file__).parents[1] / "src" / "dasvit"
 # From the bottom to the top; packages of one row do not know each other.
-LAYERS = [["errors", "_version"], ["config"], ["cell"], ["data", "models"], ["training", "report"], ["search"], ["commands"], ["cli"]]
+LAYERS = [
+    ["errors", "_version"],
+    ["config"],
+    ["cell"],
+    ["data", "models"],
+    ["training", "report"],
+    ["search"],
+    ["commands"],
+    ["cli"],
+]
 LEVEL = {name: level for level, row in enumerate(LAYERS) for name in row}
 # The command line parses a request that the commands then read.
 ALLOWED = {("commands", "cli"), ("cli", "commands")}
@@ -23,7 +32,10 @@ def imports(path: Path) -> set[str]:
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module:
-            found |= {f"{node.module}.{alias.name}" if node.module == "dasvit" else node.module for alias in node.names}
+            found |= {
+                f"{node.module}.{alias.name}" if node.module == "dasvit" else node.module
+                for alias in node.names
+            }
     return found
 
 
@@ -53,7 +65,9 @@ def test_libraries_stay_in_their_rooms(path: Path) -> None:
         assert not {"torch", "timm"} & tops
 
 
-@pytest.mark.parametrize("command", ["", "search", "derive", "train", "evaluate", "predict", "cost", "quickstart"])
+@pytest.mark.parametrize(
+    "command", ["", "search", "derive", "train", "evaluate", "predict", "cost", "quickstart"]
+)
 def test_help_reads_well_and_imports_nothing_heavy(command: str) -> None:
     code = f"""
 import sys
@@ -80,7 +94,9 @@ def test_help_is_quick() -> None:
     assert min(seconds) < 0.5, seconds
 
 
-@pytest.mark.parametrize("order", ["import dasvit, timm", "import timm, dasvit", "import dasvit.models.dasvit, timm"])
+@pytest.mark.parametrize(
+    "order", ["import dasvit, timm", "import timm, dasvit", "import dasvit.models.dasvit, timm"]
+)
 def test_timm_knows_our_models_whatever_is_imported_first(order: str) -> None:
     code = f"{order}\nassert 'dasvit_base_patch16_224' in timm.list_models('dasvit_*')"
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -1,10 +1,13 @@
 """The command line: parses first, and imports torch and timm only inside the stage it runs.
 
-A recipe (by name or file) comes first, then what the search method changes in it, then the user's own overrides.
+A recipe (by name or file) comes first, then the user's own overrides, then what the search method rules out: `--method
+darts` behind the options of a DASViT search is the same search without DASViT's parts.
 """
 
 from __future__ import annotations
 
+import difflib
+import re
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -117,16 +120,25 @@ def parse(command: str, arguments: list[str]) -> Request:
         return Request(command, vars(parser.instantiate(parser.parse_args(arguments))), None)
     recipe = _recipe_of(command, arguments)
     sections = CONFIGURED[command][1]
+    printing = "--print_config" in arguments
+    arguments = [argument for argument in arguments if argument != "--print_config"]
     built = vars(parser.instantiate(parser.parse_args(_with_recipe(recipe, sections, arguments))))
     hidden = {name: value for name, value in recipe.items() if name not in sections}
     config = Config(**{**vars(recipes.from_dict(hidden)), **{name: built.pop(name) for name in sections}})
+    if command in ("search", "quickstart"):
+        config = recipes.with_method(config, built.get("method") or config.search.method)
     if "search" in sections:
-        recipes.validate(config)
+        recipes.validate(config, searching=command != "train")
+    if printing:
+        print(recipes.to_yaml(config, sections), end="")
+        raise SystemExit(0)
     return Request(command, built, config)
 
 
 def make_parser(command: str) -> ArgumentParser:
     """Return the parser of a command, its own options first and the recipe's sections behind them."""
+    from argparse import SUPPRESS
+
     from jsonargparse import ArgumentParser
 
     class Parser(ArgumentParser):
@@ -134,21 +146,31 @@ def make_parser(command: str) -> ArgumentParser:
             raise UserError(_explain(message, command)) from None
 
     overrides = " [--section.field VALUE ...]" if command in CONFIGURED else ""
-    positional = {"derive": " RUN", "evaluate": " MODEL", "predict": " MODEL IMAGE...", "cost": " CELL|MODEL|TIMM_NAME"}
+    positional = {
+        "derive": " RUN",
+        "evaluate": " MODEL",
+        "predict": " MODEL IMAGE...",
+        "cost": " CELL|MODEL|TIMM_NAME",
+    }
     parser = Parser(
         prog=f"dasvit {command}",
         usage=f"dasvit {command}{positional.get(command, '')} [options]{overrides}",
         description=SUMMARIES[command][0].upper() + SUMMARIES[command][1:] + ".",
     )
-    _add_options(parser, command)
-    parser.add_argument("--json", action="store_true", help="print one JSON object, and nothing else, on standard output")
-    parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
     if command in CONFIGURED:
         default, sections = CONFIGURED[command]
-        help_text = "recipe by name, or a YAML file" + (f" (default: {default})" if default else "")
-        parser.add_argument("--config", action="config", help=help_text)
         for name in sections:
             parser.add_class_arguments(SECTIONS[name], name)
+        for action in parser._actions:  # --data FILE and the like: one --config is enough to explain
+            if action.metavar == "CONFIG":
+                action.help = SUPPRESS
+        help_text = "recipe by name, or a YAML file" + (f" (default: {default})" if default else "")
+        parser.add_argument("--config", action="config", help=help_text)
+    _add_options(parser, command)
+    parser.add_argument(
+        "--json", action="store_true", help="print one JSON object, and nothing else, on standard output"
+    )
+    parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
     return parser
 
 
@@ -165,9 +187,22 @@ def _add_options(parser: ArgumentParser, command: str) -> None:
         add("--max-macs", type=str, default="", help="budget of multiply-adds of one image, as 500M")
         add("--out", type=str, default="", help="file of the cell (default: in RUN/derived/)")
     elif command == "train":
-        add("--cell", type=str, default="", help="run folder of a search, a genotype's JSON file, or a cell's name")
-        add("--model", type=str, default="", dest="baseline", help="instead of a cell: vit (of the recipe's width and depth), or a timm model's name")
-        add("--run", type=str, default="", help="folder that the run writes (default: RUN/train for --cell RUN)")
+        add(
+            "--cell",
+            type=str,
+            default="",
+            help="run folder of a search, a genotype's JSON file, or a cell's name",
+        )
+        about = (
+            "instead of a cell (also --model): vit, of the recipe's width and depth, or a timm model's name"
+        )
+        add("--baseline", type=str, default="", metavar="NAME", help=about)
+        add(
+            "--run",
+            type=str,
+            default="",
+            help="folder that the run writes (default: RUN/train for --cell RUN)",
+        )
     elif command == "evaluate":
         add("model_path", type=str, metavar="MODEL", help="run folder of a training, or a model folder")
     elif command == "predict":
@@ -177,7 +212,12 @@ def _add_options(parser: ArgumentParser, command: str) -> None:
         add("--device", type=str, default="auto", help="auto, cpu, cuda, cuda:N or mps")
     elif command == "cost":
         add("subject", type=str, metavar="CELL|MODEL|TIMM_NAME", help="what is counted")
-        add("--classes", type=int, default=0, help="classes of the head (default: 10 for a cell, else the model's own)")
+        add(
+            "--classes",
+            type=int,
+            default=0,
+            help="classes of the head (default: 10 for a cell, else the model's own)",
+        )
     elif command == "quickstart":
         add("--run", type=str, default="runs/quickstart", help="folder that the runs write")
 
@@ -187,20 +227,15 @@ def _with_recipe(recipe: dict[str, Any], sections: Sequence[str], arguments: lis
     import yaml
 
     visible = {name: value for name, value in recipe.items() if name in sections}
-    return ["--config", yaml.safe_dump(visible), *_without(_without(arguments, "--config"), "--method")]
+    rest = _without(arguments, "--config")
+    # To the parser --model is the section's own name.
+    rest = [re.sub(r"^--model(?=$|=)", "--baseline", argument) for argument in rest]
+    return ["--config", yaml.safe_dump(visible), *rest]
 
 
 def _recipe_of(command: str, arguments: list[str]) -> dict[str, Any]:
     name = _value(arguments, "--config") or _run_config(command, arguments) or CONFIGURED[command][0]
-    recipe = recipes.read_recipe(name) if name else {}
-    if command in ("search", "quickstart"):
-        search = recipe.setdefault("search", {})
-        method = _value(arguments, "--method") or _value(arguments, "--search.method") or search.get("method", "dasvit")
-        if method not in METHODS:
-            raise unknown("search method", method, METHODS)
-        search["method"] = method
-        METHODS[method](recipe)
-    return recipe
+    return recipes.read_recipe(name) if name else {}
 
 
 def _run_config(command: str, arguments: list[str]) -> str:
@@ -244,16 +279,19 @@ def _without(arguments: list[str], option: str) -> list[str]:
 
 def _explain(message: str, command: str) -> str:
     """Turn a parser's message into one sentence with the way out."""
+    from argparse import SUPPRESS
+
     text = recipes.one_line(message)
     if text.lower().startswith("unrecognized arguments:"):
         words = [word for word in text.split(":", 1)[1].split() if word.startswith("-")]
         parser_options = [f"--{name}" for name in recipes.field_names()] if command in CONFIGURED else []
-        own = [option for action in make_parser(command)._actions for option in action.option_strings]
+        shown = [action for action in make_parser(command)._actions if action.help != SUPPRESS]
+        own = [option for action in shown for option in action.option_strings]
         if not words:
             return f"{text}: see `dasvit {command} --help`."
         wrong = words[0].split("=")[0]
-        import difflib
-
-        near = difflib.get_close_matches(wrong, [*own, *parser_options], n=1, cutoff=0.5)
-        return f"unknown option {wrong}." + (f" Did you mean {near[0]}?" if near else f" See `dasvit {command} --help`.")
+        near = difflib.get_close_matches(wrong, sorted({*own, *parser_options}), n=1, cutoff=0.5)
+        return f"unknown option {wrong}." + (
+            f" Did you mean {near[0]}?" if near else f" See `dasvit {command} --help`."
+        )
     return text

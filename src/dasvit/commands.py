@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import timm
 import torch
 from rich.console import Console
 from torch import nn
@@ -21,14 +22,14 @@ from dasvit.cli import Request
 from dasvit.config import Config, DeriveConfig, RuntimeConfig
 from dasvit.data import MEAN, STD, Data, Loader, Preprocess, load_data, open_image, predict_transform
 from dasvit.errors import UserError
-from dasvit.models.baselines import make_model, make_network, prefer_fast_attention
+from dasvit.models.baselines import check_architecture, make_model, make_network, prefer_fast_attention
 from dasvit.models.cost import Cost, cost_of, count_cost, operation_cost, skeleton_cost, token_count
 from dasvit.models.folder import load_model, read_model_config, save_model
 from dasvit.report.tables import confusion_table, network_table, number
 from dasvit.search.architecture import Architecture
 from dasvit.search.derive import Budget, Derivation, derive
 from dasvit.search.loop import Found, make_supernet, search
-from dasvit.training.distributed import Runtime, find_device, measure_precision
+from dasvit.training.distributed import Runtime, find_device, measure_precision, seed_everything
 from dasvit.training.evaluation import Evaluation, evaluate
 from dasvit.training.loop import probe_step, test_batches, train
 from dasvit.training.progress import Reporter
@@ -45,7 +46,9 @@ def search_command(request: Request) -> None:
     print(Genotype.from_dict(result["genotype"]))
     if result["reason"]:
         print(f"{result['reason']} It was:\n{Genotype.from_dict(result['unconstrained'])}")
-    print(f"\n{result['run']}: {number(result['params'])} parameters, {number(result['macs'])} multiply-adds.")
+    print(
+        f"\n{result['run']}: {number(result['params'])} parameters, {number(result['macs'])} multiply-adds."
+    )
     print(f"Train it: dasvit train --cell {result['run']}")
 
 
@@ -55,9 +58,11 @@ def do_search(config: Config, folder: str, reporter: Reporter) -> dict[str, Any]
     data = load_data(config.data, config.model.image_size, config.runtime.seed)
     say_data(data, reporter)
     run.open(config, config.search.method)
-    torch.manual_seed(config.runtime.seed)
-    runtime = make_runtime(config, run, reporter, lambda device: search_probe(config, len(data.classes), device))
-    torch.manual_seed(config.runtime.seed)
+    seed_everything(config.runtime.seed)
+    runtime = make_runtime(
+        config, run, reporter, lambda device: search_probe(config, len(data.classes), device)
+    )
+    seed_everything(config.runtime.seed)
     found = search(config, data, run, runtime, reporter)
     derivation = derive_found(found, config, len(data.classes), config.search.derive)
     result = describe_derivation(derivation, config, len(data.classes))
@@ -110,7 +115,9 @@ def train_command(request: Request) -> None:
         raise UserError("give either --cell (a run folder, a genotype's file or a cell's name) or --model.")
     subject: Genotype | str = load_genotype(cell) if cell else baseline
     name = Path(cell).name if cell else baseline
-    folder = request.options["run"] or (str(Path(cell) / "train") if cell and Path(cell).is_dir() else f"runs/{name}")
+    folder = request.options["run"] or (
+        str(Path(cell) / "train") if cell and Path(cell).is_dir() else f"runs/{name}"
+    )
     result = do_train(request.config, subject, folder, Reporter())
     if request.options["json"]:
         print_json(result)
@@ -126,11 +133,15 @@ def do_train(config: Config, subject: Genotype | str, folder: str, reporter: Rep
     say_data(data, reporter)
     cost = cost_of(subject, config.model, len(data.classes))
     run.open(config, subject.to_json() if isinstance(subject, Genotype) else subject)
-    torch.manual_seed(config.runtime.seed)
+    seed_everything(config.runtime.seed)
     model = build(subject, config, len(data.classes))
-    runtime = make_runtime(config, run, reporter, lambda device: train_probe(subject, config, len(data.classes), device))
-    prefer_fast_attention(model, runtime.device, torch.bfloat16 if runtime.precision == "bfloat16" else torch.float32)
-    torch.manual_seed(config.runtime.seed)
+    runtime = make_runtime(
+        config, run, reporter, lambda device: train_probe(subject, config, len(data.classes), device)
+    )
+    prefer_fast_attention(
+        model, runtime.device, torch.bfloat16 if runtime.precision == "bfloat16" else torch.float32
+    )
+    seed_everything(config.runtime.seed)
     trained = train(model, data, config, run, runtime, reporter)
     result = {"run": folder, **describe_cost(cost), **trained.evaluation.summary()}
     if runtime.is_main:
@@ -165,21 +176,27 @@ def evaluate_command(request: Request) -> None:
             f"the model has {len(names)} classes, the data {len(data.classes)}: evaluate it on data with its own classes."
         )
     if tuple(data.classes) != tuple(names):
-        raise UserError(f"the model's classes ({', '.join(names[:3])}, …) are not the data's ({', '.join(data.classes[:3])}, …).")
+        raise UserError(
+            f"the model's classes ({', '.join(names[:3])}, …) are not the data's ({', '.join(data.classes[:3])}, …)."
+        )
     runtime = Runtime(config.runtime, settled(config.runtime))
     model = load_model(folder).to(runtime.device)
     batches = test_batches(data, config, runtime)
     preprocess = preprocess_of(description).to(runtime.device)
     judged = evaluate(model, preprocess, Reporter().track(batches, "evaluating"), runtime, len(names))
     if request.options["json"]:
-        print_json({"model": str(folder), **judged.summary(), "classes": list(names), "confusion": judged.confusion})
+        print_json(
+            {"model": str(folder), **judged.summary(), "classes": list(names), "confusion": judged.confusion}
+        )
         return
     print_evaluation(judged, names)
 
 
 def print_evaluation(judged: Evaluation, names: tuple[str, ...]) -> None:
     """Print accuracies and, of few classes, the confusion matrix (of many, the commonest confusions)."""
-    print(f"{judged.images} images: top-1 {judged.top1:.2f} %, top-5 {judged.top5:.2f} %, loss {judged.loss:.4f}")
+    print(
+        f"{judged.images} images: top-1 {judged.top1:.2f} %, top-5 {judged.top5:.2f} %, loss {judged.loss:.4f}"
+    )
     Console().print(confusion_table(judged.confusion, names))
 
 
@@ -207,7 +224,11 @@ def predict_command(request: Request) -> None:
         print_json({"model": str(folder), "images": rows})
         return
     for row in rows:
-        print(row["image"] + ": " + ", ".join(f"{p['label']} {100 * p['probability']:.1f} %" for p in row["predictions"]))
+        print(
+            row["image"]
+            + ": "
+            + ", ".join(f"{p['label']} {100 * p['probability']:.1f} %" for p in row["predictions"])
+        )
 
 
 def cost_command(request: Request) -> None:
@@ -234,9 +255,10 @@ def named_network(name: str) -> tuple[Genotype | str, int]:
     """Return the cell or baseline of that name, and the classes it is counted with."""
     if name in PUBLISHED or Path(name).exists() or name.endswith(".json") or "/" in name:
         return load_genotype(name), 10
-    import timm
-
-    return name, 10 if name == "vit" else timm.get_pretrained_cfg_value(name, "num_classes") or 1000
+    if name == "vit":
+        return name, 10
+    check_architecture(name)
+    return name, timm.get_pretrained_cfg_value(name, "num_classes") or 1000
 
 
 def quickstart_command(request: Request) -> None:
@@ -291,7 +313,9 @@ def search_probe(config: Config, classes: int, device: torch.device) -> Callable
     """Return one weight step of the first stage's supernet, to time a precision with."""
     space = Space.from_config(config.space)
     alive = space.everything()
-    supernet = make_supernet(config, space, alive, next(iter(config.search.stages)).layers, classes).to(device)
+    supernet = make_supernet(config, space, alive, next(iter(config.search.stages)).layers, classes).to(
+        device
+    )
     weights = Architecture(space, alive).to(device)().detach()
     network = _WithWeights(supernet, weights)
     return probe_step(network, config.model.image_size, config.search.batch_size, classes, device)
@@ -307,13 +331,17 @@ class _WithWeights(nn.Module):
         return logits
 
 
-def train_probe(subject: Genotype | str, config: Config, classes: int, device: torch.device) -> Callable[[], None]:
+def train_probe(
+    subject: Genotype | str, config: Config, classes: int, device: torch.device
+) -> Callable[[], None]:
     """Return one step of the network to be trained, to time a precision with."""
     model = build(subject, config, classes).to(device)
     inner = probe_step(model, config.model.image_size, config.train.batch_size, classes, device)
 
     def step() -> None:
-        prefer_fast_attention(model, device, torch.bfloat16 if torch.is_autocast_enabled(device.type) else torch.float32)
+        prefer_fast_attention(
+            model, device, torch.bfloat16 if torch.is_autocast_enabled(device.type) else torch.float32
+        )
         inner()
 
     return step
@@ -331,7 +359,9 @@ def derive_found(found: Found, config: Config, classes: int, choice: DeriveConfi
     """Derive the best viable cell of a search's edge weights under a choice's rule and budget."""
     space = Space.from_config(config.space)
     model = config.model
-    costs = {op: operation_cost(op, model.width, token_count(model)) * model.layers for op in space.operations}
+    costs = {
+        op: operation_cost(op, model.width, token_count(model)) * model.layers for op in space.operations
+    }
     base = skeleton_cost(model, classes)
     budget = Budget(
         {op: (cost.params, cost.macs) for op, cost in costs.items()},
@@ -340,7 +370,12 @@ def derive_found(found: Found, config: Config, classes: int, choice: DeriveConfi
         choice.max_macs,
     )
     return derive(
-        found.weights, found.alive, space, rule=choice.rule, edges_per_node=choice.edges_per_node, budget=budget
+        found.weights,
+        found.alive,
+        space,
+        rule=choice.rule,
+        edges_per_node=choice.edges_per_node,
+        budget=budget,
     )
 
 

@@ -6,7 +6,8 @@ Imports neither torch nor timm, so that `--help` and a typo are answered at once
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Mapping
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import resources
 from pathlib import Path
@@ -322,28 +323,47 @@ SECTIONS: dict[str, type] = {
 }
 
 
-def _plain_darts(recipe: dict[str, Any]) -> None:
-    search = recipe.setdefault("search", {})
-    stages = {**dataclasses.asdict(StagesConfig()), **search.get("stages", {})}
-    search["tokens"] = {**search.get("tokens", {}), "ratio": 1.0}
-    search["fairness"] = {**search.get("fairness", {}), "skip": 0.0, "types": 0.0}
-    search["stages"] = {
-        **stages,
-        "layers": stages["layers"][:1],
-        "keep": [0],
-        "epochs": [sum(stages["epochs"])],
-        "weight_epochs": stages["weight_epochs"][:1],
-    }
+def _dasvit(search: SearchConfig) -> SearchConfig:
+    return search
 
 
-METHODS = {"dasvit": lambda recipe: None, "darts": _plain_darts}
-"""What each search method changes in a recipe, before the user's own overrides."""
+def _plain_darts(search: SearchConfig) -> SearchConfig:
+    stages = search.stages
+    one = dataclasses.replace(
+        stages,
+        layers=stages.layers[:1],
+        keep=[0],
+        epochs=[sum(stages.epochs)],
+        weight_epochs=stages.weight_epochs[:1],
+    )
+    tokens = dataclasses.replace(search.tokens, ratio=1.0)
+    fairness = dataclasses.replace(search.fairness, skip=0.0, types=0.0)
+    return dataclasses.replace(search, tokens=tokens, fairness=fairness, stages=one)
+
+
+METHODS = {"dasvit": _dasvit, "darts": _plain_darts}
+"""What each search method makes of a recipe's section search."""
+
+
+def with_method(config: Config, method: str) -> Config:
+    """Return the configuration under a search method; doing it twice changes nothing more.
+
+    Raises:
+        UserError: Unknown method.
+    """
+    if method not in METHODS:
+        raise unknown("search method", method, METHODS)
+    return dataclasses.replace(
+        config, search=METHODS[method](dataclasses.replace(config.search, method=method))
+    )
 
 
 def recipe_names() -> list[str]:
     """Return the names of the recipes that come with the package."""
     folder = resources.files("dasvit") / "recipes"
-    return sorted(entry.name.removesuffix(".yaml") for entry in folder.iterdir() if entry.name.endswith(".yaml"))
+    return sorted(
+        entry.name.removesuffix(".yaml") for entry in folder.iterdir() if entry.name.endswith(".yaml")
+    )
 
 
 def read_recipe(name: str) -> dict[str, Any]:
@@ -444,8 +464,15 @@ def from_dict(content: Mapping[str, Any], where: str = "the configuration") -> C
 
 
 def one_line(message: str) -> str:
-    """Fold a parser's message into one line."""
-    return " ".join(message.split())
+    """Fold a parser's message into one line, and its words for a wrong value into ours."""
+    text = " ".join(message.split())
+    match = re.fullmatch(
+        r"Parser key \"(?P<key>[\w.]+)\": Expected an? (?P<kind>.+?)\. Got value: (?P<value>.*)", text
+    )
+    if not match:
+        return text
+    kind = re.sub(r"<class '(\w+)'>", r"\1", match["kind"]).removeprefix("typing.")
+    return f"{match['key']} takes {kind}, not {match['value']!r}."
 
 
 def load(path: str | Path) -> Config:
@@ -455,13 +482,14 @@ def load(path: str | Path) -> Config:
 
 def to_dict(config: Config) -> dict[str, Any]:
     """Return the nested dictionary of a Config, of YAML's own types alone."""
-    plain: dict[str, Any] = yaml.safe_load(yaml.safe_dump(_without_tuples(dataclasses.asdict(config))))
+    plain: dict[str, Any] = _without_tuples(dataclasses.asdict(config))
     return plain
 
 
-def to_yaml(config: Config) -> str:
-    """Return a Config as the text of a YAML file that `load` reads back."""
-    return yaml.safe_dump(to_dict(config), sort_keys=False, default_flow_style=None)
+def to_yaml(config: Config, sections: Sequence[str] = tuple(SECTIONS)) -> str:
+    """Return a Config, or some of its sections, as the text of a YAML file that `load` reads back."""
+    content = {name: value for name, value in to_dict(config).items() if name in sections}
+    return yaml.safe_dump(content, sort_keys=False, default_flow_style=None)
 
 
 def _without_tuples(value: Any) -> Any:
@@ -470,8 +498,13 @@ def _without_tuples(value: Any) -> Any:
     return [_without_tuples(item) for item in value] if isinstance(value, (list, tuple)) else value
 
 
-def validate(config: Config) -> None:
-    """Raise a UserError where fields have values that cannot work, alone or together."""
+def validate(config: Config, searching: bool = True) -> None:
+    """Raise a UserError where fields have values that cannot work, alone or together.
+
+    Args:
+        config: What to check.
+        searching: Whether a search is to come; a training of a given cell is free in its width.
+    """
     model, space, search, train = config.model, config.space, config.search, config.train
     if search.method not in METHODS:
         raise unknown("search method", search.method, METHODS)
@@ -508,11 +541,14 @@ def validate(config: Config) -> None:
             "change model.image_size or model.patch_size."
         )
     if not space.heads and not space.ratios:
-        raise UserError("space.heads and space.ratios are both empty: the search would have nothing to choose.")
+        raise UserError(
+            "space.heads and space.ratios are both empty: the search would have nothing to choose."
+        )
     if not space.heads:
         raise UserError("space.heads is empty: without attention the class token never sees the image.")
-    _check_width("model.width", model.width, space.heads)
-    _check_width("search.width", search.width or model.width, space.heads)
+    if searching:
+        _check_width("model.width", model.width, space.heads)
+        _check_width("search.width", search.width or model.width, space.heads)
     if any(not ratio > 0 for ratio in space.ratios):
         raise UserError(f"space.ratios must all be positive, not {space.ratios}.")
     for name, values in {"space.heads": space.heads, "space.ratios": space.ratios}.items():

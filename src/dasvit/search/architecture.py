@@ -29,7 +29,11 @@ def gumbel_softmax(alpha: Tensor, alive: Tensor, temperature: float, noise: Tens
     return softmax(alpha + noise, alive, temperature, noise)
 
 
-RELAXATIONS: dict[str, Relaxation] = {"softmax": softmax, "sigmoid": sigmoid, "gumbel_softmax": gumbel_softmax}
+RELAXATIONS: dict[str, Relaxation] = {
+    "softmax": softmax,
+    "sigmoid": sigmoid,
+    "gumbel_softmax": gumbel_softmax,
+}
 """Each takes alpha [E, O], alive [E, O] (bool), a temperature and Gumbel noise [E, O], and returns edge
 weights [E, O] that are 0 for operations that are not alive."""
 
@@ -51,7 +55,9 @@ class Architecture(nn.Module):
     alive: Tensor
     noise: Tensor
 
-    def __init__(self, space: Space, alive: Alive, relaxation: str = "softmax", init_std: float = 1e-3) -> None:
+    def __init__(
+        self, space: Space, alive: Alive, relaxation: str = "softmax", init_std: float = 1e-3
+    ) -> None:
         super().__init__()
         if relaxation not in RELAXATIONS:
             raise unknown("relaxation", relaxation, RELAXATIONS)

@@ -47,7 +47,9 @@ class Budget:
 
     def fits(self, cost: tuple[int, int]) -> bool:
         """Tell whether a network of this cost is within both limits."""
-        return (not self.max_params or cost[0] <= self.max_params) and (not self.max_macs or cost[1] <= self.max_macs)
+        return (not self.max_params or cost[0] <= self.max_params) and (
+            not self.max_macs or cost[1] <= self.max_macs
+        )
 
 
 @dataclass(frozen=True)
@@ -98,7 +100,11 @@ def derive(
     best = _best(scores, space, keep, budget)
     if best is None:
         raise UserError(_why_none(scores, space, keep, budget))
-    reason = "it holds no attention on a path from input to output" if not is_viable(free) else "it exceeds the budget"
+    reason = (
+        "it holds no attention on a path from input to output"
+        if not is_viable(free)
+        else "it exceeds the budget"
+    )
     return Derivation(best, free, f"The strongest cell was not taken: {reason}.")
 
 
@@ -149,16 +155,20 @@ def _scores(weights: Sequence[Sequence[float]], alive: Alive, space: Space) -> l
     ]
 
 
-_State = tuple[tuple[int, ...], int, int, int, int]  # nodes' sight, current node's sight, edges kept, params, macs
+_State = tuple[
+    tuple[int, ...], int, int, int, int
+]  # nodes' sight, current node's sight, edges kept, params, macs
 
 
-def _best(
-    scores: list[dict[str, float]], space: Space, keep: int, budget: Budget | None
-) -> Genotype | None:
+def _best(scores: list[dict[str, float]], space: Space, keep: int, budget: Budget | None) -> Genotype | None:
     """Return the viable cell of the highest score within the budget, or None where there is none."""
     edges = space.edges
-    places = {name: place for place, name in enumerate([*INPUTS, *dict.fromkeys(target for _, target in edges)])}
-    table: dict[_State, tuple[float, tuple[str, ...]]] = {((1, 1), 0, 0, *(budget.base if budget else (0, 0))): (0.0, ())}
+    places = {
+        name: place for place, name in enumerate([*INPUTS, *dict.fromkeys(target for _, target in edges)])
+    }
+    table: dict[_State, tuple[float, tuple[str, ...]]] = {
+        ((1, 1), 0, 0, *(budget.base if budget else (0, 0))): (0.0, ())
+    }
     for index, (source, target) in enumerate(edges):
         incoming = sum(t == target for _, t in edges)
         left = sum(t == target for _, t in edges[index + 1 :])
@@ -185,7 +195,9 @@ def _best(
     return Genotype.from_ops(space.nodes, max(ends, key=lambda end: end[0])[1]) if ends else None
 
 
-def _choices(candidates: dict[str, float], keep: int, budget: Budget | None) -> list[tuple[str, float, int, int]]:
+def _choices(
+    candidates: dict[str, float], keep: int, budget: Budget | None
+) -> list[tuple[str, float, int, int]]:
     """Return (operation, score, parameters, multiply-adds) of every choice an edge has.
 
     Under the rule darts an edge may be left out at no score, and `zero` is no operation to be kept.
@@ -202,7 +214,9 @@ def _why_none(scores: list[dict[str, float]], space: Space, keep: int, budget: B
             "(search.stages.keep) or another number of edges (--edges-per-node)."
         )
     texts = []
-    for axis, (name, limit) in enumerate({"parameters": budget.max_params, "multiply-adds": budget.max_macs}.items()):
+    for axis, (name, limit) in enumerate(
+        {"parameters": budget.max_params, "multiply-adds": budget.max_macs}.items()
+    ):
         if limit:
             cheapest = [{op: -float(budget.operations[op][axis]) for op in row} for row in scores]
             cell = _best(cheapest, space, keep, None)

@@ -44,7 +44,10 @@ def _restore_attention(
 ) -> None:
     """Put the strongest attention of all edges in place of the weakest survivor of its edge."""
     attentions = [
-        (weights[e][o], -e, -o) for e, mask in enumerate(alive) for o, is_alive in enumerate(mask) if is_alive and kinds[o] == "msa"
+        (weights[e][o], -e, -o)
+        for e, mask in enumerate(alive)
+        for o, is_alive in enumerate(mask)
+        if is_alive and kinds[o] == "msa"
     ]
     if attentions:
         _, e, o = max(attentions)

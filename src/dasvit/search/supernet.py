@@ -36,15 +36,21 @@ class MixedCell(nn.Module):
         self.space = space
         self.selector = TokenSelector(dim, tokens.ratio, tokens.dim) if tokens.ratio < 1 else None
         self.candidates = [
-            [(o, name) for o, name in enumerate(space.operations) if row[o] and name != "zero"] for row in alive
+            [(o, name) for o, name in enumerate(space.operations) if row[o] and name != "zero"]
+            for row in alive
         ]
         self.edges = nn.ModuleDict(
             {
-                f"{source}_{target}": nn.ModuleDict({_key(name): make_operation(name, dim) for _, name in candidates})
+                f"{source}_{target}": nn.ModuleDict(
+                    {_key(name): make_operation(name, dim) for _, name in candidates}
+                )
                 for (source, target), candidates in zip(space.edges, self.candidates, strict=True)
             }
         )
-        self._banks = [[bank[_key(name)] for _, name in c] for bank, c in zip(self.edges.values(), self.candidates, strict=True)]
+        self._banks = [
+            [bank[_key(name)] for _, name in c]
+            for bank, c in zip(self.edges.values(), self.candidates, strict=True)
+        ]
 
     def forward(self, prev2: Tensor, prev1: Tensor, weights: Tensor) -> Tensor:
         """Return the layer's output [B, N, D] from those of the two before it and the edge weights [E, O]."""
@@ -110,7 +116,9 @@ class Supernet(nn.Module):
 
     def no_weight_decay(self) -> set[str]:
         """Return the names of the parameters that weight decay spares (timm's convention)."""
-        return {f"embed.{name}" for name, _ in self.embed.named_parameters() if "token" in name or "pos" in name}
+        return {
+            f"embed.{name}" for name, _ in self.embed.named_parameters() if "token" in name or "pos" in name
+        }
 
     def state_of(self, genotype: Genotype) -> dict[str, Tensor]:
         """Return the state dictionary of the derived network that shares this supernet's weights."""

@@ -73,5 +73,7 @@ def load_checkpoint(folder: Path) -> dict[str, Any] | None:
     try:
         state: dict[str, Any] = torch.load(paths[-1], map_location="cpu", weights_only=True)
     except Exception as error:
-        raise UserError(f"the checkpoint {paths[-1]} is damaged ({type(error).__name__}): delete it to go on from the one before.") from None
+        raise UserError(
+            f"the checkpoint {paths[-1]} is damaged ({type(error).__name__}): delete it to go on from the one before."
+        ) from None
     return state

@@ -70,7 +70,9 @@ def train(
         preprocess.train()
         loader.set_epoch(epoch)
         metrics = EpochMetrics(runtime.device)
-        for step, (images, labels) in enumerate(reporter.track(loader, f"epoch {epoch + 1}/{options.epochs}")):
+        for step, (images, labels) in enumerate(
+            reporter.track(loader, f"epoch {epoch + 1}/{options.epochs}")
+        ):
             inputs, targets = preprocess(images.to(runtime.device)), labels.to(runtime.device)
             if mixup:
                 inputs, targets = mixup(inputs, targets)

@@ -1,0 +1,419 @@
+"""The command line end to end on digits, good and bad."""
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+from PIL import Image
+
+from dasvit.cell.genotype import PUBLISHED, Genotype
+from dasvit.cli import main
+
+TINY = [
+    "--config=digits",
+    "--data.limit=200",
+    "--model.width=16",
+    "--model.layers=2",
+    "--model.heads=2",
+    "--space.heads=[2,4]",
+    "--space.ratios=[0.5,1]",
+    "--search.batch_size=50",
+    "--train.batch_size=50",
+    "--train.epochs=2",
+    '--search.stages={"layers":[1,2],"keep":[0,3],"epochs":[2,1],"weight_epochs":[1,0]}',
+    "--runtime.device=cpu",
+]
+
+
+def call(capsys: pytest.CaptureFixture[str], *arguments: object, status: int = 0) -> tuple[str, str]:
+    with pytest.raises(SystemExit) as end:
+        main([str(argument) for argument in arguments])
+    out, err = capsys.readouterr()
+    assert end.value.code == status, err
+    return out, err
+
+
+def fails(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
+    """Call with a mistake: status 2, nothing on standard output, at most three lines and no traceback."""
+    out, err = call(capsys, *arguments, status=2)
+    assert (
+        out == ""
+        and "Traceback" not in err
+        and err.startswith("dasvit: error: ")
+        or "\ndasvit: error: " in err
+    )
+    return err
+
+
+@pytest.fixture(scope="session")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A search's run folder with the training of its cell in it, made by the commands themselves."""
+    run = tmp_path_factory.mktemp("runs") / "digits"
+    for arguments in (["search", *TINY, "--run", run], ["train", "--cell", run]):
+        with pytest.raises(SystemExit) as end:
+            main([str(argument) for argument in arguments])
+        assert end.value.code == 0
+    return run
+
+
+@pytest.fixture
+def digit(tmp_path: Path) -> Path:
+    path = tmp_path / "digit.png"
+    Image.fromarray(np.eye(8, dtype=np.uint8) * 255).save(path)
+    return path
+
+
+def test_the_run_folder_holds_what_its_page_says(trained: Path) -> None:
+    names = {
+        "config.yaml",
+        "environment.json",
+        "metrics.jsonl",
+        "architecture.jsonl",
+        "genotype.json",
+        "derivation.json",
+    }
+    assert names | {"checkpoints", "train"} <= {path.name for path in trained.iterdir()}
+    names = {
+        "config.yaml",
+        "environment.json",
+        "metrics.jsonl",
+        "genotype.json",
+        "result.json",
+        "model",
+        "checkpoints",
+    }
+    assert names <= {path.name for path in (trained / "train").iterdir()}
+    assert {path.name for path in (trained / "train" / "model").iterdir()} == {
+        "config.json",
+        "model.safetensors",
+    }
+    environment = json.loads((trained / "environment.json").read_text())
+    assert (
+        environment["kind"] == "search"
+        and environment["precision"] == "float32"
+        and environment["classes"] == 10
+    )
+    assert yaml.safe_load((trained / "config.yaml").read_text())["model"]["width"] == 16
+
+
+def test_training_takes_over_the_recipe_of_the_search(trained: Path) -> None:
+    configs = [yaml.safe_load((trained / folder / "config.yaml").read_text()) for folder in (".", "train")]
+    assert configs[0] == configs[1]
+
+
+def test_the_same_command_again_finds_its_result(trained: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    before = (trained / "metrics.jsonl").read_text()
+    out, _ = call(capsys, "search", *TINY, "--run", trained, "--json")
+    assert json.loads(out)["genotype"] == json.loads((trained / "genotype.json").read_text())
+    assert (trained / "metrics.jsonl").read_text() == before
+
+
+def test_search_draws_its_cell(trained: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out, err = call(capsys, "search", *TINY, "--run", trained)
+    assert "output = x1 + x2" in out and f"dasvit train --cell {trained}" in out
+    assert "training and 360 test images" in err
+
+
+def test_derive(trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out, _ = call(capsys, "derive", trained, "--json")
+    free = json.loads(out)
+    assert free["genotype"] == json.loads((trained / "genotype.json").read_text())
+    assert Path(free["cell"]).parent == trained / "derived"
+    out, _ = call(
+        capsys,
+        "derive",
+        trained,
+        "--rule",
+        "strongest",
+        "--max-params",
+        free["params"],
+        "--out",
+        tmp_path / "c.json",
+        "--json",
+    )
+    cell = json.loads(out)
+    assert cell["params"] <= free["params"]
+    assert Genotype.from_json((tmp_path / "c.json").read_text()).to_dict() == cell["genotype"]
+    out, _ = call(capsys, "cost", tmp_path / "c.json", "--config", trained / "config.yaml", "--json")
+    assert json.loads(out)["params"] == cell["params"]
+
+
+def test_derive_budget_is_exact_to_the_parameter(
+    trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out, _ = call(capsys, "derive", trained, "--json")
+    params = json.loads(out)["params"]
+    out, _ = call(capsys, "derive", trained, "--max-params", params, "--json")
+    assert json.loads(out)["params"] == params
+    err = fails(capsys, "derive", trained, "--max-params", 1000)
+    assert "the smallest has" in err
+    assert "6M" in fails(capsys, "derive", trained, "--max-params", "many")
+
+
+def test_derive_does_not_overwrite_another_cell(
+    trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "cell.json"
+    out.write_text(PUBLISHED["dasvit_cifar10"].to_json())
+    assert "give --out another file" in fails(capsys, "derive", trained, "--out", out)
+    assert Genotype.from_json(out.read_text()) == PUBLISHED["dasvit_cifar10"]
+
+
+def test_evaluate(trained: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out, _ = call(capsys, "evaluate", trained, "--json")
+    judged = json.loads(out)
+    result = json.loads((trained / "train" / "result.json").read_text())
+    assert judged["top1"] == pytest.approx(result["top1"]) and judged["confusion"] == result["confusion"]
+    assert sum(map(sum, judged["confusion"])) == judged["images"] == 360
+    out, _ = call(capsys, "evaluate", trained / "train" / "model")
+    assert "top-5" in out and "confusion" in out
+
+
+def test_predict(trained: Path, digit: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out, _ = call(capsys, "predict", trained, digit, "--top", 3, "--json")
+    (row,) = json.loads(out)["images"]
+    assert row["image"] == str(digit) and len(row["predictions"]) == 3
+    assert row["predictions"][0]["label"] in set("0123456789")
+    out, _ = call(capsys, "predict", trained, digit, "--top", 10, "--json")
+    shares = [p["probability"] for p in json.loads(out)["images"][0]["predictions"]]
+    assert sum(shares) == pytest.approx(1, abs=1e-5) and shares == sorted(shares, reverse=True)
+
+
+def test_cost_of_everything(trained: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out, _ = call(capsys, "cost", "dasvit_cifar10", "--json")
+    assert json.loads(out) == {
+        "name": "dasvit_cifar10",
+        "params": 50_449_162,
+        "macs": 10_591_348_224,
+        "macs_linear": 9_876_020_736,
+    }
+    out, _ = call(capsys, "cost", "resnet18", "--json")
+    assert json.loads(out)["params"] == 11_689_512
+    out, _ = call(capsys, "cost", trained / "train", "--json")
+    params = json.loads(out)["params"]
+    assert params == json.loads((trained / "train" / "result.json").read_text())["params"]
+    out, _ = call(capsys, "cost", trained, "--json")
+    assert json.loads(out)["params"] == params
+    out, _ = call(capsys, "cost", "vit", "--model.width", 192, "--model.heads", 3)
+    assert "multiply-adds" in out
+
+
+def test_a_timm_baseline_goes_through_the_same_loop(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = [
+        "train",
+        "--model",
+        "resnet18",
+        *TINY,
+        "--model.image_size=32",
+        "--train.epochs=1",
+        "--run",
+        tmp_path / "r",
+    ]
+    out, _ = call(capsys, *arguments, "--json")
+    assert json.loads(out)["images"] == 360
+    out, _ = call(capsys, "evaluate", tmp_path / "r", "--json")
+    assert json.loads(out)["images"] == 360
+
+
+def test_training_a_published_cell_with_everything_on(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    augment = '{"crop_padding":1,"flip":0.5,"randaugment":"rand-m5","erasing":0.2,"mixup":0.2,"cutmix":1.0,"color_jitter":0.1}'
+    arguments = ["train", "--cell", "dasvit_cifar10", *TINY, f"--train.augment={augment}", "--train.ema=0.9"]
+    arguments += ["--train.drop_path=0.1", "--train.optim.clip_grad=1", "--runtime.precision=bfloat16"]
+    out, _ = call(capsys, *arguments, "--run", tmp_path / "r", "--json")
+    assert 0 <= json.loads(out)["top1"] <= 100
+
+
+def test_precision_is_measured_once_and_kept(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = [
+        "train",
+        "--cell",
+        "dasvit_cifar10",
+        *TINY,
+        "--runtime.precision=auto",
+        "--run",
+        tmp_path / "r",
+    ]
+    _, err = call(capsys, *arguments)
+    environment = json.loads((tmp_path / "r" / "environment.json").read_text())
+    assert f"precision: {environment['precision']}" in err
+    assert set(environment["precision_seconds"]) == {"float32", "bfloat16"}
+    _, err = call(capsys, *arguments)
+    assert "precision:" not in err
+
+
+def test_plain_darts(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    call(capsys, "search", *TINY, "--method", "darts", "--run", tmp_path / "r", "--json")
+    config = yaml.safe_load((tmp_path / "r" / "config.yaml").read_text())["search"]
+    assert config["method"] == "darts" and config["tokens"]["ratio"] == 1
+    assert config["fairness"]["skip"] == config["fairness"]["types"] == 0
+    assert config["stages"]["layers"] == [1] and config["stages"]["epochs"] == [3]
+
+
+def test_print_config_shows_the_whole_resolved_configuration(capsys: pytest.CaptureFixture[str]) -> None:
+    out, _ = call(capsys, "search", "--config", "digits", "--search.tokens.ratio", 0.25, "--print_config")
+    shown = yaml.safe_load(out)
+    assert shown["search"]["tokens"] == {"ratio": 0.25, "dim": 64}
+    assert shown["model"]["width"] == 64 and shown["train"]["optim"]["lr"] == 0.002
+
+
+def test_json_is_all_there_is_on_standard_output(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "dasvit", "search", *TINY, "--run", str(tmp_path / "r"), "--json"]
+    result = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert Genotype.from_dict(json.loads(result.stdout)["genotype"])
+
+
+# --- mistakes -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["serch"], "Did you mean 'search'"),
+        (["search", "--config", "digts"], "Did you mean 'digits'"),
+        (["search", "--search.tokens.ratoi", "1"], "Did you mean --search.tokens.ratio"),
+        (["search", "--rnu", "x"], "Did you mean --run"),
+        (["search", "--search.batch_size", "many"], "search.batch_size takes int, not 'many'"),
+        (["search", "--method", "dart"], "Did you mean 'darts'"),
+        (["search", *TINY, "--data.name", "digit"], "Did you mean 'digits'"),
+        (["search", *TINY, "--data.name", "imagefolder", "--data.path", "nowhere"], "nowhere"),
+        (["search", *TINY, "--data.name", "cifar10"], "--data.path"),
+        (["search", *TINY, "--search.batch_size", "5000"], "a batch of 5000 is larger than"),
+        (["search", *TINY, "--model.patch_size", "3"], "not divisible into patches of 3"),
+        (["search", *TINY, "--model.width", "18"], "not divisible by 4 attention heads"),
+        (["search", *TINY, "--runtime.device", "cuda:7"], "set runtime.device to auto or cpu"),
+        (["search", *TINY, "--runtime.device", "gpu"], "unknown device"),
+        (["search", *TINY, "--search.relaxation", "softmx"], "Did you mean 'softmax'"),
+        (["train", *TINY], "give either --cell"),
+        (["train", *TINY, "--cell", "dasvit_cifar"], "Did you mean 'dasvit_cifar10'"),
+        (["train", *TINY, "--cell", "nowhere/cell.json"], "there is no file"),
+        (["train", *TINY, "--model", "resnet_18"], "Did you mean"),
+        (
+            ["train", *TINY, "--cell", "dasvit_cifar10", "--model.width", "20"],
+            "not divisible by 8 attention heads",
+        ),
+        (
+            [
+                "train",
+                *TINY,
+                "--cell",
+                "dasvit_cifar10",
+                "--train.augment.mixup",
+                "1",
+                "--train.batch_size",
+                "25",
+            ],
+            "even",
+        ),
+        (["cost", "resnet_18"], "Did you mean"),
+        (["derive", "nowhere"], "no run folder"),
+        (["evaluate", "nowhere"], "there is no model nowhere"),
+        (["predict", "nowhere", "x.png"], "there is no model nowhere"),
+    ],
+    ids=lambda value: " ".join(value[:1] + value[-2:]) if isinstance(value, list) else None,
+)
+def test_mistakes(
+    arguments: list[str],
+    words: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert words in fails(capsys, *arguments)
+
+
+def test_a_run_folder_of_another_run_stays_as_it_is(
+    trained: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = {path: path.read_bytes() for path in trained.rglob("*") if path.is_file()}
+    err = fails(capsys, "search", *TINY, "--runtime.seed", 1, "--run", trained)
+    assert "already holds another run" in err
+    err = fails(capsys, "train", "--cell", "dasvit_cifar10", *TINY, "--run", trained / "train")
+    assert "already holds another run" in err
+    assert {path: path.read_bytes() for path in trained.rglob("*") if path.is_file()} == before
+
+
+def test_a_folder_of_other_files_stays_as_it_is(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "thesis.txt").write_text("mine")
+    assert "is not empty and holds no run" in fails(capsys, "search", *TINY, "--run", tmp_path)
+    assert "is a file" in fails(capsys, "search", *TINY, "--run", tmp_path / "thesis.txt")
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
+
+
+def test_a_mistake_in_the_data_leaves_no_run_behind(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fails(capsys, "search", *TINY, "--data.name", "cifar10", "--run", tmp_path / "r")
+    assert not (tmp_path / "r").exists()
+
+
+@pytest.mark.parametrize(
+    "change", [{"op": "conv_3"}, {"source": "x2", "target": "x1"}, None, {"format": "dasvit-genotype/9"}]
+)
+def test_broken_genotypes(
+    change: dict[str, Any] | None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    content = PUBLISHED["dasvit_cifar10"].to_dict()
+    if change is None:
+        content["edges"].pop()
+    elif "format" in change:
+        content.update(change)
+    else:
+        content["edges"][0].update(change)
+    path = tmp_path / "cell.json"
+    path.write_text(json.dumps(content))
+    assert str(path) in fails(capsys, "train", *TINY, "--cell", path)
+    assert str(path) in fails(capsys, "cost", path)
+
+
+def test_fewer_classes_in_the_data_than_in_the_model(
+    trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for part in ("train", "val"):
+        for name in ("a", "b"):
+            (tmp_path / part / name).mkdir(parents=True)
+            for i in range(3):
+                Image.fromarray(np.full((8, 8, 3), 40 * i, np.uint8)).save(
+                    tmp_path / part / name / f"{i}.png"
+                )
+    err = fails(capsys, "evaluate", trained, "--data.name", "imagefolder", "--data.path", tmp_path)
+    assert "the model has 10 classes, the data 2" in err
+
+
+def test_a_broken_image_is_named(trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\nnothing")
+    assert "broken.png" in fails(capsys, "predict", trained, tmp_path / "broken.png")
+
+
+def test_a_model_without_its_weights(
+    trained: Path, digit: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(trained / "train" / "model", tmp_path / "model")
+    (tmp_path / "model" / "model.safetensors").write_bytes(b"no weights")
+    assert "cannot load" in fails(capsys, "predict", tmp_path / "model", digit)
+    (tmp_path / "model" / "model.safetensors").unlink()
+    assert "model.safetensors" in fails(capsys, "predict", tmp_path / "model", digit)
+
+
+def test_a_damaged_search(trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    shutil.copytree(trained, tmp_path / "r")
+    (tmp_path / "r" / "architecture.jsonl").write_text('{"weights": {}}\n')
+    assert "does not fit" in fails(capsys, "derive", tmp_path / "r")
+    (tmp_path / "r" / "architecture.jsonl").write_text("{\n")
+    assert "line 1 is not JSON" in fails(capsys, "derive", tmp_path / "r")
+    assert "holds a training, not a search" in fails(capsys, "derive", tmp_path / "r" / "train")
+
+
+def test_debug_shows_the_traceback(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(ValueError, match="unknown recipe"):
+        main(["search", "--config", "nothing", "--debug"])

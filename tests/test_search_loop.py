@@ -1,0 +1,174 @@
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from dasvit import config as recipes
+from dasvit.commands import do_search, read_search
+from dasvit.config import Config
+from dasvit.data import load_data
+from dasvit.search.loop import Found, search, temperature
+from dasvit.training.distributed import Runtime, seed_everything
+from dasvit.training.progress import Reporter
+from dasvit.training.run_folder import RunFolder
+
+SMALL: dict[str, Any] = {
+    "data": {"name": "digits", "limit": 200},
+    "model": {"image_size": 8, "patch_size": 2, "width": 16, "layers": 2, "heads": 2},
+    "space": {"heads": [2, 4], "ratios": [0.5, 1.0]},
+    "search": {
+        "batch_size": 25,
+        "tokens": {"dim": 4},
+        "stages": {"layers": [1, 2], "keep": [0, 3], "epochs": [2, 2], "weight_epochs": [1, 0]},
+        "alphas": {"lr": 0.05},
+        "augment": {"crop_padding": 1},
+    },
+    "runtime": {"precision": "float32", "device": "cpu"},
+}
+
+
+def make(**changes: Any) -> Config:
+    return recipes.from_dict(recipes.merge(SMALL, changes))
+
+
+def run_search(config: Config, folder: Path) -> Found:
+    data = load_data(config.data, config.model.image_size, config.runtime.seed)
+    run = RunFolder(folder, "search")
+    run.open(config, config.search.method)
+    seed_everything(config.runtime.seed)
+    return search(config, data, run, Runtime(config.runtime, "float32"), Reporter(quiet=True))
+
+
+def lines(folder: Path, name: str = "architecture.jsonl") -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (folder / name).read_text().splitlines()]
+
+
+def test_one_seed_gives_identical_alphas_and_another_seed_others(tmp_path: Path) -> None:
+    first = run_search(make(), tmp_path / "a")
+    torch.rand(7)  # what happened before does not matter
+    assert run_search(make(), tmp_path / "b") == first
+    assert lines(tmp_path / "a") == lines(tmp_path / "b")
+    assert run_search(make(runtime={"seed": 1}), tmp_path / "c").weights != first.weights
+
+
+def test_stages_grow_and_prune(tmp_path: Path) -> None:
+    found = run_search(make(), tmp_path)
+    rows = lines(tmp_path)
+    assert [(row["stage"], row["epoch"], row["layers"]) for row in rows] == [
+        (1, 1, 1),
+        (1, 2, 1),
+        (2, 1, 2),
+        (2, 2, 2),
+    ]
+    assert all(len(row["weights"]["prev1→x1"]) == 6 for row in rows[:2])
+    assert all(len(ops) == 3 for row in rows[2:] for ops in row["weights"].values())
+    assert all(sum(mask) == 3 for mask in found.alive)
+    # the survivors of the second stage are the strongest of the first
+    for edge, survivors in rows[2]["weights"].items():
+        last = rows[1]["weights"][edge]
+        assert set(survivors) == set(sorted(last, key=lambda op: -last[op])[:3])
+
+
+def test_alpha_rests_in_the_weights_only_epochs(tmp_path: Path) -> None:
+    run_search(make(), tmp_path)
+    rows = lines(tmp_path)
+    for ops in rows[0]["weights"].values():  # as at the start: near uniform
+        assert max(ops.values()) - min(ops.values()) < 0.01
+    assert any(max(ops.values()) - min(ops.values()) > 0.01 for ops in rows[1]["weights"].values())
+    metrics = lines(tmp_path, "metrics.jsonl")
+    assert "val_loss" not in metrics[0] and "val_loss" in metrics[1]
+    assert {"train_loss", "lr", "seconds", "images_per_second", "peak_memory_mib"} <= set(metrics[0])
+
+
+@pytest.mark.parametrize("stop_after", [1, 2, 3])
+def test_a_run_cut_off_after_an_epoch_ends_as_if_it_had_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stop_after: int
+) -> None:
+    config = make(search={"relaxation": "gumbel_softmax", "augment": {"erasing": 0.5}})
+    whole = run_search(config, tmp_path / "whole")
+    said: list[str] = []
+
+    def stop(self: Reporter, text: str) -> None:
+        said.append(text)
+        if len(said) == stop_after:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Reporter, "say", stop)
+        with pytest.raises(KeyboardInterrupt):
+            run_search(config, tmp_path / "cut")
+    torch.rand(5)
+    assert run_search(config, tmp_path / "cut") == whole
+    assert lines(tmp_path / "cut") == lines(tmp_path / "whole")
+    assert len(lines(tmp_path / "cut", "metrics.jsonl")) == 4
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"tokens": {"ratio": 1.0}},
+        {"order": 2},
+        {"relaxation": "sigmoid"},
+        {"relaxation": "gumbel_softmax", "temperature": 5.0, "final_temperature": 0.1},
+        {"fairness": {"skip": 0.0, "types": 0.0}},
+        {"stages": {"inherit": "both"}},
+        {"stages": {"layers": [1], "keep": [0], "epochs": [2], "weight_epochs": [0]}},
+    ],
+    ids=str,
+)
+def test_every_part_can_be_switched(tmp_path: Path, changes: dict[str, Any]) -> None:
+    found = run_search(make(search=changes), tmp_path)
+    assert all(sum(row) > 0 for row in found.weights)
+
+
+def test_three_nodes(tmp_path: Path) -> None:
+    assert len(run_search(make(space={"nodes": 3}), tmp_path).weights) == 9
+
+
+def test_second_order_moves_alpha_elsewhere(tmp_path: Path) -> None:
+    first, second = (run_search(make(search={"order": order}), tmp_path / str(order)) for order in (1, 2))
+    assert first.weights != second.weights
+
+
+def test_fairness_pushes_identity_down(tmp_path: Path) -> None:
+    def mean_identity(strength: float) -> float:
+        config = make(search={"fairness": {"skip": strength}})
+        run_search(config, tmp_path / str(strength))
+        return float(lines(tmp_path / str(strength))[1]["mean_weights"]["identity"])
+
+    assert mean_identity(50.0) < mean_identity(0.0)
+
+
+def test_temperature_falls_geometrically() -> None:
+    config = make(search={"temperature": 8.0, "final_temperature": 1.0})
+    assert [temperature(config, done) for done in range(4)] == pytest.approx([8, 4, 2, 1])
+
+
+def test_the_test_set_is_never_looked_at(tmp_path: Path) -> None:
+    from dasvit.search.loop import SearchBatches
+
+    config = make()
+    data = load_data(config.data, 8, 0)
+    batches = SearchBatches(data, config, Runtime(config.runtime, "float32"))
+    used = [set(loader.batches.indices.tolist()) for loader in (batches.train, batches.val)]
+    assert not used[0] & used[1]
+    assert used[0] | used[1] == set(range(200))
+    assert batches.train.batches.images is data.train and batches.val.batches.images is data.train
+
+
+def test_a_loss_that_is_not_a_number_stops_the_run_with_a_sentence(tmp_path: Path) -> None:
+    from dasvit.errors import UserError
+
+    with pytest.raises(UserError, match=r"lower search\.weights\.lr"):
+        run_search(make(search={"weights": {"lr": 1e30, "min_lr": 1e30}}), tmp_path)
+
+
+def test_a_run_folder_reads_back_what_the_search_found(tmp_path: Path) -> None:
+    config = make()
+    result = do_search(config, str(tmp_path), Reporter(quiet=True))
+    _, read, found, classes = read_search(tmp_path)
+    assert read == config and classes == 10
+    assert json.loads((tmp_path / "genotype.json").read_text()) == result["genotype"]
+    assert all(abs(sum(row) - 1) < 1e-6 for row in found.weights)
