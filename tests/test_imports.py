@@ -61,6 +61,8 @@ def test_libraries_stay_in_their_rooms(path: Path) -> None:
         assert not any(name.startswith("torch.distributed") for name in imports(path))
     if not own.startswith("report/"):
         assert "matplotlib" not in tops
+    if own.startswith("cell/"):
+        assert "timm" not in tops, "importing timm imports dasvit.models, which imports the cell"
     if own.startswith("report/") or own in ("config.py", "errors.py", "cell/genotype.py", "cell/space.py"):
         assert not {"torch", "timm"} & tops
 
@@ -100,6 +102,12 @@ def test_help_is_quick() -> None:
 def test_timm_knows_our_models_whatever_is_imported_first(order: str) -> None:
     code = f"{order}\nassert 'dasvit_base_patch16_224' in timm.list_models('dasvit_*')"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_every_module_can_be_imported_first(path: Path) -> None:
+    name = ".".join(["dasvit", *path.relative_to(ROOT).with_suffix("").parts])
+    subprocess.run([sys.executable, "-c", f"import {name}"], check=True)
 
 
 def test_public_names_are_there() -> None:

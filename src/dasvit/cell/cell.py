@@ -1,8 +1,8 @@
 """The derived cell: one chosen operation an edge."""
 
 import torch
-from timm.layers.drop import DropPath
 from torch import Tensor, fx, nn
+from torchvision.ops import StochasticDepth
 
 from dasvit.cell.genotype import Genotype
 from dasvit.cell.graph import live_edges, walk
@@ -28,7 +28,7 @@ class Cell(nn.Module):
         for i in sorted(self.kept):
             self.add_module(self.names[i], make_operation(genotype.edges[i].op, dim))
         self.parametric = {i for i in self.kept if genotype.edges[i].op != "identity"}
-        self.drop_path = DropPath(drop_path) if drop_path else nn.Identity()
+        self.drop_path = StochasticDepth(drop_path, mode="row") if drop_path else nn.Identity()
 
     def forward(self, prev2: Tensor, prev1: Tensor) -> Tensor:
         """Return the layer's output from those of the two before it, each [B, N, D]."""

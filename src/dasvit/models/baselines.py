@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from dasvit.cell.genotype import Genotype
+from dasvit.cell.ops import init_weights
 from dasvit.config import ModelConfig
 from dasvit.errors import UserError
 from dasvit.models.dasvit import DasViT
@@ -54,7 +55,7 @@ def make_model(
 
     Args:
         name: vit for a vision transformer of the configuration's width, layers, heads, patch and image size
-            (timm's, with timm's own initialisation), or any name of timm's, at its own width and depth.
+            (timm's, with the Xavier initialisation of our cells, which it gains from as well), or any name of timm's, at its own width and depth.
         config: The configuration; of a name of timm's, the image size alone is taken over.
         num_classes: Classes.
         drop_path: Rate of stochastic depth at the last layer.
@@ -66,7 +67,8 @@ def make_model(
     args: dict[str, Any] = {"num_classes": num_classes, "in_chans": in_chans}
     if drop_path:
         args["drop_path_rate"] = drop_path
-    if name == "vit":
+    vit = name == "vit"
+    if vit:
         name, args = VIT, args | _vit_args(config)
     else:
         check_architecture(name)
@@ -80,6 +82,8 @@ def make_model(
         raise UserError(
             f"timm cannot build {name} for images of {size} × {size} pixels: {error}.{hint}"
         ) from error
+    if vit:
+        model.apply(init_weights)
     # What `save_model` writes, so that the folder is enough to build the model again.
     model.build_args = {key: value for key, value in args.items() if key != "drop_path_rate"}  # type: ignore[assignment]
     return model
