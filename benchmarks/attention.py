@@ -35,9 +35,7 @@ def explicit(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
 PATHS: dict[str, Attention] = {"fused": fused, "explicit": explicit}
 
 
-def step(
-    path: Attention, shape: tuple[int, ...], device: torch.device, dtype: torch.dtype
-) -> tuple[float, float]:
+def step(path: Attention, shape: tuple[int, ...], device: torch.device, dtype: torch.dtype) -> tuple[float, float]:
     """Return the milliseconds of one forward and one backward pass."""
     tensors = [torch.randn(shape, device=device, dtype=dtype, requires_grad=True) for _ in range(3)]
     gradient = torch.randn(shape, device=device, dtype=dtype)
@@ -76,9 +74,7 @@ def compare(
 
 def main() -> None:
     """Measure, and print the JSON."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--batch", type=int, default=128)
     parser.add_argument("--heads", type=int, default=4)
     parser.add_argument("--tokens", type=int, default=65)

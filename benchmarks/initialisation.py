@@ -121,9 +121,7 @@ def signal(model: nn.Module, images: Tensor) -> list[float]:
 
 def main() -> None:
     """Measure, and print the JSON."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", default="", help="folder of parquet files, 32 px; empty: digits")
     parser.add_argument("--limit", type=int, default=2000, help="training images taken from it")
     parser.add_argument("--epochs", type=int, default=6)
@@ -143,11 +141,7 @@ def main() -> None:
         }
         print(name, rows[name], file=sys.stderr)
     machine = platform.processor() or platform.machine()
-    print(
-        json.dumps(
-            {"images": len(data[1]), "epochs": args.epochs, "machine": machine, "runs": rows}, indent=2
-        )
-    )
+    print(json.dumps({"images": len(data[1]), "epochs": args.epochs, "machine": machine, "runs": rows}, indent=2))
 
 
 if __name__ == "__main__":

@@ -42,12 +42,7 @@ def call(capsys: pytest.CaptureFixture[str], *arguments: object, status: int = 0
 def fails(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
     """Call with a mistake: status 2, nothing on standard output, at most three lines and no traceback."""
     out, err = call(capsys, *arguments, status=2)
-    assert (
-        out == ""
-        and "Traceback" not in err
-        and err.startswith("dasvit: error: ")
-        or "\ndasvit: error: " in err
-    )
+    assert (out == "" and "Traceback" not in err and err.startswith("dasvit: error: ")) or "\ndasvit: error: " in err
     return err
 
 
@@ -94,11 +89,7 @@ def test_the_run_folder_holds_what_its_page_says(trained: Path) -> None:
         "model.safetensors",
     }
     environment = json.loads((trained / "environment.json").read_text())
-    assert (
-        environment["kind"] == "search"
-        and environment["precision"] == "float32"
-        and environment["classes"] == 10
-    )
+    assert environment["kind"] == "search" and environment["precision"] == "float32" and environment["classes"] == 10
     assert yaml.safe_load((trained / "config.yaml").read_text())["model"]["width"] == 16
 
 
@@ -204,9 +195,7 @@ def test_cost_of_everything(trained: Path, capsys: pytest.CaptureFixture[str]) -
     assert "multiply-adds" in out
 
 
-def test_a_timm_baseline_goes_through_the_same_loop(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_timm_baseline_goes_through_the_same_loop(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     arguments = [
         "train",
         "--model",
@@ -223,11 +212,17 @@ def test_a_timm_baseline_goes_through_the_same_loop(
     assert json.loads(out)["images"] == 360
 
 
-def test_training_a_published_cell_with_everything_on(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    augment = '{"crop_padding":1,"flip":0.5,"randaugment":"rand-m5","erasing":0.2,"mixup":0.2,"cutmix":1.0,"color_jitter":0.1}'
-    arguments = ["train", "--cell", "dasvit_cifar10", *TINY, f"--train.augment={augment}", "--train.ema=0.9"]
+def test_training_a_published_cell_with_everything_on(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    augment = {"crop_padding": 1, "flip": 0.5, "randaugment": "rand-m5", "erasing": 0.2, "color_jitter": 0.1}
+    augment |= {"mixup": 0.2, "cutmix": 1.0}
+    arguments = [
+        "train",
+        "--cell",
+        "dasvit_cifar10",
+        *TINY,
+        f"--train.augment={json.dumps(augment)}",
+        "--train.ema=0.9",
+    ]
     arguments += ["--train.drop_path=0.1", "--train.optim.clip_grad=1", "--runtime.precision=bfloat16"]
     out, _ = call(capsys, *arguments, "--run", tmp_path / "r", "--json")
     assert 0 <= json.loads(out)["top1"] <= 100
@@ -332,9 +327,7 @@ def test_mistakes(
     assert words in fails(capsys, *arguments)
 
 
-def test_a_run_folder_of_another_run_stays_as_it_is(
-    trained: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_run_folder_of_another_run_stays_as_it_is(trained: Path, capsys: pytest.CaptureFixture[str]) -> None:
     before = {path: path.read_bytes() for path in trained.rglob("*") if path.is_file()}
     err = fails(capsys, "search", *TINY, "--runtime.seed", 1, "--run", trained)
     assert "already holds another run" in err
@@ -350,9 +343,7 @@ def test_a_folder_of_other_files_stays_as_it_is(tmp_path: Path, capsys: pytest.C
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
 
 
-def test_a_mistake_in_the_data_leaves_no_run_behind(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_mistake_in_the_data_leaves_no_run_behind(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     fails(capsys, "search", *TINY, "--data.name", "cifar10", "--run", tmp_path / "r")
     assert not (tmp_path / "r").exists()
 
@@ -360,9 +351,7 @@ def test_a_mistake_in_the_data_leaves_no_run_behind(
 @pytest.mark.parametrize(
     "change", [{"op": "conv_3"}, {"source": "x2", "target": "x1"}, None, {"format": "dasvit-genotype/9"}]
 )
-def test_broken_genotypes(
-    change: dict[str, Any] | None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_broken_genotypes(change: dict[str, Any] | None, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     content = PUBLISHED["dasvit_cifar10"].to_dict()
     if change is None:
         content["edges"].pop()
@@ -383,9 +372,7 @@ def test_fewer_classes_in_the_data_than_in_the_model(
         for name in ("a", "b"):
             (tmp_path / part / name).mkdir(parents=True)
             for i in range(3):
-                Image.fromarray(np.full((8, 8, 3), 40 * i, np.uint8)).save(
-                    tmp_path / part / name / f"{i}.png"
-                )
+                Image.fromarray(np.full((8, 8, 3), 40 * i, np.uint8)).save(tmp_path / part / name / f"{i}.png")
     err = fails(capsys, "evaluate", trained, "--data.name", "imagefolder", "--data.path", tmp_path)
     assert "the model has 10 classes, the data 2" in err
 

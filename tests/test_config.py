@@ -4,13 +4,14 @@ import pytest
 import torch
 import yaml
 
-from dasvit import config as recipes
+from dasvit import recipe as recipes
 from dasvit.cell.genotype import PUBLISHED, Genotype
 from dasvit.cell.space import Space
-from dasvit.commands import build
+from dasvit.commands.train import build
 from dasvit.errors import UserError
 from dasvit.search.architecture import Architecture
 from dasvit.search.loop import make_supernet
+from dasvit.validation import with_method
 
 
 @pytest.mark.parametrize("name", recipes.recipe_names())
@@ -87,8 +88,8 @@ def test_unknown_recipe_and_unreadable_files(tmp_path: Path) -> None:
 
 
 def test_plain_darts_has_none_of_the_parts() -> None:
-    config = recipes.with_method(recipes.from_dict(recipes.read_recipe("cifar10-small")), "darts")
-    assert recipes.with_method(config, "darts") == config
+    config = with_method(recipes.from_dict(recipes.read_recipe("cifar10-small")), "darts")
+    assert with_method(config, "darts") == config
     search = config.search
     assert search.tokens.ratio == 1
     assert search.fairness.skip == search.fairness.types == 0

@@ -41,9 +41,7 @@ def test_baselines_at_224_pixels(name: str, giga: float) -> None:
     assert cost_of(name, PAPER, 1000).macs / 1e9 == pytest.approx(giga, abs=0.006)
 
 
-@pytest.mark.parametrize(
-    "cell", [*random_genotypes(10), *random_genotypes(3, nodes=3)], ids=lambda c: "/".join(c.ops)
-)
+@pytest.mark.parametrize("cell", [*random_genotypes(10), *random_genotypes(3, nodes=3)], ids=lambda c: "/".join(c.ops))
 def test_closed_form_equals_the_count(cell: Genotype) -> None:
     assert network_cost(cell, SMALL, 7) == cost_of(cell, SMALL, 7)
 

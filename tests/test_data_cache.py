@@ -144,9 +144,7 @@ def test_a_full_disk_leaves_nothing_behind(folder: Path, monkeypatch: pytest.Mon
     assert list((folder.parent / "cache").iterdir()) == []
 
 
-@pytest.mark.parametrize(
-    ("image_size", "side", "crop_pct"), [(7, 8, 7 / 8), (8, 8, 1.0), (16, 8, 1.0), (6, 7, 0.875)]
-)
+@pytest.mark.parametrize(("image_size", "side", "crop_pct"), [(7, 8, 7 / 8), (8, 8, 1.0), (16, 8, 1.0), (6, 7, 0.875)])
 def test_small_images_keep_their_size(folder: Path, image_size: int, side: int, crop_pct: float) -> None:
     data = load_data(config_of(folder), image_size, seed=0)
     assert data.train.size == data.test.size == side and data.crop_pct == crop_pct

@@ -76,9 +76,7 @@ def test_plain_batches_hold_the_images_in_order() -> None:
     assert len(loader) == 5 and pixels.dtype == torch.uint8 and labels.tolist() == list(range(23))
     assert torch.equal(pixels, torch.from_numpy(images.images[labels.numpy()]).permute(0, 3, 1, 2))
     assert len(loader_of(drop_last=True)) == len(list(loader_of(drop_last=True))) == 4
-    some = Loader(
-        images, np.array([4, 2]), batch_size=2, transform=None, seed=0, shuffle=False, drop_last=True
-    )
+    some = Loader(images, np.array([4, 2]), batch_size=2, transform=None, seed=0, shuffle=False, drop_last=True)
     assert next(iter(some))[1].tolist() == [4, 2]
 
 

@@ -28,9 +28,7 @@ def noise(number: int, height: int = 8, width: int = 8) -> NDArray[np.uint8]:
     return np.random.default_rng(number).integers(256, size=(height, width, 3), dtype=np.uint8)
 
 
-def image_folder(
-    root: Path, classes: Sequence[str] = ("cat", "dog"), images: int = 4, start: int = 0
-) -> Path:
+def image_folder(root: Path, classes: Sequence[str] = ("cat", "dog"), images: int = 4, start: int = 0) -> Path:
     for label, name in enumerate(classes):
         (root / name).mkdir(parents=True, exist_ok=True)
         for i in range(images):
@@ -77,9 +75,7 @@ def test_image_folder_with_its_own_test_images(tmp_path: Path) -> None:
     image_folder(tmp_path / "set" / "train")
     image_folder(tmp_path / "set" / "val", images=2, start=50)
     data = load_data(config_of(tmp_path, "imagefolder", tmp_path / "set"), 8, seed=0)
-    assert (
-        data.classes == ("cat", "dog") and len(data.train) == 8 and data.test.labels.tolist() == [0, 0, 1, 1]
-    )
+    assert data.classes == ("cat", "dog") and len(data.train) == 8 and data.test.labels.tolist() == [0, 0, 1, 1]
     assert np.array_equal(np.asarray(data.train.image(5)), noise(101))
     assert np.array_equal(np.asarray(data.test.image(1)), noise(51))
 
@@ -147,11 +143,7 @@ def test_torchvision_reads_fashion_mnist(tmp_path: Path) -> None:
         head = np.array([0x801, count], dtype=">i4").tobytes()
         (raw / f"{part}-labels-idx1-ubyte").write_bytes(head + bytes(range(10)) * (count // 10))
     data = load_data(config_of(tmp_path, "fashion_mnist", tmp_path, limit=10), 28, seed=0)
-    assert (
-        data.train.images.shape == (10, 28, 28, 3)
-        and len(data.test) == 10
-        and data.classes[9] == "Ankle boot"
-    )
+    assert data.train.images.shape == (10, 28, 28, 3) and len(data.test) == 10 and data.classes[9] == "Ankle boot"
     assert sorted(data.train.labels.tolist()) == list(range(10))
 
 
@@ -330,9 +322,7 @@ def test_broken_images_stop_the_run_or_are_counted(tmp_path: Path) -> None:
         load_data(config_of(tmp_path, "imagefolder", tmp_path / "set", on_error="skip"), 8, seed=0)
 
 
-def test_absurdly_large_and_missing_images_are_refused(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_absurdly_large_and_missing_images_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     Image.fromarray(noise(0)).save(tmp_path / "a.png")
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 20)  # PIL refuses twice as many
     with pytest.raises(UserError, match="more pixels than is safe"):

@@ -16,9 +16,7 @@ CONFIG = ModelConfig(image_size=8, patch_size=2, width=16, layers=2, heads=2)
 
 
 def costs(space: Space) -> dict[str, tuple[int, int]]:
-    found = {
-        op: operation_cost(op, CONFIG.width, token_count(CONFIG)) * CONFIG.layers for op in space.operations
-    }
+    found = {op: operation_cost(op, CONFIG.width, token_count(CONFIG)) * CONFIG.layers for op in space.operations}
     return {op: (cost.params, cost.macs) for op, cost in found.items()}
 
 
@@ -30,8 +28,7 @@ def make_budget(space: Space, max_params: int = 0, max_macs: int = 0) -> Budget:
 def random_weights(space: Space, seed: int, attention: float = 1.0) -> list[list[float]]:
     draw = random.Random(seed)
     return [
-        [draw.random() * (attention if op.startswith("msa") else 1.0) for op in space.operations]
-        for _ in space.edges
+        [draw.random() * (attention if op.startswith("msa") else 1.0) for op in space.operations] for _ in space.edges
     ]
 
 

@@ -13,6 +13,8 @@ ROOT = Path(__file__).parents[1] / "src" / "dasvit"
 LAYERS = [
     ["errors", "_version"],
     ["config"],
+    ["validation"],
+    ["recipe"],
     ["cell"],
     ["data", "models"],
     ["training", "report"],
@@ -32,10 +34,7 @@ def imports(path: Path) -> set[str]:
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module:
-            found |= {
-                f"{node.module}.{alias.name}" if node.module == "dasvit" else node.module
-                for alias in node.names
-            }
+            found |= {f"{node.module}.{alias.name}" if node.module == "dasvit" else node.module for alias in node.names}
     return found
 
 
@@ -63,13 +62,20 @@ def test_libraries_stay_in_their_rooms(path: Path) -> None:
         assert "matplotlib" not in tops
     if own.startswith("cell/"):
         assert "timm" not in tops, "importing timm imports dasvit.models, which imports the cell"
-    if own.startswith("report/") or own in ("config.py", "errors.py", "cell/genotype.py", "cell/space.py"):
+    if own.startswith("report/") or own in (
+        "config.py",
+        "recipe.py",
+        "validation.py",
+        "recipe.py",
+        "validation.py",
+        "errors.py",
+        "cell/genotype.py",
+        "cell/space.py",
+    ):
         assert not {"torch", "timm"} & tops
 
 
-@pytest.mark.parametrize(
-    "command", ["", "search", "derive", "train", "evaluate", "predict", "cost", "quickstart"]
-)
+@pytest.mark.parametrize("command", ["", "search", "derive", "train", "evaluate", "predict", "cost", "quickstart"])
 def test_help_reads_well_and_imports_nothing_heavy(command: str) -> None:
     code = f"""
 import sys
@@ -96,9 +102,7 @@ def test_help_is_quick() -> None:
     assert min(seconds) < 0.5, seconds
 
 
-@pytest.mark.parametrize(
-    "order", ["import dasvit, timm", "import timm, dasvit", "import dasvit.models.dasvit, timm"]
-)
+@pytest.mark.parametrize("order", ["import dasvit, timm", "import timm, dasvit", "import dasvit.models.dasvit, timm"])
 def test_timm_knows_our_models_whatever_is_imported_first(order: str) -> None:
     code = f"{order}\nassert 'dasvit_base_patch16_224' in timm.list_models('dasvit_*')"
     subprocess.run([sys.executable, "-c", code], check=True)

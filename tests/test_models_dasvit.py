@@ -95,9 +95,7 @@ def test_published_cell_equals_a_forward_pass_by_hand() -> None:
     torch.testing.assert_close(model(images), expected, rtol=1e-9, atol=1e-9)
 
 
-@pytest.mark.parametrize(
-    "cell", [*random_genotypes(12), *random_genotypes(4, nodes=3)], ids=lambda c: "/".join(c.ops)
-)
+@pytest.mark.parametrize("cell", [*random_genotypes(12), *random_genotypes(4, nodes=3)], ids=lambda c: "/".join(c.ops))
 def test_every_parameter_receives_a_gradient(cell: Genotype) -> None:
     model = small(cell)
     model(torch.randn(2, 3, 16, 16)).square().mean().backward()
@@ -116,9 +114,7 @@ def test_a_cell_blind_to_prev1_leaves_every_other_layer_without_gradient() -> No
     # should prefer cells that read prev1.
     model = small(Genotype.from_ops(2, ["msa_4", "zero", "mlp_1", "zero", "zero"]))
     model(torch.randn(2, 3, 16, 16)).sum().backward()
-    trained = {
-        name.split(".")[1] for name, p in model.named_parameters() if "blocks" in name and p.grad is not None
-    }
+    trained = {name.split(".")[1] for name, p in model.named_parameters() if "blocks" in name and p.grad is not None}
     assert trained == {"1", "3"}
 
 

@@ -5,8 +5,8 @@ from typing import Any
 import pytest
 import torch
 
-from dasvit import config as recipes
-from dasvit.commands import do_search, read_search
+from dasvit import recipe as recipes
+from dasvit.commands.search import do_search, read_search
 from dasvit.config import Config
 from dasvit.data import load_data
 from dasvit.search.loop import Found, search, temperature
@@ -168,7 +168,7 @@ def test_a_loss_that_is_not_a_number_stops_the_run_with_a_sentence(tmp_path: Pat
 def test_a_run_folder_reads_back_what_the_search_found(tmp_path: Path) -> None:
     config = make()
     result = do_search(config, str(tmp_path), Reporter(quiet=True))
-    _, read, found, classes = read_search(tmp_path)
+    read, found, classes = read_search(tmp_path)
     assert read == config and classes == 10
     assert json.loads((tmp_path / "genotype.json").read_text()) == result["genotype"]
     assert all(abs(sum(row) - 1) < 1e-6 for row in found.weights)

@@ -11,9 +11,7 @@ def names(alive: tuple[tuple[bool, ...], ...]) -> list[set[str]]:
 
 def test_the_strongest_survive() -> None:
     weights = [[0.1, 0.2, 0.3, 0.4]] * 4 + [[0.4, 0.3, 0.2, 0.1]]
-    assert names(prune(weights, SPACE.everything(), 2, SPACE)) == [{"msa_2", "mlp_1"}] * 4 + [
-        {"zero", "identity"}
-    ]
+    assert names(prune(weights, SPACE.everything(), 2, SPACE)) == [{"msa_2", "mlp_1"}] * 4 + [{"zero", "identity"}]
 
 
 def test_keep_0_keeps_all() -> None:

@@ -110,9 +110,7 @@ def test_pruning_and_features_only(name: str) -> None:
     model = small(name)
     _, maps = model.forward_intermediates(images())
     assert model.prune_intermediate_layers([0, 2], prune_norm=True) == [0, 2]
-    assert (
-        len(model.blocks) == 3 and isinstance(model.head, nn.Identity) and isinstance(model.norm, nn.Identity)
-    )
+    assert len(model.blocks) == 3 and isinstance(model.head, nn.Identity) and isinstance(model.norm, nn.Identity)
     features = small(name, features_only=True, out_indices=[1, -1])
     assert features.feature_info.channels() == [48, 48] and features.feature_info.reduction() == [8, 8]
     torch.testing.assert_close(features(images()), [maps[1], maps[3]])
@@ -156,8 +154,8 @@ def test_other_channels_and_sizes(name: str) -> None:
 def test_graph_tracing(name: str) -> None:
     model = small(name)
     options: dict[str, Any] = {
-        "leaf_modules": get_notrace_modules(),  # type: ignore[no-untyped-call]
-        "autowrap_functions": get_notrace_functions(),  # type: ignore[no-untyped-call]
+        "leaf_modules": get_notrace_modules(),
+        "autowrap_functions": get_notrace_functions(),
         "param_shapes_constant": True,
     }
     last = get_graph_node_names(model, tracer_kwargs=options)[1][-1]
@@ -174,7 +172,7 @@ def test_torchscript(name: str) -> None:
     model = small(name)
     with torch.no_grad():
         expected = model(images())
-        traced = torch.jit.trace(model, images())  # type: ignore[no-untyped-call]
+        traced = torch.jit.trace(model, images())
         torch.testing.assert_close(traced(images()), expected)
         torch.testing.assert_close(torch.jit.script(model)(images()), expected)
 

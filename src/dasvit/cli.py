@@ -14,10 +14,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from dasvit import config as recipes
+from dasvit import recipe as recipes
 from dasvit._version import __version__
-from dasvit.config import METHODS, SECTIONS, Config
+from dasvit.config import Config
 from dasvit.errors import UserError, unknown
+from dasvit.recipe import SECTIONS
+from dasvit.validation import METHODS, validate, with_method
 
 if TYPE_CHECKING:
     from jsonargparse import ArgumentParser
@@ -85,9 +87,9 @@ def run(arguments: list[str]) -> None:
     if command not in SUMMARIES:
         raise unknown("command", command, SUMMARIES)
     request = parse(command, rest)
-    from dasvit import commands
+    from dasvit.commands import run_command
 
-    commands.COMMANDS[command](request)
+    run_command(request)
 
 
 def overview() -> str:
@@ -126,9 +128,9 @@ def parse(command: str, arguments: list[str]) -> Request:
     hidden = {name: value for name, value in recipe.items() if name not in sections}
     config = Config(**{**vars(recipes.from_dict(hidden)), **{name: built.pop(name) for name in sections}})
     if command in ("search", "quickstart"):
-        config = recipes.with_method(config, built.get("method") or config.search.method)
+        config = with_method(config, built.get("method") or config.search.method)
     if "search" in sections:
-        recipes.validate(config, searching=command != "train")
+        validate(config, searching=command != "train")
     if printing:
         print(recipes.to_yaml(config, sections), end="")
         raise SystemExit(0)
@@ -193,9 +195,7 @@ def _add_options(parser: ArgumentParser, command: str) -> None:
             default="",
             help="run folder of a search, a genotype's JSON file, or a cell's name",
         )
-        about = (
-            "instead of a cell (also --model): vit, of the recipe's width and depth, or a timm model's name"
-        )
+        about = "instead of a cell (also --model): vit, of the recipe's width and depth, or a timm model's name"
         add("--baseline", type=str, default="", metavar="NAME", help=about)
         add(
             "--run",

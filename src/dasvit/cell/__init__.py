@@ -1,0 +1,1 @@
+"""What a cell is: its graph, its operations, its genotype."""

@@ -91,11 +91,7 @@ class Genotype:
 
     def __post_init__(self) -> None:
         """Check that the edges are exactly those of the graph, each with a known operation."""
-        if (
-            isinstance(self.nodes, bool)
-            or not isinstance(self.nodes, int)
-            or not 1 <= self.nodes <= MAX_NODES
-        ):
+        if isinstance(self.nodes, bool) or not isinstance(self.nodes, int) or not 1 <= self.nodes <= MAX_NODES:
             raise UserError(f"a cell has 1 to {MAX_NODES} nodes of its own, not {self.nodes!r}.")
         wanted = edge_list(self.nodes)
         found = [(edge.source, edge.target) for edge in self.edges]
@@ -148,9 +144,7 @@ class Genotype:
         if content.get("format") != FORMAT:
             raise UserError(f"genotype of format {content.get('format')!r}: this version reads {FORMAT!r}.")
         if set(content) != {"format", "nodes", "edges"}:
-            raise UserError(
-                f"a genotype has the keys format, nodes and edges, not {', '.join(map(str, content))}."
-            )
+            raise UserError(f"a genotype has the keys format, nodes and edges, not {', '.join(map(str, content))}.")
         if not isinstance(content["edges"], list):
             raise UserError("a genotype's edges are a list of objects.")
         edges = []
@@ -219,9 +213,7 @@ def load_genotype(name: str | Path) -> Genotype:
     path = Path(name)
     if path.is_dir():
         if not (path / "genotype.json").exists():
-            raise UserError(
-                f"{path} holds no genotype.json: has its search ended? Run `dasvit derive {path}`."
-            )
+            raise UserError(f"{path} holds no genotype.json: has its search ended? Run `dasvit derive {path}`.")
         path = path / "genotype.json"
     if not path.exists():
         if path.suffix == ".json" or len(path.parts) > 1:

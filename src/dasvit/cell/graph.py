@@ -10,9 +10,7 @@ from torch import Tensor
 from dasvit.cell.genotype import INPUTS, Genotype, edge_list
 
 
-def walk(
-    nodes: int, prev2: Tensor, prev1: Tensor, apply: Callable[[int, Tensor], Tensor | None]
-) -> Tensor | None:
+def walk(nodes: int, prev2: Tensor, prev1: Tensor, apply: Callable[[int, Tensor], Tensor | None]) -> Tensor | None:
     """Compute a cell: every node sums its edges, the output sums the cell's own nodes (eq. 10 to 12).
 
     Args:

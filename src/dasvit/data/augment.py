@@ -57,9 +57,7 @@ def _check(config: AugmentConfig) -> None:
     if config.crop_padding < 0 or config.color_jitter < 0:
         raise UserError("augment.crop_padding and augment.color_jitter must not be negative.")
     if config.crop_padding and config.crop_scale < 1:
-        raise UserError(
-            "augment.crop_padding and augment.crop_scale both crop: set crop_padding 0 or crop_scale 1."
-        )
+        raise UserError("augment.crop_padding and augment.crop_scale both crop: set crop_padding 0 or crop_scale 1.")
 
 
 def _pil_transforms(config: AugmentConfig, size: int) -> list[Callable[[Image.Image], Image.Image]]:
@@ -87,9 +85,7 @@ def _rand_augment(text: str, size: int) -> Any:
 
     # As timm's own training does: shifts up to 45 % of the side, holes filled with grey.
     try:
-        built = rand_augment_transform(
-            text, {"translate_const": int(size * 0.45), "img_mean": (128, 128, 128)}
-        )
+        built = rand_augment_transform(text, {"translate_const": int(size * 0.45), "img_mean": (128, 128, 128)})
     except (AssertionError, ValueError, KeyError):
         raise UserError(
             f"augment.randaugment {text!r} is not one of timm's strings, such as rand-m9-mstd0.5-inc1."

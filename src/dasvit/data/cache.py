@@ -173,16 +173,12 @@ def _too_large(prepared: Prepared, plan: Plan) -> bool:
     return sum(len(part.labels) for part in prepared.parts.values()) * plan.side**2 * 3 > LARGEST
 
 
-def _write_pixels(
-    folder: Path, name: str, part: Part, decoding: Decoding, plan: Plan
-) -> tuple[list[int], list[str]]:
+def _write_pixels(folder: Path, name: str, part: Part, decoding: Decoding, plan: Plan) -> tuple[list[int], list[str]]:
     with NpyWriter(folder / f"{name}_images.npy", (plan.side, plan.side, 3)) as writer:
         return decoding.decode(part.records, plan, writer.append)
 
 
-def _write_encoded(
-    folder: Path, name: str, part: Part, decoding: Decoding, plan: Plan
-) -> tuple[list[int], list[str]]:
+def _write_encoded(folder: Path, name: str, part: Part, decoding: Decoding, plan: Plan) -> tuple[list[int], list[str]]:
     """Write what images can be decoded from later: their paths, or their content."""
     if isinstance(part.records, FileRecords):
         kept, broken = decoding.scan(part.records, plan, lambda encoded: None)
@@ -203,9 +199,7 @@ def _open(folder: Path) -> Cached:
     sets = {}
     for name, count in meta["counts"].items():
         labels = np.load(folder / f"{name}_labels.npy", allow_pickle=False)
-        pixels = (
-            _open_encoded(folder, name, plan) if meta["lazy"] else StoredPixels(folder / f"{name}_images.npy")
-        )
+        pixels = _open_encoded(folder, name, plan) if meta["lazy"] else StoredPixels(folder / f"{name}_images.npy")
         if pixels.shape != (count, plan.side, plan.side, 3) or labels.shape != (count,):
             raise ValueError(f"{name} has not the {count} images that it should")
         sets[name] = ImageSet(pixels, labels)

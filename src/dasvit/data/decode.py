@@ -74,8 +74,7 @@ def decode(encoded: Encoded, name: str) -> Image.Image:
     except _BROKEN as error:
         reason = "no known image format" if isinstance(error, UnidentifiedImageError) else error
         raise UserError(
-            f"cannot read the image {name} ({reason}): remove it, or leave such images out with "
-            "--data.on_error skip."
+            f"cannot read the image {name} ({reason}): remove it, or leave such images out with --data.on_error skip."
         ) from None
 
 
@@ -111,9 +110,7 @@ def _grey_levels(values: NDArray[np.generic]) -> NDArray[np.uint8]:
     return np.clip(np.rint(levels * (255.0 / full)), 0, 255).astype(np.uint8)
 
 
-def square(
-    image: Image.Image, side: int, resample: Image.Resampling = Image.Resampling.BICUBIC
-) -> Image.Image:
+def square(image: Image.Image, side: int, resample: Image.Resampling = Image.Resampling.BICUBIC) -> Image.Image:
     """Resize the central square of an image to side × side pixels; PIL antialiases where it shrinks."""
     width, height = image.size
     short = min(width, height)

@@ -127,9 +127,7 @@ class Decoding:
             lambda done: sink(np.stack([pixels for _, pixels in done])),
         )
 
-    def scan(
-        self, records: Records, plan: Plan, sink: Callable[[Any], object]
-    ) -> tuple[list[int], list[str]]:
+    def scan(self, records: Records, plan: Plan, sink: Callable[[Any], object]) -> tuple[list[int], list[str]]:
         """Check records in order and hand on the good ones, encoded as they are; see `decode`.
 
         Where broken images are to be left out, each is decoded once to find them. Where not, the header

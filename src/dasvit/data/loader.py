@@ -124,9 +124,7 @@ class Loader:
     ) -> None:
         indices = np.arange(len(image_set)) if indices is None else indices
         if drop_last and batch_size > len(indices):
-            raise UserError(
-                f"a batch of {batch_size} is larger than the {len(indices)} images: lower batch_size."
-            )
+            raise UserError(f"a batch of {batch_size} is larger than the {len(indices)} images: lower batch_size.")
         self.batches = Batches(
             images=image_set,
             indices=np.asarray(indices, dtype=np.int64),

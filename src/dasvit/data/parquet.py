@@ -70,14 +70,11 @@ def find_columns(schema: pa.Schema, where: str) -> Columns:
     images += [
         field.name
         for field in schema
-        if field.name in IMAGE_NAMES
-        and (pa.types.is_binary(field.type) or pa.types.is_large_binary(field.type))
+        if field.name in IMAGE_NAMES and (pa.types.is_binary(field.type) or pa.types.is_large_binary(field.type))
     ]
     there = f"Its columns: {', '.join(schema.names)}."
     if not images:
-        raise UserError(
-            f"{where} has no column of images (a struct of bytes and path, or image, or img). {there}"
-        )
+        raise UserError(f"{where} has no column of images (a struct of bytes and path, or image, or img). {there}")
     integers = [field.name for field in schema if pa.types.is_integer(field.type)]
     labels = [name for name in LABEL_NAMES if name in integers]
     if not labels:

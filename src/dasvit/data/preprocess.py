@@ -41,9 +41,7 @@ class Preprocess(nn.Module):
         self.scale: torch.Tensor
         self.shift: torch.Tensor
         self.register_buffer("scale", scale.view(3, 1, 1), persistent=False)
-        self.register_buffer(
-            "shift", (-torch.tensor(mean) / torch.tensor(std)).view(3, 1, 1), persistent=False
-        )
+        self.register_buffer("shift", (-torch.tensor(mean) / torch.tensor(std)).view(3, 1, 1), persistent=False)
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         """Preprocess a batch.

@@ -94,9 +94,7 @@ def _read_torchvision(class_name: str, folder: Path) -> Content:
             f"{class_name} in {folder} is incomplete or damaged ({' '.join(str(error).split())}): "
             "remove it and fetch it anew with --data.download true."
         ) from None
-    parts = [
-        Part(ArrayRecords(np.asarray(p.data)), np.asarray(p.targets, dtype=np.int64)) for p in (train, test)
-    ]
+    parts = [Part(ArrayRecords(np.asarray(p.data)), np.asarray(p.targets, dtype=np.int64)) for p in (train, test)]
     return Content(tuple(train.classes), *parts)
 
 

@@ -8,9 +8,7 @@ from numpy.typing import NDArray
 from dasvit.errors import UserError
 
 
-def split_indices(
-    labels: NDArray[np.int64], fraction: float, seed: int
-) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+def split_indices(labels: NDArray[np.int64], fraction: float, seed: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Split a set in two, with the same mixture of classes in both.
 
     Args:

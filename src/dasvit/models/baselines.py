@@ -54,8 +54,9 @@ def make_model(
     """Build a baseline with fresh weights.
 
     Args:
-        name: vit for a vision transformer of the configuration's width, layers, heads, patch and image size
-            (timm's, with the Xavier initialisation of our cells, which it gains from as well), or any name of timm's, at its own width and depth.
+        name: vit for a vision transformer of the configuration's width, layers, heads, patch and image size (timm's,
+            with the Xavier initialisation of our cells, from which it gains as well), or any name of timm's, at its own
+            width and depth, with timm's own initialisation.
         config: The configuration; of a name of timm's, the image size alone is taken over.
         num_classes: Classes.
         drop_path: Rate of stochastic depth at the last layer.
@@ -79,9 +80,7 @@ def make_model(
     except (TypeError, ValueError, AssertionError, RuntimeError) as error:
         hint = " Set drop_path to 0 if it has no stochastic depth." if drop_path else ""
         size = config.image_size
-        raise UserError(
-            f"timm cannot build {name} for images of {size} × {size} pixels: {error}.{hint}"
-        ) from error
+        raise UserError(f"timm cannot build {name} for images of {size} × {size} pixels: {error}.{hint}") from error
     if vit:
         model.apply(init_weights)
     # What `save_model` writes, so that the folder is enough to build the model again.

@@ -64,9 +64,7 @@ def count_cost(model: nn.Module, image_size: ImageSize, in_chans: int = 3) -> Co
 def _on_meta(model: nn.Module) -> nn.Module:
     """Return a copy of a model on the meta device, without copying its weights on the way."""
     tensors: list[Tensor] = [*model.parameters(), *model.buffers()]
-    memo: dict[int, object] = {
-        id(t): t.detach().to("meta") for t in tensors if not isinstance(t, nn.Parameter)
-    }
+    memo: dict[int, object] = {id(t): t.detach().to("meta") for t in tensors if not isinstance(t, nn.Parameter)}
     for parameter in model.parameters():
         memo[id(parameter)] = nn.Parameter(parameter.detach().to("meta"), requires_grad=False)
     return copy.deepcopy(model, memo)

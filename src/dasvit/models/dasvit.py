@@ -106,8 +106,7 @@ class DasViT(nn.Module):
         self.reset_classifier(num_classes, global_pool)
         reduction = self.embed.patch_embed.feat_ratio()
         self.feature_info = [
-            {"module": f"blocks.{layer}", "num_chs": embed_dim, "reduction": reduction}
-            for layer in range(depth)
+            {"module": f"blocks.{layer}", "num_chs": embed_dim, "reduction": reduction} for layer in range(depth)
         ]
 
     def forward(self, x: Tensor) -> Tensor:
@@ -266,9 +265,7 @@ def fit_weights(state: dict[str, Tensor], model: DasViT) -> dict[str, Tensor]:
         return state
     side = int((positions.shape[1] - 1) ** 0.5)
     if side * side != positions.shape[1] - 1:
-        raise UserError(
-            "the saved positions are of an oblong image: load at its size, then call set_input_size."
-        )
+        raise UserError("the saved positions are of an oblong image: load at its size, then call set_input_size.")
     resampled = resample_positions(positions, (side, side), model.embed.patch_embed.grid_size)
     return {**state, "embed.pos_embed": resampled}
 

@@ -123,9 +123,7 @@ def read_model_config(folder: str | Path) -> dict[str, Any]:
     required = {"architecture": str, "pretrained_cfg": dict}
     for key, kind in required.items():
         if not isinstance(config, dict) or not isinstance(config.get(key), kind):
-            raise UserError(
-                f"{path} does not describe a model: it must be an object with {' and '.join(required)}."
-            )
+            raise UserError(f"{path} does not describe a model: it must be an object with {' and '.join(required)}.")
     return dict(config)
 
 

@@ -87,9 +87,7 @@ class TokenEmbedding(nn.Module):
         """Return the positions for another grid of patches, [1, 1 + rows × columns, D]."""
         return resample_positions(self.pos_embed, self.patch_embed.grid_size, grid)
 
-    def set_input_size(
-        self, image_size: ImageSize | None = None, patch_size: ImageSize | None = None
-    ) -> None:
+    def set_input_size(self, image_size: ImageSize | None = None, patch_size: ImageSize | None = None) -> None:
         """Change the size of the images or of the patches; kernel and positions are resampled.
 
         Raises:

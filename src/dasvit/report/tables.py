@@ -45,9 +45,7 @@ def confusion_table(confusion: Sequence[Sequence[int]], names: Sequence[str], mo
         for name, row in zip(names, confusion, strict=True):
             table.add_row(name, *(str(count) if count else "·" for count in row))
         return table
-    pairs = [
-        (count, i, j) for i, row in enumerate(confusion) for j, count in enumerate(row) if i != j and count
-    ]
+    pairs = [(count, i, j) for i, row in enumerate(confusion) for j, count in enumerate(row) if i != j and count]
     table = Table("is", "taken for", "images", title="commonest confusions")
     for count, i, j in sorted(pairs, key=lambda pair: -pair[0])[:most]:
         table.add_row(names[i], names[j], str(count))

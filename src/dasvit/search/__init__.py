@@ -1,0 +1,1 @@
+"""How a cell is found: alphas, supernet, token selection, fairness, stages, derivation, the loop."""

@@ -55,9 +55,7 @@ class Architecture(nn.Module):
     alive: Tensor
     noise: Tensor
 
-    def __init__(
-        self, space: Space, alive: Alive, relaxation: str = "softmax", init_std: float = 1e-3
-    ) -> None:
+    def __init__(self, space: Space, alive: Alive, relaxation: str = "softmax", init_std: float = 1e-3) -> None:
         super().__init__()
         if relaxation not in RELAXATIONS:
             raise unknown("relaxation", relaxation, RELAXATIONS)
@@ -87,4 +85,5 @@ class Architecture(nn.Module):
 def entropy(weights: Tensor) -> Tensor:
     """Return the entropy in nats of the operations' shares on an edge, averaged over the edges: [E, O] -> []."""
     shares = weights / weights.sum(dim=-1, keepdim=True)
-    return torch.special.entr(shares).sum(dim=-1).mean()
+    mean: Tensor = torch.special.entr(shares).sum(dim=-1).mean()
+    return mean

@@ -47,9 +47,7 @@ def second_order(
     _move(weights, saved, inner, -lr)
     outer = torch.autograd.grad(val_loss(), [*alphas, *weights], allow_unused=True)
     direct, v = outer[: len(alphas)], outer[len(alphas) :]
-    norm = torch.sqrt(
-        sum((g.square().sum() for g in v if g is not None), torch.zeros((), device=saved[0].device))
-    )
+    norm = torch.sqrt(sum((g.square().sum() for g in v if g is not None), torch.zeros((), device=saved[0].device)))
     # DARTS's step 0.01 / ||v||. The floor lies far below any loss that still moves weights.
     epsilon = 0.01 / max(norm.item(), 1e-12)
     sides = []
@@ -79,8 +77,6 @@ def frozen(parameters: Sequence[Tensor]) -> Iterator[None]:
 
 
 @torch.no_grad()
-def _move(
-    weights: list[Tensor], origin: list[Tensor], direction: Sequence[Tensor | None], step: float
-) -> None:
+def _move(weights: list[Tensor], origin: list[Tensor], direction: Sequence[Tensor | None], step: float) -> None:
     for weight, old, d in zip(weights, origin, direction, strict=True):
         weight.copy_(old if d is None else old + step * d)

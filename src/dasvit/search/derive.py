@@ -47,9 +47,7 @@ class Budget:
 
     def fits(self, cost: tuple[int, int]) -> bool:
         """Tell whether a network of this cost is within both limits."""
-        return (not self.max_params or cost[0] <= self.max_params) and (
-            not self.max_macs or cost[1] <= self.max_macs
-        )
+        return (not self.max_params or cost[0] <= self.max_params) and (not self.max_macs or cost[1] <= self.max_macs)
 
 
 @dataclass(frozen=True)
@@ -100,11 +98,7 @@ def derive(
     best = _best(scores, space, keep, budget)
     if best is None:
         raise UserError(_why_none(scores, space, keep, budget))
-    reason = (
-        "it holds no attention on a path from input to output"
-        if not is_viable(free)
-        else "it exceeds the budget"
-    )
+    reason = "it holds no attention on a path from input to output" if not is_viable(free) else "it exceeds the budget"
     return Derivation(best, free, f"The strongest cell was not taken: {reason}.")
 
 
@@ -155,17 +149,13 @@ def _scores(weights: Sequence[Sequence[float]], alive: Alive, space: Space) -> l
     ]
 
 
-_State = tuple[
-    tuple[int, ...], int, int, int, int
-]  # nodes' sight, current node's sight, edges kept, params, macs
+_State = tuple[tuple[int, ...], int, int, int, int]  # nodes' sight, current node's sight, edges kept, params, macs
 
 
 def _best(scores: list[dict[str, float]], space: Space, keep: int, budget: Budget | None) -> Genotype | None:
     """Return the viable cell of the highest score within the budget, or None where there is none."""
     edges = space.edges
-    places = {
-        name: place for place, name in enumerate([*INPUTS, *dict.fromkeys(target for _, target in edges)])
-    }
+    places = {name: place for place, name in enumerate([*INPUTS, *dict.fromkeys(target for _, target in edges)])}
     table: dict[_State, tuple[float, tuple[str, ...]]] = {
         ((1, 1), 0, 0, *(budget.base if budget else (0, 0))): (0.0, ())
     }
@@ -181,7 +171,7 @@ def _best(scores: list[dict[str, float]], space: Space, keep: int, budget: Budge
                 count = kept + (op != "zero")
                 # What reads a node that sees nothing is not built, and costs nothing.
                 cost = (params + more_params, macs + more_macs) if at_source else (params, macs)
-                if keep and not wanted - left <= count <= wanted or budget and not budget.fits(cost):
+                if (keep and not wanted - left <= count <= wanted) or (budget and not budget.fits(cost)):
                     continue
                 through = 0 if op == "zero" or not at_source else 2 if op.startswith("msa") else at_source
                 now = max(here, through)
@@ -195,9 +185,7 @@ def _best(scores: list[dict[str, float]], space: Space, keep: int, budget: Budge
     return Genotype.from_ops(space.nodes, max(ends, key=lambda end: end[0])[1]) if ends else None
 
 
-def _choices(
-    candidates: dict[str, float], keep: int, budget: Budget | None
-) -> list[tuple[str, float, int, int]]:
+def _choices(candidates: dict[str, float], keep: int, budget: Budget | None) -> list[tuple[str, float, int, int]]:
     """Return (operation, score, parameters, multiply-adds) of every choice an edge has.
 
     Under the rule darts an edge may be left out at no score, and `zero` is no operation to be kept.
@@ -210,13 +198,11 @@ def _choices(
 def _why_none(scores: list[dict[str, float]], space: Space, keep: int, budget: Budget | None) -> str:
     if budget is None or _best(scores, space, keep, None) is None:
         return (
-            "no cell that is left after pruning holds an attention on a path from input to output: keep more operations "
+            "no cell left after pruning holds an attention on a path from input to output: keep more operations "
             "(search.stages.keep) or another number of edges (--edges-per-node)."
         )
     texts = []
-    for axis, (name, limit) in enumerate(
-        {"parameters": budget.max_params, "multiply-adds": budget.max_macs}.items()
-    ):
+    for axis, (name, limit) in enumerate({"parameters": budget.max_params, "multiply-adds": budget.max_macs}.items()):
         if limit:
             cheapest = [{op: -float(budget.operations[op][axis]) for op in row} for row in scores]
             cell = _best(cheapest, space, keep, None)

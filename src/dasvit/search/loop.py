@@ -63,9 +63,7 @@ def search(config: Config, data: Data, run: RunFolder, runtime: Runtime, reporte
             alive = prune(part.architecture.strengths().tolist(), alive, stage.keep, space)
         elif state is None:
             alive = prune([[1.0] * len(row) for row in alive], alive, stage.keep, space)
-        part = StageState(
-            config, space, alive, stage, len(data.classes), len(batches), runtime, inherit_from=part
-        )
+        part = StageState(config, space, alive, stage, len(data.classes), len(batches), runtime, inherit_from=part)
         first = 0
         if state is not None:
             first = part.load(state, run)
@@ -146,9 +144,7 @@ class StageState:
         options = config.search
         self.stage = stage
         self.supernet = make_supernet(config, space, alive, stage.layers, classes).to(runtime.device)
-        self.architecture = Architecture(space, alive, options.relaxation, options.alphas.init_std).to(
-            runtime.device
-        )
+        self.architecture = Architecture(space, alive, options.relaxation, options.alphas.init_std).to(runtime.device)
         if inherit_from is not None:
             if options.stages.inherit in ("weights", "both"):
                 self.supernet.inherit(inherit_from.supernet)
@@ -219,9 +215,7 @@ def run_epoch(
             preprocess.eval()
             val_images, val_labels = next(val)
             val_inputs = preprocess(val_images.to(runtime.device))
-            alpha_step(
-                part, inputs, targets, val_inputs, val_labels.to(runtime.device), config, runtime, metrics
-            )
+            alpha_step(part, inputs, targets, val_inputs, val_labels.to(runtime.device), config, runtime, metrics)
         loss = weight_loss(part, part.network, inputs, targets, config, runtime, part.architecture().detach())
         loss.backward()
         if config.search.weights.clip_grad:
@@ -296,9 +290,7 @@ def temperature(config: Config, done: int) -> float:
     return float(start * (end / start) ** (done / max(1, total - 1)))
 
 
-def describe_architecture(
-    part: StageState, space: Space, config: Config, stage: int, epoch: int
-) -> dict[str, Any]:
+def describe_architecture(part: StageState, space: Space, config: Config, stage: int, epoch: int) -> dict[str, Any]:
     """Return an epoch's line of `architecture.jsonl`."""
     architecture = part.architecture
     weights = architecture.strengths()

@@ -36,21 +36,14 @@ class MixedCell(nn.Module):
         self.space = space
         self.selector = TokenSelector(dim, tokens.ratio, tokens.dim) if tokens.ratio < 1 else None
         self.candidates = [
-            [(o, name) for o, name in enumerate(space.operations) if row[o] and name != "zero"]
-            for row in alive
+            [(o, name) for o, name in enumerate(space.operations) if row[o] and name != "zero"] for row in alive
         ]
-        self.edges = nn.ModuleDict(
-            {
-                f"{source}_{target}": nn.ModuleDict(
-                    {_key(name): make_operation(name, dim) for _, name in candidates}
-                )
-                for (source, target), candidates in zip(space.edges, self.candidates, strict=True)
-            }
-        )
-        self._banks = [
-            [bank[_key(name)] for _, name in c]
-            for bank, c in zip(self.edges.values(), self.candidates, strict=True)
+        banks = [
+            nn.ModuleDict({_key(name): make_operation(name, dim) for _, name in candidates})
+            for candidates in self.candidates
         ]
+        names = [f"{source}_{target}" for source, target in space.edges]
+        self.edges = nn.ModuleDict(dict(zip(names, banks, strict=True)))
 
     def forward(self, prev2: Tensor, prev1: Tensor, weights: Tensor) -> Tensor:
         """Return the layer's output [B, N, D] from those of the two before it and the edge weights [E, O]."""
@@ -61,9 +54,11 @@ class MixedCell(nn.Module):
         return put(prev1, places, mixed)
 
     def _mix(self, prev2: Tensor, prev1: Tensor, weights: Tensor) -> Tensor:
+        banks = list(self.edges.values())
+
         def edge(index: int, x: Tensor) -> Tensor | None:
             output = None
-            for (o, _), operation in zip(self.candidates[index], self._banks[index], strict=True):
+            for (o, _), operation in zip(self.candidates[index], banks[index].children(), strict=True):
                 output = add(output, weights[index, o].to(x.dtype) * operation(x))
             return output
 
@@ -116,9 +111,7 @@ class Supernet(nn.Module):
 
     def no_weight_decay(self) -> set[str]:
         """Return the names of the parameters that weight decay spares (timm's convention)."""
-        return {
-            f"embed.{name}" for name, _ in self.embed.named_parameters() if "token" in name or "pos" in name
-        }
+        return {f"embed.{name}" for name, _ in self.embed.named_parameters() if "token" in name or "pos" in name}
 
     def state_of(self, genotype: Genotype) -> dict[str, Tensor]:
         """Return the state dictionary of the derived network that shares this supernet's weights."""

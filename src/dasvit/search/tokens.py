@@ -32,7 +32,8 @@ class TokenSelector(nn.Module):
         """Return the attention that every token receives, s_j = (1/N) sum_i A_ij: [B, N, D] -> [B, N]."""
         q, k = self.query(x), self.key(x)
         attention = (q @ k.transpose(-2, -1) * q.shape[-1] ** -0.5).softmax(dim=-1)
-        return attention.mean(dim=-2)
+        received: Tensor = attention.mean(dim=-2)
+        return received
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Choose tokens by x, [B, N, D].

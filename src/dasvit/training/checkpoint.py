@@ -17,7 +17,7 @@ KEEP = 2
 
 def rng_state() -> dict[str, Any]:
     """Return the state of every global random number generator, of types that load without pickle's code."""
-    numpy: Any = np.random.get_state()  # noqa: NPY002 timm's mixup draws from the global generator
+    numpy: Any = np.random.get_state()  # timm's mixup draws from the global generator
     state: dict[str, Any] = {
         "python": random.getstate(),
         "numpy": [numpy[0], torch.from_numpy(numpy[1].astype(np.int64)), *numpy[2:]],

@@ -31,9 +31,7 @@ def find_device(name: str) -> torch.device:
     try:
         device = torch.device(name)
     except RuntimeError:
-        raise UserError(
-            f"unknown device {name!r}: give auto, cpu, cuda, cuda:N or mps (runtime.device)."
-        ) from None
+        raise UserError(f"unknown device {name!r}: give auto, cpu, cuda, cuda:N or mps (runtime.device).") from None
     count = {"cpu": 1, "cuda": torch.cuda.device_count(), "mps": int(mps)}.get(device.type, 0)
     if (device.index or 0) >= count:
         raise UserError(f"the device {name} is not there: set runtime.device to auto or cpu.")
@@ -68,9 +66,7 @@ def measure_precision(device: torch.device, step: Callable[[], object]) -> tuple
                 if device.type == "cuda":
                     torch.cuda.synchronize(device)
                 seconds.append(time.perf_counter() - start)
-    medians = {
-        name: statistics.median(seconds[1:]) for name, seconds in times.items()
-    }  # the first one warms up
+    medians = {name: statistics.median(seconds[1:]) for name, seconds in times.items()}  # the first one warms up
     return ("bfloat16" if medians["bfloat16"] < medians["float32"] else "float32"), medians
 
 
@@ -89,7 +85,7 @@ class Runtime:
         if device.index is not None:
             os.environ.setdefault("ACCELERATE_TORCH_DEVICE", str(device))
         self.precision: Precision = precision
-        # Its state is one a process, yet a search and a training in one process may differ in precision: autocast is ours.
+        # Its state is one a process, yet a search and a training may differ in precision: autocast is ours.
         self._accelerator: Any = Accelerator(cpu=device.type == "cpu", mixed_precision="no")
         self.device: torch.device = self._accelerator.device
         self.rank: int = self._accelerator.process_index

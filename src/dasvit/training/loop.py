@@ -11,9 +11,9 @@ from typing import Any
 
 import numpy as np
 import torch
-from timm.data import Mixup
-from timm.loss import SoftTargetCrossEntropy
-from timm.utils import ModelEmaV3
+from timm.data.mixup import Mixup
+from timm.loss.cross_entropy import SoftTargetCrossEntropy
+from timm.utils.model_ema import ModelEmaV3
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -70,9 +70,7 @@ def train(
         preprocess.train()
         loader.set_epoch(epoch)
         metrics = EpochMetrics(runtime.device)
-        for step, (images, labels) in enumerate(
-            reporter.track(loader, f"epoch {epoch + 1}/{options.epochs}")
-        ):
+        for step, (images, labels) in enumerate(reporter.track(loader, f"epoch {epoch + 1}/{options.epochs}")):
             inputs, targets = preprocess(images.to(runtime.device)), labels.to(runtime.device)
             if mixup:
                 inputs, targets = mixup(inputs, targets)
@@ -181,9 +179,7 @@ def describe_epoch(row: dict[str, Any], epochs: int) -> str:
     )
 
 
-def probe_step(
-    model: nn.Module, side: int, batch: int, classes: int, device: torch.device
-) -> Callable[[], None]:
+def probe_step(model: nn.Module, side: int, batch: int, classes: int, device: torch.device) -> Callable[[], None]:
     """Return a function that does one forward and backward pass on noise, to time a precision with.
 
     Args:

@@ -58,6 +58,4 @@ def check_finite(row: dict[str, Any], loss: str, advice: str) -> None:
     """
     value = row[loss]
     if value != value or value in (float("inf"), float("-inf")):
-        raise UserError(
-            f"the {loss.replace('_', ' ')} became {value} in epoch {row['epoch']}: lower {advice}."
-        )
+        raise UserError(f"the {loss.replace('_', ' ')} became {value} in epoch {row['epoch']}: lower {advice}.")

@@ -10,7 +10,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from dasvit import config as recipes
+from dasvit import recipe as recipes
 from dasvit.config import Config
 from dasvit.errors import UserError
 
@@ -47,9 +47,9 @@ class RunFolder:
         if self.path.exists() and any(self.path.iterdir()):
             if not (self.path / "config.yaml").exists():
                 raise UserError(f"{self.path} is not empty and holds no run: give --run another folder.")
-            if self.identity() != identity or recipes.to_dict(
-                recipes.load(self.config_path)
-            ) != recipes.to_dict(config):
+            if self.identity() != identity or recipes.to_dict(recipes.load(self.config_path)) != recipes.to_dict(
+                config
+            ):
                 raise UserError(
                     f"{self.path} already holds another run ({self.identity().get('kind', 'unknown')}): give --run "
                     "another folder, or the same configuration to go on."

@@ -1,0 +1,50 @@
+# The two commands: `make quickstart` and `make test`. Both make .venv first when it is not there.
+PYTHON ?= python3
+VENV ?= .venv
+BIN = $(VENV)/bin
+
+.PHONY: help quickstart test format lint types tests test-floors clean
+
+help:
+	@echo "make quickstart   install, then search, train and compare on scikit-learn's digits"
+	@echo "make test         formatting, lint, types and all tests"
+	@echo "make test-floors  the tests on the oldest versions that pyproject.toml allows"
+	@echo "make format       put formatting and imports right"
+
+$(VENV)/.installed: pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' \
+		|| { echo "dasvit needs Python 3.11 to 3.13: make PYTHON=python3.12 ..."; exit 2; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet --editable '.[dev]'
+	@touch $@
+
+quickstart: $(VENV)/.installed
+	$(BIN)/dasvit quickstart
+
+test: lint types tests
+
+lint: $(VENV)/.installed
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+
+types: $(VENV)/.installed
+	$(BIN)/mypy
+
+tests: $(VENV)/.installed
+	$(BIN)/pytest --numprocesses 2 --dist loadfile
+
+format: $(VENV)/.installed
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+# Each floor of pyproject.toml ("name>=x") becomes an exact version.
+test-floors:
+	$(PYTHON) -m venv $(VENV)-floors
+	$(VENV)-floors/bin/python -m pip install --quiet --upgrade pip
+	$(PYTHON) tools/floors.py > $(VENV)-floors/constraints.txt
+	$(VENV)-floors/bin/python -m pip install --quiet --editable '.[dev]' --constraint $(VENV)-floors/constraints.txt
+	$(VENV)-floors/bin/pytest --numprocesses 2 --dist loadfile
+
+clean:
+	rm -rf $(VENV) $(VENV)-floors .mypy_cache .ruff_cache .pytest_cache

@@ -1,0 +1,100 @@
+"""`dasvit train`: from a cell or a baseline's name to a trained model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+from torch import nn
+
+from dasvit.cell.genotype import Genotype, load_genotype
+from dasvit.cli import Request
+from dasvit.commands.common import describe_cost, make_runtime, print_json, say_data, write_classes
+from dasvit.config import Config
+from dasvit.data import MEAN, STD, load_data
+from dasvit.errors import UserError
+from dasvit.models.baselines import make_model, make_network, prefer_fast_attention
+from dasvit.models.cost import cost_of
+from dasvit.models.folder import save_model
+from dasvit.report.tables import network_table
+from dasvit.training.distributed import seed_everything
+from dasvit.training.loop import probe_step, train
+from dasvit.training.progress import Reporter
+from dasvit.training.run_folder import RunFolder
+
+
+def train_command(request: Request) -> None:
+    """`dasvit train`: a trained model in a run folder."""
+    assert request.config is not None
+    cell, baseline = request.options["cell"], request.options["baseline"]
+    if bool(cell) == bool(baseline):
+        raise UserError("give either --cell (a run folder, a genotype's file or a cell's name) or --model.")
+    subject: Genotype | str = load_genotype(cell) if cell else baseline
+    name = Path(cell).name if cell else baseline
+    folder = request.options["run"] or (str(Path(cell) / "train") if cell and Path(cell).is_dir() else f"runs/{name}")
+    result = do_train(request.config, subject, folder, Reporter())
+    if request.options["json"]:
+        print_json(result)
+        return
+    Console().print(network_table([{"network": name, **result}]))
+    print(f"{folder}/model: dasvit predict {folder} IMAGE... | dasvit evaluate {folder}")
+
+
+def do_train(config: Config, subject: Genotype | str, folder: str, reporter: Reporter) -> dict[str, Any]:
+    """Train a cell's network or a baseline in a run folder, write its model, and return its judgement."""
+    run = RunFolder(folder, "train")
+    data = load_data(config.data, config.model.image_size, config.runtime.seed)
+    say_data(data, reporter)
+    cost = cost_of(subject, config.model, len(data.classes))
+    run.open(config, subject.to_json() if isinstance(subject, Genotype) else subject)
+    seed_everything(config.runtime.seed)
+    model = build(subject, config, len(data.classes))
+    runtime = make_runtime(
+        config, run, reporter, lambda device: train_probe(subject, config, len(data.classes), device)
+    )
+    prefer_fast_attention(model, runtime.device, torch.bfloat16 if runtime.precision == "bfloat16" else torch.float32)
+    seed_everything(config.runtime.seed)
+    trained = train(model, data, config, run, runtime, reporter)
+    result = {"run": folder, **describe_cost(cost), **trained.evaluation.summary()}
+    if runtime.is_main:
+        if isinstance(subject, Genotype):
+            run.write_text("genotype.json", subject.to_json())
+        write_classes(run, data)
+        run.write_json("result.json", {**result, "confusion": trained.evaluation.confusion})
+        side = config.model.image_size
+        save_model(
+            trained.model,
+            run.path / "model",
+            class_names=data.classes,
+            input_size=(3, side, side),
+            mean=MEAN,
+            std=STD,
+            crop_pct=data.crop_pct,
+            extra={"result": result, "data": config.data.name},
+        )
+    return result
+
+
+def build(subject: Genotype | str, config: Config, classes: int) -> nn.Module:
+    """Build what is trained, with fresh weights."""
+    drop_path = config.train.drop_path
+    if isinstance(subject, Genotype):
+        return make_network(subject, config.model, classes, drop_path)
+    return make_model(subject, config.model, classes, drop_path=drop_path)
+
+
+def train_probe(subject: Genotype | str, config: Config, classes: int, device: torch.device) -> Callable[[], None]:
+    """Return one step of the network to be trained, to time a precision with."""
+    model = build(subject, config, classes).to(device)
+    inner = probe_step(model, config.model.image_size, config.train.batch_size, classes, device)
+
+    def step() -> None:
+        prefer_fast_attention(
+            model, device, torch.bfloat16 if torch.is_autocast_enabled(device.type) else torch.float32
+        )
+        inner()
+
+    return step

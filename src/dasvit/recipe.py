@@ -1,0 +1,155 @@
+"""Recipes: YAML files plus typed overrides become dataclasses, and go back to a file."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Mapping, Sequence
+from importlib import resources
+from pathlib import Path
+from typing import Any, get_type_hints
+
+import yaml
+
+from dasvit.config import Config, DataConfig, ModelConfig, RuntimeConfig, SearchConfig, SpaceConfig, TrainConfig
+from dasvit.errors import UserError, unknown
+from dasvit.validation import validate
+
+SECTIONS: dict[str, type] = {
+    "data": DataConfig,
+    "model": ModelConfig,
+    "space": SpaceConfig,
+    "search": SearchConfig,
+    "train": TrainConfig,
+    "runtime": RuntimeConfig,
+}
+
+
+def recipe_names() -> list[str]:
+    """Return the names of the recipes that come with the package."""
+    folder = resources.files("dasvit") / "recipes"
+    return sorted(entry.name.removesuffix(".yaml") for entry in folder.iterdir() if entry.name.endswith(".yaml"))
+
+
+def read_recipe(name: str) -> dict[str, Any]:
+    """Read a recipe by its name, or a YAML file by its path, as a checked nested dictionary.
+
+    Args:
+        name: A name of `recipe_names()`, or the path of a YAML file (a run folder's `config.yaml`, say).
+
+    Raises:
+        UserError: Unknown recipe, unreadable file, or a field that does not exist.
+    """
+    if name in recipe_names():
+        text = (resources.files("dasvit") / "recipes" / f"{name}.yaml").read_text(encoding="utf-8")
+    elif name.endswith((".yaml", ".yml")) or "/" in name:
+        try:
+            text = Path(name).read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise UserError(f"cannot read the configuration {name}: {error}") from None
+    else:
+        raise unknown("recipe", name, recipe_names())
+    try:
+        content = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise UserError(f"{name} is no valid YAML: {' '.join(str(error).split())}") from None
+    if content is None:
+        content = {}
+    if not isinstance(content, dict):
+        raise UserError(f"{name} must hold sections ({', '.join(SECTIONS)}), not a {type(content).__name__}.")
+    check_fields(content, Config, name)
+    return content
+
+
+def check_fields(content: Mapping[str, Any], cls: type, where: str, prefix: str = "") -> None:
+    """Raise a UserError that names the first field of content that cls does not have.
+
+    Args:
+        content: The nested dictionary to check.
+        cls: The dataclass whose fields are valid.
+        where: The file that content came from, for the message.
+        prefix: Where in the file we are, as "search.".
+    """
+    fields = {f.name: f for f in dataclasses.fields(cls)}
+    hints = get_type_hints(cls)
+    for key, value in content.items():
+        if key not in fields:
+            raise UserError(f"{where}: {unknown('field', f'{prefix}{key}', [prefix + n for n in fields])}")
+        if dataclasses.is_dataclass(hints[key]):
+            if not isinstance(value, Mapping):
+                raise UserError(f"{where}: {prefix}{key} must be a section with fields, not {value!r}.")
+            check_fields(value, hints[key], where, f"{prefix}{key}.")
+
+
+def field_names(cls: Any = Config, prefix: str = "") -> list[str]:
+    """Return every nested field of a dataclass as a dotted name, as "search.tokens.ratio"."""
+    hints = get_type_hints(cls)
+    names: list[str] = []
+    for name, hint in hints.items():
+        if dataclasses.is_dataclass(hint):
+            names += field_names(hint, f"{prefix}{name}.")
+        else:
+            names.append(prefix + name)
+    return names
+
+
+def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    """Return base with the entries of over in place of its own, nested dictionaries merged."""
+    merged = dict(base)
+    for key, value in over.items():
+        both = isinstance(value, Mapping) and isinstance(merged.get(key), Mapping)
+        merged[key] = merge(merged[key], value) if both else value
+    return merged
+
+
+def from_dict(content: Mapping[str, Any], where: str = "the configuration") -> Config:
+    """Build a checked Config from a nested dictionary, every field typed.
+
+    Raises:
+        UserError: A field that does not exist, a value of the wrong type, or values that do not go together.
+    """
+    from jsonargparse import ArgumentError, ArgumentParser
+
+    check_fields(content, Config, where)
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_class_arguments(Config)
+    try:
+        parsed = parser.parse_object(merge({}, content))
+    except ArgumentError as error:
+        raise UserError(f"{where}: {one_line(str(error))}") from None
+    config: Config = Config(**vars(parser.instantiate(parsed)))
+    validate(config)
+    return config
+
+
+def one_line(message: str) -> str:
+    """Fold a parser's message into one line, and its words for a wrong value into ours."""
+    text = " ".join(message.split())
+    match = re.fullmatch(r"Parser key \"(?P<key>[\w.]+)\": Expected an? (?P<kind>.+?)\. Got value: (?P<value>.*)", text)
+    if not match:
+        return text
+    kind = re.sub(r"<class '(\w+)'>", r"\1", match["kind"]).removeprefix("typing.")
+    return f"{match['key']} takes {kind}, not {match['value']!r}."
+
+
+def load(path: str | Path) -> Config:
+    """Read a resolved configuration, as a run folder's `config.yaml`."""
+    return from_dict(read_recipe(str(path)), str(path))
+
+
+def to_dict(config: Config) -> dict[str, Any]:
+    """Return the nested dictionary of a Config, of YAML's own types alone."""
+    plain: dict[str, Any] = _without_tuples(dataclasses.asdict(config))
+    return plain
+
+
+def to_yaml(config: Config, sections: Sequence[str] = tuple(SECTIONS)) -> str:
+    """Return a Config, or some of its sections, as the text of a YAML file that `load` reads back."""
+    content = {name: value for name, value in to_dict(config).items() if name in sections}
+    return yaml.safe_dump(content, sort_keys=False, default_flow_style=None)
+
+
+def _without_tuples(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _without_tuples(item) for key, item in value.items()}
+    return [_without_tuples(item) for item in value] if isinstance(value, (list, tuple)) else value

@@ -1,0 +1,126 @@
+"""Which values of a recipe work, alone and together; and what a search method makes of one."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from dasvit.config import Config, SearchConfig, StagesConfig
+from dasvit.errors import UserError, unknown
+
+
+def _dasvit(search: SearchConfig) -> SearchConfig:
+    return search
+
+
+def _plain_darts(search: SearchConfig) -> SearchConfig:
+    stages = search.stages
+    one = dataclasses.replace(
+        stages,
+        layers=stages.layers[:1],
+        keep=[0],
+        epochs=[sum(stages.epochs)],
+        weight_epochs=stages.weight_epochs[:1],
+    )
+    tokens = dataclasses.replace(search.tokens, ratio=1.0)
+    fairness = dataclasses.replace(search.fairness, skip=0.0, types=0.0)
+    return dataclasses.replace(search, tokens=tokens, fairness=fairness, stages=one)
+
+
+METHODS = {"dasvit": _dasvit, "darts": _plain_darts}
+"""What each search method makes of a recipe's section search."""
+
+
+def with_method(config: Config, method: str) -> Config:
+    """Return the configuration under a search method; doing it twice changes nothing more.
+
+    Raises:
+        UserError: Unknown method.
+    """
+    if method not in METHODS:
+        raise unknown("search method", method, METHODS)
+    return dataclasses.replace(config, search=METHODS[method](dataclasses.replace(config.search, method=method)))
+
+
+def validate(config: Config, searching: bool = True) -> None:
+    """Raise a UserError where fields have values that cannot work, alone or together.
+
+    Args:
+        config: What to check.
+        searching: Whether a search is to come; a training of a given cell is free in its width.
+    """
+    model, space, search, train = config.model, config.space, config.search, config.train
+    if search.method not in METHODS:
+        raise unknown("search method", search.method, METHODS)
+    for name, value in {
+        "model.image_size": model.image_size,
+        "model.patch_size": model.patch_size,
+        "model.width": model.width,
+        "model.layers": model.layers,
+        "model.heads": model.heads,
+        "space.nodes": space.nodes,
+        "search.batch_size": search.batch_size,
+        "search.tokens.dim": search.tokens.dim,
+        "search.derive.edges_per_node": search.derive.edges_per_node,
+        "train.epochs": train.epochs,
+        "train.batch_size": train.batch_size,
+        "train.eval_every": train.eval_every,
+    }.items():
+        if value < 1:
+            raise UserError(f"{name} must be at least 1, not {value}.")
+    for name, value in {
+        "data.limit": config.data.limit,
+        "data.eval_limit": config.data.eval_limit,
+        "search.width": search.width,
+        "search.derive.max_params": search.derive.max_params,
+        "search.derive.max_macs": search.derive.max_macs,
+        "runtime.workers": config.runtime.workers,
+        "runtime.seed": config.runtime.seed,
+    }.items():
+        if value < 0:
+            raise UserError(f"{name} must not be negative, but is {value}.")
+    if model.image_size % model.patch_size:
+        raise UserError(
+            f"an image of {model.image_size} pixels is not divisible into patches of {model.patch_size}: "
+            "change model.image_size or model.patch_size."
+        )
+    if not space.heads and not space.ratios:
+        raise UserError("space.heads and space.ratios are both empty: the search would have nothing to choose.")
+    if not space.heads:
+        raise UserError("space.heads is empty: without attention the class token never sees the image.")
+    if searching:
+        _check_width("model.width", model.width, space.heads)
+        _check_width("search.width", search.width or model.width, space.heads)
+    if any(not ratio > 0 for ratio in space.ratios):
+        raise UserError(f"space.ratios must all be positive, not {space.ratios}.")
+    for name, values in (("space.heads", list(map(float, space.heads))), ("space.ratios", space.ratios)):
+        if len(set(values)) != len(values):
+            raise UserError(f"{name} names an operation twice: {values}.")
+    if not 0 < search.tokens.ratio <= 1:
+        raise UserError(f"search.tokens.ratio must lie in (0, 1], not {search.tokens.ratio}.")
+    if not 0 < search.val_fraction < 1 or not 0 < config.data.val_fraction < 1:
+        raise UserError("search.val_fraction and data.val_fraction must lie between 0 and 1.")
+    if not (search.temperature > 0 and search.final_temperature > 0):
+        raise UserError("search.temperature and search.final_temperature must be positive.")
+    _check_stages(search.stages)
+
+
+def _check_width(name: str, width: int, heads: list[int]) -> None:
+    for count in heads:
+        if count < 1 or width % count:
+            raise UserError(
+                f"{name} {width} is not divisible by {count} attention heads: change {name} or space.heads."
+            )
+
+
+def _check_stages(stages: StagesConfig) -> None:
+    columns = (stages.layers, stages.keep, stages.epochs, stages.weight_epochs)
+    if len({len(column) for column in columns}) > 1 or not stages.layers:
+        raise UserError(
+            "search.stages.layers, keep, epochs and weight_epochs need an entry a stage each, but have "
+            f"{', '.join(str(len(column)) for column in columns)}."
+        )
+    for number, stage in enumerate(stages, start=1):
+        if stage.layers < 1 or stage.epochs < 1 or stage.keep < 0 or stage.weight_epochs < 0:
+            raise UserError(f"stage {number} of search.stages has a value that is too small: {stage}.")
+    if all(stage.weight_epochs >= stage.epochs for stage in stages):
+        raise UserError("search.stages trains weights alone in every epoch: alpha would never move.")
