@@ -121,6 +121,8 @@ def parse(command: str, arguments: list[str]) -> Request:
     if command not in CONFIGURED or wants_help:
         return Request(command, vars(parser.instantiate(parser.parse_args(arguments))), None)
     recipe = _recipe_of(command, arguments)
+    if command == "evaluate" and not recipe and not any(a.startswith(("--data", "--print_config")) for a in arguments):
+        raise UserError("say on which data: --data.name and --data.path (only a run folder knows its own).")
     sections = CONFIGURED[command][1]
     printing = "--print_config" in arguments
     arguments = [argument for argument in arguments if argument != "--print_config"]

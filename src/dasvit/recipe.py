@@ -102,8 +102,13 @@ def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
     return merged
 
 
-def from_dict(content: Mapping[str, Any], where: str = "the configuration") -> Config:
+def from_dict(content: Mapping[str, Any], where: str = "the configuration", searching: bool = True) -> Config:
     """Build a checked Config from a nested dictionary, every field typed.
+
+    Args:
+        content: The nested dictionary.
+        where: The file that it came from, for messages.
+        searching: See `validate`.
 
     Raises:
         UserError: A field that does not exist, a value of the wrong type, or values that do not go together.
@@ -118,7 +123,7 @@ def from_dict(content: Mapping[str, Any], where: str = "the configuration") -> C
     except ArgumentError as error:
         raise UserError(f"{where}: {one_line(str(error))}") from None
     config: Config = Config(**vars(parser.instantiate(parsed)))
-    validate(config)
+    validate(config, searching)
     return config
 
 
@@ -132,9 +137,9 @@ def one_line(message: str) -> str:
     return f"{match['key']} takes {kind}, not {match['value']!r}."
 
 
-def load(path: str | Path) -> Config:
-    """Read a resolved configuration, as a run folder's `config.yaml`."""
-    return from_dict(read_recipe(str(path)), str(path))
+def load(path: str | Path, searching: bool = True) -> Config:
+    """Read a resolved configuration, as a run folder's `config.yaml` (searching: see `validate`)."""
+    return from_dict(read_recipe(str(path)), str(path), searching)
 
 
 def to_dict(config: Config) -> dict[str, Any]:

@@ -101,7 +101,7 @@ def validate(config: Config, searching: bool = True) -> None:
         raise UserError("search.val_fraction and data.val_fraction must lie between 0 and 1.")
     if not (search.temperature > 0 and search.final_temperature > 0):
         raise UserError("search.temperature and search.final_temperature must be positive.")
-    _check_stages(search.stages)
+    _check_stages(search.stages, 2 + len(space.heads) + len(space.ratios))
 
 
 def _check_width(name: str, width: int, heads: list[int]) -> None:
@@ -112,7 +112,7 @@ def _check_width(name: str, width: int, heads: list[int]) -> None:
             )
 
 
-def _check_stages(stages: StagesConfig) -> None:
+def _check_stages(stages: StagesConfig, operations: int) -> None:
     columns = (stages.layers, stages.keep, stages.epochs, stages.weight_epochs)
     if len({len(column) for column in columns}) > 1 or not stages.layers:
         raise UserError(
@@ -122,5 +122,10 @@ def _check_stages(stages: StagesConfig) -> None:
     for number, stage in enumerate(stages, start=1):
         if stage.layers < 1 or stage.epochs < 1 or stage.keep < 0 or stage.weight_epochs < 0:
             raise UserError(f"stage {number} of search.stages has a value that is too small: {stage}.")
+    if 0 < stages.keep[0] < operations:
+        raise UserError(
+            f"search.stages.keep starts with {stages.keep[0]}, but before the first stage no operation is stronger than "
+            f"another: start with 0 (all {operations})."
+        )
     if all(stage.weight_epochs >= stage.epochs for stage in stages):
         raise UserError("search.stages trains weights alone in every epoch: alpha would never move.")

@@ -107,8 +107,8 @@ def find_model(name: str) -> Path:
 
 def class_names(description: dict[str, Any]) -> tuple[str, ...]:
     """Return a model's classes by name."""
-    names = description["pretrained_cfg"].get("label_names") or description.get("label_names") or []
-    return tuple(names)
+    names = description["pretrained_cfg"].get("label_names") or description.get("label_names")
+    return tuple(names or map(str, range(int(description["num_classes"]))))
 
 
 def model_input(description: dict[str, Any]) -> int:

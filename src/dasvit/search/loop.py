@@ -61,8 +61,6 @@ def search(config: Config, data: Data, run: RunFolder, runtime: Runtime, reporte
             continue
         if part is not None:
             alive = prune(part.architecture.strengths().tolist(), alive, stage.keep, space)
-        elif state is None:
-            alive = prune([[1.0] * len(row) for row in alive], alive, stage.keep, space)
         part = StageState(config, space, alive, stage, len(data.classes), len(batches), runtime, inherit_from=part)
         first = 0
         if state is not None:

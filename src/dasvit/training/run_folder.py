@@ -47,9 +47,8 @@ class RunFolder:
         if self.path.exists() and any(self.path.iterdir()):
             if not (self.path / "config.yaml").exists():
                 raise UserError(f"{self.path} is not empty and holds no run: give --run another folder.")
-            if self.identity() != identity or recipes.to_dict(recipes.load(self.config_path)) != recipes.to_dict(
-                config
-            ):
+            kept = recipes.load(self.config_path, searching=self.kind == "search")
+            if self.identity() != identity or kept != config:
                 raise UserError(
                     f"{self.path} already holds another run ({self.identity().get('kind', 'unknown')}): give --run "
                     "another folder, or the same configuration to go on."
