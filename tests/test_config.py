@@ -64,6 +64,7 @@ def test_yaml_round_trip(tmp_path: Path) -> None:
         ({"search": {"stages": {"layers": [2, 4]}}}, "an entry a stage each, but have 2, 3, 3, 3"),
         ({"search": {"stages": {"weight_epochs": [30, 30, 30]}}}, "alpha would never move"),
         ({"search": {"stages": {"layers": [0, 2, 4]}}}, "stage 1"),
+        ({"search": {"stages": {"keep": [5, 5, 3]}}}, r"start with 0 \(all 8\)"),
         ({"runtime": {"workers": -1}}, "must not be negative"),
     ],
 )

@@ -55,18 +55,18 @@ def by_hand(state: dict[str, Tensor], images: Tensor, heads: int, depth: int) ->
         return x @ state[f"{name}.weight"].T + state[f"{name}.bias"]
 
     def mlp(x: Tensor, name: str) -> Tensor:
-        h = linear(norm(x, f"{name}.norm"), f"{name}.fc1")
-        return linear(h * 0.5 * (1 + torch.erf(h / math.sqrt(2))), f"{name}.fc2")
+        h = linear(norm(x, f"{name}.norm"), f"{name}.inner")
+        return linear(h * 0.5 * (1 + torch.erf(h / math.sqrt(2))), f"{name}.outer")
 
     def msa(x: Tensor, name: str) -> Tensor:
-        q, k, v = linear(norm(x, f"{name}.norm"), f"{name}.qkv").chunk(3, dim=-1)
+        q, k, v = linear(norm(x, f"{name}.norm"), f"{name}.inner").chunk(3, dim=-1)
         size = q.shape[-1] // heads
         mixed = []
         for h in range(heads):
             part = slice(h * size, (h + 1) * size)
             weights = (q[..., part] @ k[..., part].transpose(1, 2) / math.sqrt(size)).softmax(-1)
             mixed.append(weights @ v[..., part])
-        return linear(torch.cat(mixed, -1), f"{name}.proj")
+        return linear(torch.cat(mixed, -1), f"{name}.outer")
 
     kernel = state["embed.patch_embed.proj.weight"]
     side = kernel.shape[-1]
@@ -130,7 +130,7 @@ def test_initialisation_keeps_the_signal_through_twelve_layers() -> None:
 def test_stochastic_depth_rises_linearly_and_rests_in_evaluation() -> None:
     model = small(depth=3, drop_path_rate=0.5)
     drops = [block.get_submodule("drop_path") for block in model.blocks]
-    assert [vars(drop).get("drop_prob", 0.0) for drop in drops] == [0.0, 0.25, 0.5]
+    assert [vars(drop).get("p", 0.0) for drop in drops] == [0.0, 0.25, 0.5]
     images = torch.randn(4, 3, 16, 16)
     assert not torch.equal(model(images), model(images))
     model.eval()

@@ -131,6 +131,6 @@ def test_a_deeper_supernet_inherits_weights() -> None:
     deep.inherit(shallow)
     mine, theirs = deep.state_dict(), shallow.state_dict()
     for layer in range(4):
-        name = "edges.prev1_x2.msa_8.qkv.weight"
+        name = "edges.prev1_x2.msa_8.inner.weight"
         assert torch.equal(mine[f"blocks.{layer}.{name}"], theirs[f"blocks.{layer // 2}.{name}"])
     assert torch.equal(mine["head.weight"], theirs["head.weight"])

@@ -124,8 +124,8 @@ def _check_stages(stages: StagesConfig, operations: int) -> None:
             raise UserError(f"stage {number} of search.stages has a value that is too small: {stage}.")
     if 0 < stages.keep[0] < operations:
         raise UserError(
-            f"search.stages.keep starts with {stages.keep[0]}, but before the first stage no operation is stronger than "
-            f"another: start with 0 (all {operations})."
+            f"search.stages.keep starts with {stages.keep[0]}, but before the first stage no operation is the stronger "
+            f"one: start with 0 (all {operations})."
         )
     if all(stage.weight_epochs >= stage.epochs for stage in stages):
         raise UserError("search.stages trains weights alone in every epoch: alpha would never move.")

@@ -63,7 +63,34 @@ class Zero(nn.Module):
         return None
 
 
-class Attention(nn.Module):
+class Parametric(nn.Module):
+    """An operation of the form outer(features(inner(norm(x)))): a LayerNorm, and two linear layers around a function.
+
+    The supernet relies on this form to pack the operations of many edges into few matrix products.
+
+    Attributes:
+        norm: The LayerNorm in front.
+        inner: The linear layer that reads, D -> F.
+        outer: The linear layer that writes, G -> D.
+    """
+
+    def __init__(self, dim: int, inner: int, outer: int) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(dim, eps=NORM_EPS)
+        self.inner = nn.Linear(dim, inner)
+        self.outer = nn.Linear(outer, dim)
+
+    def features(self, h: Tensor) -> Tensor:
+        """Return what stands between the linear layers, [B, N, F] -> [B, N, G]; it holds no parameters."""
+        raise NotImplementedError
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Apply the operation, [B, N, D] -> [B, N, D]."""
+        output: Tensor = self.outer(self.features(self.inner(self.norm(x))))
+        return output
+
+
+class Attention(Parametric):
     """Pre-norm multi-head self-attention (eq. 1 to 3), biases on qkv and on the projection.
 
     Args:
@@ -75,24 +102,21 @@ class Attention(nn.Module):
     """
 
     def __init__(self, dim: int, number: float) -> None:
-        super().__init__()
-        self.heads = int(number)
-        if dim % self.heads:
-            raise UserError(f"a width of {dim} is not divisible by {self.heads} attention heads.")
-        self.norm = nn.LayerNorm(dim, eps=NORM_EPS)
-        self.qkv = nn.Linear(dim, 3 * dim)
-        self.proj = nn.Linear(dim, dim)
+        heads = int(number)
+        if dim % heads:
+            raise UserError(f"a width of {dim} is not divisible by {heads} attention heads.")
+        super().__init__(dim, 3 * dim, dim)
+        self.heads = heads
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Return the attention of x, [B, N, D] -> [B, N, D]."""
-        batch, tokens, dim = x.shape
-        qkv = self.qkv(self.norm(x)).reshape(batch, tokens, 3, self.heads, dim // self.heads)
+    def features(self, h: Tensor) -> Tensor:
+        """Return the heads' outputs side by side for queries, keys and values, [B, N, 3D] -> [B, N, D]."""
+        batch, tokens, width = h.shape
+        qkv = h.reshape(batch, tokens, 3, self.heads, width // (3 * self.heads))
         q, k, v = qkv.permute(2, 0, 3, 1, 4).unbind(0)
-        mixed: Tensor = self.proj(attend(q, k, v).transpose(1, 2).reshape(batch, tokens, dim))
-        return mixed
+        return attend(q, k, v).transpose(1, 2).reshape(batch, tokens, width // 3)
 
 
-class Mlp(nn.Module):
+class Mlp(Parametric):
     """Pre-norm MLP (eq. 4): two linear layers, GELU between.
 
     Args:
@@ -101,16 +125,12 @@ class Mlp(nn.Module):
     """
 
     def __init__(self, dim: int, number: float) -> None:
-        super().__init__()
         hidden = max(1, round(dim * number))
-        self.norm = nn.LayerNorm(dim, eps=NORM_EPS)
-        self.fc1 = nn.Linear(dim, hidden)
-        self.fc2 = nn.Linear(hidden, dim)
+        super().__init__(dim, hidden, hidden)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Return the MLP of x, [B, N, D] -> [B, N, D]."""
-        output: Tensor = self.fc2(F.gelu(self.fc1(self.norm(x))))
-        return output
+    def features(self, h: Tensor) -> Tensor:
+        """Return the GELU of the hidden units, [B, N, rD] -> [B, N, rD]."""
+        return F.gelu(h)
 
 
 OPERATIONS: dict[str, Callable[[int, float], nn.Module]] = {

@@ -1,0 +1,209 @@
+import json
+import random
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from sklearn.metrics import confusion_matrix, top_k_accuracy_score
+from torch import nn
+
+from dasvit import recipe as recipes
+from dasvit.cell.genotype import PUBLISHED
+from dasvit.commands.train import build
+from dasvit.config import Config, OptimConfig, RuntimeConfig
+from dasvit.data import Preprocess, load_data
+from dasvit.errors import UserError
+from dasvit.training.checkpoint import load_checkpoint, rng_state, save_checkpoint, set_rng_state
+from dasvit.training.distributed import Runtime, find_device, measure_precision, seed_everything
+from dasvit.training.evaluation import evaluate
+from dasvit.training.loop import Trained, train
+from dasvit.training.optim import make_optimizer, make_schedule
+from dasvit.training.progress import Reporter
+from dasvit.training.run_folder import RunFolder
+
+SMALL: dict[str, Any] = {
+    "data": {"name": "digits", "limit": 200, "eval_limit": 100},
+    "model": {"image_size": 8, "patch_size": 2, "width": 16, "layers": 2, "heads": 2},
+    "train": {
+        "epochs": 3,
+        "batch_size": 50,
+        "ema": 0.9,
+        "drop_path": 0.2,
+        "augment": {"crop_padding": 1, "mixup": 0.5, "cutmix": 0.5, "erasing": 0.5},
+    },
+    "runtime": {"precision": "float32", "device": "cpu"},
+}
+
+
+def make(**changes: Any) -> Config:
+    return recipes.from_dict(recipes.merge(SMALL, changes), searching=False)
+
+
+def run_training(config: Config, folder: Path) -> Trained:
+    data = load_data(config.data, config.model.image_size, config.runtime.seed)
+    run = RunFolder(folder, "train")
+    run.open(config, "cell")
+    seed_everything(config.runtime.seed)
+    model = build(PUBLISHED["dasvit_cifar10"], config, len(data.classes))
+    return train(model, data, config, run, Runtime(config.runtime, "float32"), Reporter(quiet=True))
+
+
+def weights(trained: Trained) -> dict[str, torch.Tensor]:
+    return {name: value.clone() for name, value in trained.model.state_dict().items()}
+
+
+def same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
+    return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_one_seed_gives_identical_weights_and_another_seed_others(tmp_path: Path) -> None:
+    first = weights(run_training(make(), tmp_path / "a"))
+    assert same(weights(run_training(make(), tmp_path / "b")), first)
+    assert not same(weights(run_training(make(runtime={"seed": 1}), tmp_path / "c")), first)
+
+
+@pytest.mark.parametrize("stop_after", [1, 2])
+def test_a_training_cut_off_after_an_epoch_ends_as_if_it_had_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stop_after: int
+) -> None:
+    whole = run_training(make(), tmp_path / "whole")
+    said: list[str] = []
+
+    def stop(self: Reporter, text: str) -> None:
+        said.append(text)
+        if len(said) == stop_after:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Reporter, "say", stop)
+        with pytest.raises(KeyboardInterrupt):
+            run_training(make(), tmp_path / "cut")
+    cut = run_training(make(), tmp_path / "cut")
+    assert same(weights(cut), weights(whole)) and cut.evaluation == whole.evaluation
+    timed = ("seconds", "images_per_second", "peak_memory_mib")
+    rows = [
+        [
+            {k: v for k, v in json.loads(line).items() if k not in timed}
+            for line in (folder / "metrics.jsonl").read_text().splitlines()
+        ]
+        for folder in (tmp_path / "cut", tmp_path / "whole")
+    ]
+    assert rows[0] == rows[1] and len(rows[0]) == 3
+
+
+def test_training_learns(tmp_path: Path) -> None:
+    plain = {"mixup": 0.0, "cutmix": 0.0, "erasing": 0.0, "crop_padding": 0}
+    section = {"epochs": 25, "ema": 0.0, "drop_path": 0.0, "augment": plain, "eval_every": 25, "optim": {"lr": 3e-3}}
+    config = make(data={"limit": 0, "eval_limit": 0}, train=section)
+    assert run_training(config, tmp_path).evaluation.top1 > 60
+
+
+def test_evaluation_against_scikit_learn() -> None:
+    config = make()
+    data = load_data(config.data, 8, 0)
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Flatten(), nn.Linear(192, 10))
+    pixels = torch.from_numpy(data.test.images[np.arange(100)]).permute(0, 3, 1, 2)
+    labels = torch.from_numpy(data.test.labels)
+    batches = [(pixels[i : i + 33], labels[i : i + 33]) for i in range(0, 100, 33)]
+    judged = evaluate(model, Preprocess(8), batches, Runtime(config.runtime, "float32"), 10)
+    with torch.no_grad():
+        logits = model(Preprocess(8)(pixels)).double().numpy()
+    assert judged.images == 100
+    assert judged.top1 == pytest.approx(100 * (logits.argmax(1) == labels.numpy()).mean())
+    assert judged.top5 == pytest.approx(100 * top_k_accuracy_score(labels, logits, k=5, labels=range(10)))
+    assert judged.confusion == confusion_matrix(labels, logits.argmax(1), labels=range(10)).tolist()
+    shares = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
+    assert judged.loss == pytest.approx(-np.log(shares[np.arange(100), labels]).mean(), rel=1e-5)
+
+
+def test_schedule_is_a_cosine_with_a_warm_up() -> None:
+    model = nn.Linear(2, 2)
+    config = OptimConfig(lr=1.0, min_lr=0.1, warmup_epochs=1, warmup_lr=0.0)
+    optimizer = make_optimizer(model, config)
+    schedule = make_schedule(optimizer, config, epochs=5, steps=10)
+    rates = []
+    for step in range(51):
+        schedule.step_update(step)
+        rates.append(optimizer.param_groups[0]["lr"])
+    assert rates[0] == 0 and rates[5] == pytest.approx(0.5)
+    for step in range(10, 50):
+        assert rates[step] == pytest.approx(0.1 + 0.45 * (1 + np.cos(np.pi * step / 50)))
+    assert rates[50] == pytest.approx(0.1)
+
+
+def test_vectors_positions_and_class_token_are_spared_the_decay() -> None:
+    model = build(PUBLISHED["dasvit_cifar10"], make(), 10)
+    optimizer = make_optimizer(model, OptimConfig(weight_decay=0.05))
+    spared = {id(p) for group in optimizer.param_groups if group["weight_decay"] == 0 for p in group["params"]}
+    names = {name for name, p in model.named_parameters() if id(p) in spared}
+    assert {"embed.cls_token", "embed.pos_embed", "norm.weight", "head.bias"} <= names
+    assert not any(name.endswith("inner.weight") for name in names)
+
+
+def test_checkpoints_keep_two_and_hold_every_generator(tmp_path: Path) -> None:
+    for step in (1, 2, 3):
+        save_checkpoint(tmp_path, step, {"step": step, "tensor": torch.arange(step)})
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["000000002.pt", "000000003.pt"]
+    state = load_checkpoint(tmp_path)
+    assert state is not None and state["step"] == 3 and torch.equal(state["tensor"], torch.arange(3))
+    seed_everything(5)
+    kept = rng_state()
+    drawn = (torch.rand(3), np.random.rand(3), random.random())
+    set_rng_state(kept)
+    again = (torch.rand(3), np.random.rand(3), random.random())
+    assert torch.equal(drawn[0], again[0]) and (drawn[1] == again[1]).all() and drawn[2] == again[2]
+
+
+def test_no_checkpoint_and_a_damaged_one(tmp_path: Path) -> None:
+    assert load_checkpoint(tmp_path) is None
+    save_checkpoint(tmp_path, 1, {"step": 1})
+    (tmp_path / "000000001.pt").write_bytes(b"half a file")
+    with pytest.raises(UserError, match=r"000000001\.pt is damaged"):
+        load_checkpoint(tmp_path)
+
+
+def test_a_checkpoint_with_code_in_it_is_not_run(tmp_path: Path) -> None:
+    class Malicious:
+        def __reduce__(self) -> tuple[Any, ...]:
+            return (Path.touch, (tmp_path / "was-here",))
+
+    torch.save({"rng": Malicious()}, tmp_path / "000000001.pt")
+    with pytest.raises(UserError, match="damaged"):
+        load_checkpoint(tmp_path)
+    assert not (tmp_path / "was-here").exists()
+
+
+def test_devices() -> None:
+    assert find_device("cpu").type == "cpu"
+    assert find_device("auto").type in ("cpu", "cuda", "mps")
+    with pytest.raises(UserError, match="unknown device"):
+        find_device("quantum")
+    with pytest.raises(UserError, match="is not there"):
+        find_device(f"cuda:{torch.cuda.device_count()}")
+
+
+def test_the_faster_precision_is_taken_and_no_random_number_is_used_up() -> None:
+    torch.manual_seed(0)
+    expected = torch.rand(3)
+    torch.manual_seed(0)
+
+    def step() -> None:
+        torch.rand(10)
+        if not torch.is_autocast_enabled("cpu"):
+            time.sleep(0.01)
+
+    precision, seconds = measure_precision(torch.device("cpu"), step)
+    assert precision == "bfloat16" and seconds["bfloat16"] < seconds["float32"]
+    assert torch.equal(torch.rand(3), expected)
+
+
+def test_runtimes_of_two_precisions_live_in_one_process() -> None:
+    config = RuntimeConfig(device="cpu")
+    product = torch.ones(2, 2)
+    for name, dtype in (("float32", torch.float32), ("bfloat16", torch.bfloat16)):
+        with Runtime(config, name).autocast():  # type: ignore[arg-type]
+            assert (product @ product).dtype == dtype
