@@ -40,10 +40,12 @@ def call(capsys: pytest.CaptureFixture[str], *arguments: object, status: int = 0
 
 
 def fails(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
-    """Call with a mistake: status 2, nothing on standard output, at most three lines and no traceback."""
+    """Call with a mistake: status 2, nothing on standard output, no traceback, the error on the last line."""
     out, err = call(capsys, *arguments, status=2)
-    assert (out == "" and "Traceback" not in err and err.startswith("dasvit: error: ")) or "\ndasvit: error: " in err
-    return err
+    assert out == "" and "Traceback" not in err
+    last = err.splitlines()[-1]
+    assert last.startswith("dasvit: error: ") and err.count("dasvit: error: ") == 1
+    return last
 
 
 @pytest.fixture(scope="session")
@@ -195,6 +197,59 @@ def test_cost_of_everything(trained: Path, capsys: pytest.CaptureFixture[str]) -
     assert "multiply-adds" in out
 
 
+def test_options_may_stand_before_what_they_are_about(trained: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    width = json.loads(call(capsys, "cost", trained, "--json")[0])
+    assert json.loads(call(capsys, "cost", "--classes", 10, "--json", trained)[0]) == width
+    out, _ = call(capsys, "evaluate", "--runtime.device", "cpu", "--json", trained / "train")
+    assert json.loads(out)["images"] == 360
+
+
+def test_a_trained_model_has_its_own_head(trained: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert "leave out --classes" in fails(capsys, "cost", trained / "train", "--classes", 100)
+
+
+def test_evaluation_takes_the_data_that_the_training_held_out(
+    trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """digits has no test set of its own: the split is the training's, whose seed is not the search's here."""
+    shutil.copytree(trained, tmp_path / "r")
+    shutil.rmtree(tmp_path / "r" / "train")
+    call(capsys, "train", "--cell", tmp_path / "r", "--runtime.seed", 7)
+    result = json.loads((tmp_path / "r" / "train" / "result.json").read_text())
+    judged = json.loads(call(capsys, "evaluate", tmp_path / "r", "--json")[0])
+    assert judged["confusion"] == result["confusion"]
+
+
+def test_a_width_that_the_search_space_does_not_fit(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = tmp_path / "r"
+    call(capsys, "train", "--model", "vit", *TINY, "--model.width", 6, "--model.heads", 3, "--run", run)
+    call(capsys, "train", "--model", "vit", *TINY, "--model.width", 6, "--model.heads", 3, "--run", run)
+    assert json.loads(call(capsys, "evaluate", run, "--json")[0])["images"] == 360
+
+
+def test_a_data_set_of_other_classes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Three classes: the budget of a search that did not end is counted with a head of three."""
+    make_folder(tmp_path / "images", ("a", "b", "c"), 20)
+    data = ["--data.name=imagefolder", f"--data.path={tmp_path / 'images'}", "--data.limit=0", "--search.batch_size=10"]
+    call(capsys, "search", *TINY, *data, "--run", tmp_path / "r")
+    (tmp_path / "r" / "genotype.json").unlink()
+    (tmp_path / "r" / "derivation.json").unlink()
+    derived = json.loads(call(capsys, "derive", tmp_path / "r", "--json")[0])
+    cost = json.loads(call(capsys, "cost", derived["cell"], "--json")[0])
+    assert cost["params"] == derived["params"]
+    ten = json.loads(call(capsys, "cost", derived["cell"], "--classes", 10, "--json")[0])
+    assert ten["params"] - cost["params"] == 7 * 17
+
+
+def test_quickstart(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    tiny = [option for option in TINY if not option.startswith("--config")]
+    out, err = call(capsys, "quickstart", *tiny, "--run", tmp_path / "q")
+    assert "searched cell" in out and "│ ViT " in out and "dasvit search --config folder-small" in out
+    assert "1/3 search" in err and "3/3 train a ViT" in err
+    rows = json.loads(call(capsys, "quickstart", *tiny, "--run", tmp_path / "q", "--json")[0])["networks"]
+    assert [row["images"] for row in rows] == [360, 360]
+
+
 def test_a_timm_baseline_goes_through_the_same_loop(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     arguments = [
         "train",
@@ -309,6 +364,20 @@ def test_json_is_all_there_is_on_standard_output(tmp_path: Path) -> None:
             ],
             "even",
         ),
+        (["train", *TINY, "--cell", "dasvit_cifar10", "--train.optim.lr", "-1"], "train.optim.lr must not be negative"),
+        (
+            ["train", *TINY, "--cell", "dasvit_cifar10", "--train.drop_path", "1.5"],
+            "train.drop_path must lie in [0, 1)",
+        ),
+        (["train", *TINY, "--cell", "dasvit_cifar10", "--train.augment.mixup", "-1"], "must not be negative"),
+        (["search", *TINY, "--search.alphas.betas", "[2.0, 0.9]"], "search.alphas.betas must lie in [0, 1)"),
+        (["search", *TINY, "--search.augment.mixup", "1"], "for train.augment"),
+        (["search", *TINY, "--space.nodes", "17"], "space.nodes must be at most 16"),
+        (["search", *TINY, "--search.stages.weight_epochs", "[1,1]"], "stage 2 of search.stages trains weights alone"),
+        (["search", "--conf", "digits"], "unknown option --conf. Did you mean --config?"),
+        (["search", "--model", "vit"], "model"),
+        (["search", "--config"], "config"),
+        (["evaluate", "."], "holds no trained model"),
         (["cost", "resnet_18"], "Did you mean"),
         (["derive", "nowhere"], "no run folder"),
         (["evaluate", "nowhere"], "there is no model nowhere"),
@@ -325,6 +394,13 @@ def test_mistakes(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     assert words in fails(capsys, *arguments)
+    # and, once the mistake is mended, no half-made run stands in the way
+    assert not any(path.name not in ("config.yaml", "environment.json") for path in tmp_path.rglob("*.*"))
+
+
+def test_a_mended_mistake_runs_in_the_same_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    fails(capsys, "search", *TINY, "--search.batch_size", 5000, "--run", tmp_path / "r")
+    call(capsys, "search", *TINY, "--run", tmp_path / "r", "--json")
 
 
 def test_a_run_folder_of_another_run_stays_as_it_is(trained: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -365,14 +441,19 @@ def test_broken_genotypes(change: dict[str, Any] | None, tmp_path: Path, capsys:
     assert str(path) in fails(capsys, "cost", path)
 
 
+def make_folder(path: Path, classes: tuple[str, ...], images: int) -> None:
+    for part in ("train", "val"):
+        for number, name in enumerate(classes):
+            (path / part / name).mkdir(parents=True)
+            for i in range(images):
+                pixels = np.full((8, 8, 3), 60 * number + i, np.uint8)
+                Image.fromarray(pixels).save(path / part / name / f"{i}.png")
+
+
 def test_fewer_classes_in_the_data_than_in_the_model(
     trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    for part in ("train", "val"):
-        for name in ("a", "b"):
-            (tmp_path / part / name).mkdir(parents=True)
-            for i in range(3):
-                Image.fromarray(np.full((8, 8, 3), 40 * i, np.uint8)).save(tmp_path / part / name / f"{i}.png")
+    make_folder(tmp_path, ("a", "b"), 3)
     err = fails(capsys, "evaluate", trained, "--data.name", "imagefolder", "--data.path", tmp_path)
     assert "the model has 10 classes, the data 2" in err
 
@@ -402,5 +483,15 @@ def test_a_damaged_search(trained: Path, tmp_path: Path, capsys: pytest.CaptureF
 
 
 def test_debug_shows_the_traceback(capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(ValueError, match="unknown recipe"):
-        main(["search", "--config", "nothing", "--debug"])
+    _, err = call(capsys, "search", "--config", "nothing", "--debug", status=2)
+    assert "Traceback" in err and "unknown recipe" in err.splitlines()[-1]
+
+
+def test_a_model_folder_that_says_too_little(
+    trained: Path, digit: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(trained / "train" / "model", tmp_path / "model")
+    config = json.loads((tmp_path / "model" / "config.json").read_text())
+    del config["pretrained_cfg"]["mean"]
+    (tmp_path / "model" / "config.json").write_text(json.dumps(config))
+    assert "does not say what images" in fails(capsys, "predict", tmp_path / "model", digit)

@@ -2,16 +2,15 @@ from pathlib import Path
 
 import pytest
 import torch
-import yaml
 
 from dasvit import recipe as recipes
 from dasvit.cell.genotype import PUBLISHED, Genotype
 from dasvit.cell.space import Space
 from dasvit.commands.train import build
 from dasvit.errors import UserError
-from dasvit.search.architecture import Architecture
+from dasvit.search.architecture import RELAXATIONS, Architecture
 from dasvit.search.loop import make_supernet
-from dasvit.validation import with_method
+from dasvit.validation import RELAXATION_NAMES, with_method
 
 
 @pytest.mark.parametrize("name", recipes.recipe_names())
@@ -62,7 +61,12 @@ def test_yaml_round_trip(tmp_path: Path) -> None:
         ({"search": {"val_fraction": 1.0}}, "between 0 and 1"),
         ({"search": {"temperature": 0.0}}, "must be positive"),
         ({"search": {"stages": {"layers": [2, 4]}}}, "an entry a stage each, but have 2, 3, 3, 3"),
-        ({"search": {"stages": {"weight_epochs": [30, 30, 30]}}}, "alpha would never move"),
+        ({"search": {"stages": {"weight_epochs": [30, 5, 5]}}}, "stage 1 .* never move"),
+        ({"search": {"stages": {"weight_epochs": [5, 31, 5]}}}, "stage 2 .* never move"),
+        ({"search": {"stages": {"weight_epochs": [5, 5, 30]}}}, "stage 3 .* never move"),
+        ({"search": {"weights": {"weight_decay": -0.1}}}, "must not be negative"),
+        ({"train": {"ema": 1.0}}, r"train\.ema must lie in \[0, 1\)"),
+        ({"search": {"relaxation": "softmx"}}, "Did you mean 'softmax'"),
         ({"search": {"stages": {"layers": [0, 2, 4]}}}, "stage 1"),
         ({"search": {"stages": {"keep": [5, 5, 3]}}}, r"start with 0 \(all 8\)"),
         ({"runtime": {"workers": -1}}, "must not be negative"),
@@ -103,7 +107,13 @@ def test_field_names_are_dotted() -> None:
     assert "search.tokens.ratio" in names and "runtime.seed" in names and "search" not in names
 
 
-def test_published_cells_train_under_the_paper_recipe() -> None:
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_published_cells_build_under_the_paper_recipe(name: str) -> None:
     config = recipes.from_dict(recipes.read_recipe("cifar10-paper"))
-    assert all(config.model.width % 8 == 0 for _ in PUBLISHED)
-    assert yaml.safe_load(recipes.to_yaml(config))["search"]["stages"]["layers"] == [2, 4, 6]
+    with torch.device("meta"):
+        network = build(PUBLISHED[name], config, 10)
+    assert sum(p.numel() for p in network.parameters()) == 50_449_162
+
+
+def test_relaxations_are_those_that_the_recipe_knows() -> None:
+    assert tuple(RELAXATIONS) == RELAXATION_NAMES

@@ -66,8 +66,6 @@ def test_libraries_stay_in_their_rooms(path: Path) -> None:
         "config.py",
         "recipe.py",
         "validation.py",
-        "recipe.py",
-        "validation.py",
         "errors.py",
         "cell/genotype.py",
         "cell/space.py",

@@ -1,4 +1,5 @@
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -9,10 +10,11 @@ from dasvit import recipe as recipes
 from dasvit.commands.search import do_search, read_search
 from dasvit.config import Config
 from dasvit.data import load_data
-from dasvit.search.loop import Found, search, temperature
-from dasvit.training.distributed import Runtime, seed_everything
+from dasvit.search.loop import LOGS, Found, search, temperature
+from dasvit.training.distributed import Precision, Runtime, seed_everything
 from dasvit.training.progress import Reporter
 from dasvit.training.run_folder import RunFolder
+from helpers import merge
 
 SMALL: dict[str, Any] = {
     "data": {"name": "digits", "limit": 200},
@@ -30,15 +32,15 @@ SMALL: dict[str, Any] = {
 
 
 def make(**changes: Any) -> Config:
-    return recipes.from_dict(recipes.merge(SMALL, changes))
+    return recipes.from_dict(merge(SMALL, changes))
 
 
-def run_search(config: Config, folder: Path) -> Found:
+def run_search(config: Config, folder: Path, precision: Precision = "float32") -> Found:
     data = load_data(config.data, config.model.image_size, config.runtime.seed)
     run = RunFolder(folder, "search")
     run.open(config, config.search.method)
     seed_everything(config.runtime.seed)
-    return search(config, data, run, Runtime(config.runtime, "float32"), Reporter(quiet=True))
+    return search(config, data, run, Runtime(config.runtime, precision), Reporter(quiet=True))
 
 
 def lines(folder: Path, name: str = "architecture.jsonl") -> list[dict[str, Any]]:
@@ -102,7 +104,33 @@ def test_a_run_cut_off_after_an_epoch_ends_as_if_it_had_not(
     torch.rand(5)
     assert run_search(config, tmp_path / "cut") == whole
     assert lines(tmp_path / "cut") == lines(tmp_path / "whole")
-    assert len(lines(tmp_path / "cut", "metrics.jsonl")) == 4
+    timed = ("seconds", "images_per_second", "peak_memory_mib")
+    rows = [
+        [{k: v for k, v in row.items() if k not in timed} for row in lines(tmp_path / name, "metrics.jsonl")]
+        for name in ("cut", "whole")
+    ]
+    assert rows[0] == rows[1] and len(rows[0]) == 4
+
+
+@pytest.mark.parametrize("checkpoints", [True, False])
+def test_lines_after_the_last_checkpoint_are_written_anew(tmp_path: Path, checkpoints: bool) -> None:
+    """A death between a line and its checkpoint leaves a surplus line, perhaps half of it."""
+    whole = run_search(make(), tmp_path / "a")
+    expected = lines(tmp_path / "a")
+    if not checkpoints:
+        shutil.rmtree(tmp_path / "a" / "checkpoints")
+    for name in LOGS:
+        with (tmp_path / "a" / name).open("a") as file:
+            file.write('{"stage": 2, "epo')
+    assert run_search(make(), tmp_path / "a") == whole
+    assert lines(tmp_path / "a") == expected and len(lines(tmp_path / "a", "metrics.jsonl")) == 4
+
+
+def test_workers_and_bfloat16(tmp_path: Path) -> None:
+    whole = run_search(make(), tmp_path / "0")
+    assert run_search(make(runtime={"workers": 1}), tmp_path / "1") == whole
+    low = run_search(make(), tmp_path / "low", "bfloat16")
+    assert low != whole and all(abs(sum(row) - 1) < 1e-5 for row in low.weights)
 
 
 @pytest.mark.parametrize(

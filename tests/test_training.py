@@ -23,6 +23,7 @@ from dasvit.training.loop import Trained, train
 from dasvit.training.optim import make_optimizer, make_schedule
 from dasvit.training.progress import Reporter
 from dasvit.training.run_folder import RunFolder
+from helpers import merge
 
 SMALL: dict[str, Any] = {
     "data": {"name": "digits", "limit": 200, "eval_limit": 100},
@@ -39,7 +40,7 @@ SMALL: dict[str, Any] = {
 
 
 def make(**changes: Any) -> Config:
-    return recipes.from_dict(recipes.merge(SMALL, changes), searching=False)
+    return recipes.from_dict(merge(SMALL, changes), searching=False)
 
 
 def run_training(config: Config, folder: Path) -> Trained:

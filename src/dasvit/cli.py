@@ -9,9 +9,9 @@ from __future__ import annotations
 import difflib
 import re
 import sys
+import traceback
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from dasvit import recipe as recipes
@@ -19,6 +19,7 @@ from dasvit._version import __version__
 from dasvit.config import Config
 from dasvit.errors import UserError, unknown
 from dasvit.recipe import SECTIONS
+from dasvit.training.run_folder import find_model, find_run
 from dasvit.validation import METHODS, validate, with_method
 
 if TYPE_CHECKING:
@@ -66,11 +67,13 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
         run(arguments)
     except (UserError, OSError) as error:
         if debug:
-            raise
+            traceback.print_exc()
         print(f"dasvit: error: {error}", file=sys.stderr)
         raise SystemExit(2) from None
     except KeyboardInterrupt:
-        print("dasvit: interrupted; the same command goes on from the last epoch.", file=sys.stderr)
+        goes_on = arguments[:1] in (["search"], ["train"], ["quickstart"])
+        hint = "; the same command goes on from the last epoch" if goes_on else ""
+        print(f"dasvit: interrupted{hint}.", file=sys.stderr)
         raise SystemExit(130) from None
     raise SystemExit(0)
 
@@ -117,18 +120,25 @@ def parse(command: str, arguments: list[str]) -> Request:
         SystemExit: After --help and --print_config.
     """
     parser = make_parser(command)
-    wants_help = bool({"-h", "--help"} & set(arguments))
-    if command not in CONFIGURED or wants_help:
-        return Request(command, vars(parser.instantiate(parser.parse_args(arguments))), None)
-    recipe = _recipe_of(command, arguments)
-    if command == "evaluate" and not recipe and not any(a.startswith(("--data", "--print_config")) for a in arguments):
-        raise UserError("say on which data: --data.name and --data.path (only a run folder knows its own).")
-    sections = CONFIGURED[command][1]
+    if command == "train":  # to the parser --model is the section's own name
+        arguments = [re.sub(r"^--model(?=$|=)", "--baseline", argument) for argument in arguments]
+    # The parser has its own idea of this option, which knows nothing of the search method.
     printing = "--print_config" in arguments
     arguments = [argument for argument in arguments if argument != "--print_config"]
-    built = vars(parser.instantiate(parser.parse_args(_with_recipe(recipe, sections, arguments))))
+    options = vars(parser.parse_args(arguments))
+    if command not in CONFIGURED:
+        return Request(command, options, None)
+    sections = CONFIGURED[command][1]
+    recipe = _recipe_of(command, options)
+    if command == "evaluate" and not recipe and not options["data"].path:
+        raise UserError("say on which data: --data.name and --data.path (only a run folder knows its own).")
+    # The recipe's values are defaults now: what the user wrote comes on top.
     hidden = {name: value for name, value in recipe.items() if name not in sections}
-    config = Config(**{**vars(recipes.from_dict(hidden)), **{name: built.pop(name) for name in sections}})
+    base = recipes.from_dict(hidden, searching=False)
+    recipes.from_dict({name: value for name, value in recipe.items() if name in sections}, searching=False)
+    parser.set_defaults(recipes.flatten({name: value for name, value in recipe.items() if name in sections}))
+    built = vars(parser.instantiate(parser.parse_args(arguments)))
+    config = Config(**{**vars(base), **{name: built.pop(name) for name in sections}})
     if command in ("search", "quickstart"):
         config = with_method(config, built.get("method") or config.search.method)
     if "search" in sections:
@@ -147,7 +157,7 @@ def make_parser(command: str) -> ArgumentParser:
 
     class Parser(ArgumentParser):
         def error(self, message: str, ex: Exception | None = None) -> NoReturn:
-            raise UserError(_explain(message, command)) from None
+            raise UserError(_explain(message, command, self)) from None
 
     overrides = " [--section.field VALUE ...]" if command in CONFIGURED else ""
     positional = {
@@ -160,6 +170,7 @@ def make_parser(command: str) -> ArgumentParser:
         prog=f"dasvit {command}",
         usage=f"dasvit {command}{positional.get(command, '')} [options]{overrides}",
         description=SUMMARIES[command][0].upper() + SUMMARIES[command][1:] + ".",
+        allow_abbrev=False,
     )
     if command in CONFIGURED:
         default, sections = CONFIGURED[command]
@@ -169,7 +180,8 @@ def make_parser(command: str) -> ArgumentParser:
             if action.metavar == "CONFIG":
                 action.help = SUPPRESS
         help_text = "recipe by name, or a YAML file" + (f" (default: {default})" if default else "")
-        parser.add_argument("--config", action="config", help=help_text)
+        parser.add_argument("--config", type=str, default="", metavar="RECIPE", help=help_text)
+        parser.add_argument("--print_config", action="store_true", help="print the resolved configuration, and stop")
     _add_options(parser, command)
     parser.add_argument(
         "--json", action="store_true", help="print one JSON object, and nothing else, on standard output"
@@ -203,7 +215,7 @@ def _add_options(parser: ArgumentParser, command: str) -> None:
             "--run",
             type=str,
             default="",
-            help="folder that the run writes (default: RUN/train for --cell RUN)",
+            help="folder that the run writes (default: RUN/train for --cell RUN, else runs/NAME)",
         )
     elif command == "evaluate":
         add("model_path", type=str, metavar="MODEL", help="run folder of a training, or a model folder")
@@ -224,76 +236,36 @@ def _add_options(parser: ArgumentParser, command: str) -> None:
         add("--run", type=str, default="runs/quickstart", help="folder that the runs write")
 
 
-def _with_recipe(recipe: dict[str, Any], sections: Sequence[str], arguments: list[str]) -> list[str]:
-    """Put the recipe, as text, where the parser reads it before the overrides."""
-    import yaml
-
-    visible = {name: value for name, value in recipe.items() if name in sections}
-    rest = _without(arguments, "--config")
-    # To the parser --model is the section's own name.
-    rest = [re.sub(r"^--model(?=$|=)", "--baseline", argument) for argument in rest]
-    return ["--config", yaml.safe_dump(visible), *rest]
-
-
-def _recipe_of(command: str, arguments: list[str]) -> dict[str, Any]:
-    name = _value(arguments, "--config") or _run_config(command, arguments) or CONFIGURED[command][0]
+def _recipe_of(command: str, options: dict[str, Any]) -> dict[str, Any]:
+    """Return the recipe that is meant: the one named, that of the run the command is about, or the command's own."""
+    name = options["config"] or _run_config(command, options) or CONFIGURED[command][0]
     return recipes.read_recipe(name) if name else {}
 
 
-def _run_config(command: str, arguments: list[str]) -> str:
-    """Return the configuration of the run that the command is about, where there is one."""
-    if command == "train":
-        subject = _value(arguments, "--cell")
-    elif command in ("evaluate", "cost"):
-        subject = next((argument for argument in arguments if not argument.startswith("-")), "")
+def _run_config(command: str, options: dict[str, Any]) -> str:
+    """Return the configuration file of the run that the command is about, where there is one."""
+    if command == "evaluate":
+        run = find_run(find_model(options["model_path"]))
+    elif command == "train":
+        run = find_run(options["cell"])
     else:
-        subject = ""
-    if not subject or not Path(subject).exists():
-        return ""
-    for folder in [Path(subject), *list(Path(subject).parents)[:2]]:
-        if (folder / "config.yaml").is_file():
-            return str(folder / "config.yaml")
-    return ""
+        run = find_run(options.get("subject", ""))
+    return str(run / "config.yaml") if run else ""
 
 
-def _value(arguments: list[str], option: str) -> str:
-    """Return the last value given to an option, or nothing."""
-    found = ""
-    for i, argument in enumerate(arguments):
-        if argument == option and i + 1 < len(arguments):
-            found = arguments[i + 1]
-        elif argument.startswith(option + "="):
-            found = argument.split("=", 1)[1]
-    return found
-
-
-def _without(arguments: list[str], option: str) -> list[str]:
-    kept, skip = [], False
-    for argument in arguments:
-        if skip:
-            skip = False
-        elif argument == option:
-            skip = True
-        elif not argument.startswith(option + "="):
-            kept.append(argument)
-    return kept
-
-
-def _explain(message: str, command: str) -> str:
+def _explain(message: str, command: str, parser: ArgumentParser) -> str:
     """Turn a parser's message into one sentence with the way out."""
     from argparse import SUPPRESS
 
     text = recipes.one_line(message)
     if text.lower().startswith("unrecognized arguments:"):
-        words = [word for word in text.split(":", 1)[1].split() if word.startswith("-")]
-        parser_options = [f"--{name}" for name in recipes.field_names()] if command in CONFIGURED else []
-        shown = [action for action in make_parser(command)._actions if action.help != SUPPRESS]
-        own = [option for action in shown for option in action.option_strings]
-        if not words:
+        wrong = next((word for word in text.split(":", 1)[1].split() if word.startswith("-")), "")
+        if not wrong:
             return f"{text}: see `dasvit {command} --help`."
-        wrong = words[0].split("=")[0]
-        near = difflib.get_close_matches(wrong, sorted({*own, *parser_options}), n=1, cutoff=0.5)
+        wrong = wrong.split("=")[0]
+        known = {name for a in parser._actions if a.help != SUPPRESS for name in a.option_strings}
+        near = difflib.get_close_matches(wrong, sorted(known), n=1, cutoff=0.5)
         return f"unknown option {wrong}." + (
             f" Did you mean {near[0]}?" if near else f" See `dasvit {command} --help`."
         )
-    return text
+    return re.sub(r"\bbaseline\b", "model", text)

@@ -93,13 +93,12 @@ def field_names(cls: Any = Config, prefix: str = "") -> list[str]:
     return names
 
 
-def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
-    """Return base with the entries of over in place of its own, nested dictionaries merged."""
-    merged = dict(base)
-    for key, value in over.items():
-        both = isinstance(value, Mapping) and isinstance(merged.get(key), Mapping)
-        merged[key] = merge(merged[key], value) if both else value
-    return merged
+def flatten(content: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Return a nested dictionary with dotted keys, as {"search.tokens.ratio": 0.5}."""
+    flat: dict[str, Any] = {}
+    for key, value in content.items():
+        flat |= flatten(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {prefix + key: value}
+    return flat
 
 
 def from_dict(content: Mapping[str, Any], where: str = "the configuration", searching: bool = True) -> Config:
@@ -119,7 +118,7 @@ def from_dict(content: Mapping[str, Any], where: str = "the configuration", sear
     parser = ArgumentParser(exit_on_error=False)
     parser.add_class_arguments(Config)
     try:
-        parsed = parser.parse_object(merge({}, content))
+        parsed = parser.parse_object(dict(content))
     except ArgumentError as error:
         raise UserError(f"{where}: {one_line(str(error))}") from None
     config: Config = Config(**vars(parser.instantiate(parsed)))

@@ -7,6 +7,11 @@ import dataclasses
 from dasvit.config import Config, SearchConfig, StagesConfig
 from dasvit.errors import UserError, unknown
 
+MAX_NODES = 16
+"""The most nodes of a cell."""
+RELAXATION_NAMES = ("softmax", "sigmoid", "gumbel_softmax")
+"""The names of `search.architecture.RELAXATIONS`, known here without torch."""
+
 
 def _dasvit(search: SearchConfig) -> SearchConfig:
     return search
@@ -78,6 +83,7 @@ def validate(config: Config, searching: bool = True) -> None:
     }.items():
         if value < 0:
             raise UserError(f"{name} must not be negative, but is {value}.")
+    _check_ranges(config)
     if model.image_size % model.patch_size:
         raise UserError(
             f"an image of {model.image_size} pixels is not divisible into patches of {model.patch_size}: "
@@ -104,6 +110,38 @@ def validate(config: Config, searching: bool = True) -> None:
     _check_stages(search.stages, 2 + len(space.heads) + len(space.ratios))
 
 
+def _check_ranges(config: Config) -> None:
+    search, train = config.search, config.train
+    rates: dict[str, float] = {"search.alphas.lr": search.alphas.lr, "search.alphas.init_std": search.alphas.init_std}
+    shares: dict[str, float] = {
+        "train.ema": train.ema,
+        "train.drop_path": train.drop_path,
+        "train.smoothing": train.smoothing,
+        "search.smoothing": search.smoothing,
+        "search.alphas.betas": max(search.alphas.betas),
+    }
+    rates |= {"search.alphas.betas": min(search.alphas.betas), "search.alphas.weight_decay": search.alphas.weight_decay}
+    for section, optim in (("search.weights", search.weights), ("train.optim", train.optim)):
+        rates |= {f"{section}.{field.name}": getattr(optim, field.name) for field in dataclasses.fields(optim)}
+    rates |= {
+        f"search.fairness.{field.name}": getattr(search.fairness, field.name)
+        for field in dataclasses.fields(search.fairness)
+    }
+    rates |= {"train.augment.mixup": train.augment.mixup, "train.augment.cutmix": train.augment.cutmix}
+    for name, value in rates.items():
+        if not value >= 0:
+            raise UserError(f"{name} must not be negative, but is {value}.")
+    for name, value in shares.items():
+        if not 0 <= value < 1:
+            raise UserError(f"{name} must lie in [0, 1), not {value}.")
+    if config.space.nodes > MAX_NODES:
+        raise UserError(f"space.nodes must be at most {MAX_NODES}, not {config.space.nodes}.")
+    if search.relaxation not in RELAXATION_NAMES:
+        raise unknown("relaxation", search.relaxation, RELAXATION_NAMES)
+    if search.augment.mixup or search.augment.cutmix:
+        raise UserError("search.augment.mixup and cutmix are for train.augment: the search's losses take whole labels.")
+
+
 def _check_width(name: str, width: int, heads: list[int]) -> None:
     for count in heads:
         if count < 1 or width % count:
@@ -122,10 +160,13 @@ def _check_stages(stages: StagesConfig, operations: int) -> None:
     for number, stage in enumerate(stages, start=1):
         if stage.layers < 1 or stage.epochs < 1 or stage.keep < 0 or stage.weight_epochs < 0:
             raise UserError(f"stage {number} of search.stages has a value that is too small: {stage}.")
+        if stage.weight_epochs >= stage.epochs:
+            raise UserError(
+                f"stage {number} of search.stages trains weights alone in all of its {stage.epochs} epochs, so its "
+                "alphas would never move: lower its weight_epochs or raise its epochs."
+            )
     if 0 < stages.keep[0] < operations:
         raise UserError(
             f"search.stages.keep starts with {stages.keep[0]}, but before the first stage no operation is the stronger "
             f"one: start with 0 (all {operations})."
         )
-    if all(stage.weight_epochs >= stage.epochs for stage in stages):
-        raise UserError("search.stages trains weights alone in every epoch: alpha would never move.")

@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import Any
 
 from dasvit.errors import UserError, unknown
+from dasvit.validation import MAX_NODES
 
 FORMAT = "dasvit-genotype/1"
 INPUTS = ("prev2", "prev1")
-MAX_NODES = 16
 SKIPS = ("identity",)
 """Operations without parameters that pass their input on: the skips of eq. 16."""
 NUMBERED = {"msa": "HEADS", "mlp": "RATIO"}

@@ -43,7 +43,7 @@ def describe_cost(cost: Cost) -> dict[str, int]:
     return {"params": cost.params, "macs": cost.macs, "macs_linear": cost.macs_linear}
 
 
-def write_classes(run: RunFolder, data: Data) -> None:
+def note_data(run: RunFolder, data: Data) -> None:
     """Note the data's classes and fingerprint."""
     run.note(classes=len(data.classes), data_fingerprint=data.fingerprint, skipped_images=list(data.skipped))
 

@@ -9,10 +9,12 @@ import timm
 from dasvit.cell.genotype import PUBLISHED, Genotype, load_genotype
 from dasvit.cli import Request
 from dasvit.commands.common import describe_cost, print_json
-from dasvit.commands.judge import find_model, is_model_folder, model_input
+from dasvit.commands.judge import read_input
+from dasvit.errors import UserError
 from dasvit.models.baselines import check_architecture
 from dasvit.models.cost import cost_of, count_cost
-from dasvit.models.folder import load_model, read_model_config
+from dasvit.models.folder import load_model
+from dasvit.training.run_folder import RunFolder, find_run
 
 
 def cost_command(request: Request) -> None:
@@ -20,9 +22,11 @@ def cost_command(request: Request) -> None:
     assert request.config is not None
     name, classes = request.options["subject"], request.options["classes"]
     config = request.config.model
-    if is_model_folder(name):
-        folder = find_model(name)
-        cost = count_cost(load_model(folder), model_input(read_model_config(folder)))
+    folder = trained_model(Path(name))
+    if folder and classes:
+        raise UserError(f"{name} is trained, with the head it has: leave out --classes.")
+    if folder:
+        cost = count_cost(load_model(folder), read_input(folder).side)
     else:
         subject, default = named_network(name)
         cost = cost_of(subject, config, classes or default)
@@ -35,10 +39,17 @@ def cost_command(request: Request) -> None:
     )
 
 
+def trained_model(path: Path) -> Path | None:
+    """Return the folder of the trained model that a path is or holds; a search's folder stands for its cell."""
+    folders = (path / inner for inner in ("", "model"))
+    return next((folder for folder in folders if (folder / "config.json").is_file()), None)
+
+
 def named_network(name: str) -> tuple[Genotype | str, int]:
     """Return the cell or baseline of that name, and the classes it is counted with."""
     if name in PUBLISHED or Path(name).exists() or name.endswith(".json") or "/" in name:
-        return load_genotype(name), 10
+        run = find_run(name)
+        return load_genotype(name), RunFolder(run, "search").notes().get("classes", 10) if run else 10
     if name == "vit":
         return name, 10
     check_architecture(name)

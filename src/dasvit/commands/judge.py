@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,16 +20,17 @@ from dasvit.training.distributed import Runtime, find_device
 from dasvit.training.evaluation import Evaluation, evaluate
 from dasvit.training.loop import test_batches
 from dasvit.training.progress import Reporter
+from dasvit.training.run_folder import find_model
 
 
 def evaluate_command(request: Request) -> None:
     """`dasvit evaluate`: top-1, top-5 and the confusion matrix."""
     assert request.config is not None
     folder = find_model(request.options["model_path"])
-    description = read_model_config(folder)
-    side, names = model_input(description), class_names(description)
-    config = replace(request.config, model=replace(request.config.model, image_size=side))
-    data = load_data(config.data, side, config.runtime.seed)
+    described = read_input(folder)
+    names = described.classes
+    config = request.config
+    data = load_data(config.data, described.side, config.runtime.seed)
     if len(data.classes) < len(names):
         raise UserError(
             f"the model has {len(names)} classes, the data {len(data.classes)}: evaluate it on its own classes."
@@ -41,7 +42,7 @@ def evaluate_command(request: Request) -> None:
     runtime = Runtime(config.runtime, settled(config.runtime))
     model = load_model(folder).to(runtime.device)
     batches = test_batches(data, config, runtime)
-    preprocess = preprocess_of(description).to(runtime.device)
+    preprocess = described.preprocess.to(runtime.device)
     judged = evaluate(model, preprocess, Reporter().track(batches, "evaluating"), runtime, len(names))
     if request.options["json"]:
         print_json({"model": str(folder), **judged.summary(), "classes": list(names), "confusion": judged.confusion})
@@ -58,16 +59,16 @@ def print_evaluation(judged: Evaluation, names: tuple[str, ...]) -> None:
 def predict_command(request: Request) -> None:
     """`dasvit predict`: labels with probabilities."""
     folder = find_model(request.options["model_path"])
-    description = read_model_config(folder)
-    names = class_names(description)
+    described = read_input(folder)
+    names = described.classes
     top = request.options["top"]
     if top < 1:
         raise UserError(f"--top must be at least 1, not {top}.")
     device = find_device(request.options["device"])
-    transform = predict_transform(model_input(description), description["pretrained_cfg"]["crop_pct"])
+    transform = predict_transform(described.side, described.crop_pct)
     images = [transform(open_image(path)) for path in request.options["images"]]
     model = load_model(folder).eval().to(device)
-    preprocess = preprocess_of(description).eval().to(device)
+    preprocess = described.preprocess.eval().to(device)
     rows = []
     for path, image in zip(request.options["images"], images, strict=True):
         with torch.no_grad():
@@ -84,42 +85,38 @@ def predict_command(request: Request) -> None:
         )
 
 
-def is_model_folder(name: str) -> bool:
-    """Tell whether a path holds a trained model (and not a cell alone)."""
-    path = Path(name)
-    return path.is_dir() and any((path / inner / "config.json").is_file() for inner in ("", "model"))
+@dataclass(frozen=True)
+class ModelInput:
+    """What a model folder says about the images that its model takes.
+
+    Attributes:
+        side: Side of the image in pixels.
+        crop_pct: Share of an image's side that is looked at.
+        classes: Names of the classes.
+        preprocess: The normalisation that the model was trained with.
+    """
+
+    side: int
+    crop_pct: float
+    classes: tuple[str, ...]
+    preprocess: Preprocess
 
 
-def find_model(name: str) -> Path:
-    """Return the model folder of a path: itself, its `model/`, or that of the training inside a search's folder.
+def read_input(folder: Path) -> ModelInput:
+    """Read what a model folder says about its images.
 
     Raises:
-        UserError: There is none.
+        UserError: It does not say enough.
     """
-    path = Path(name)
-    if not path.exists():
-        raise UserError(f"there is no model {name}: give a run folder of `dasvit train`, or a model folder.")
-    for inner in ("", "model", "train/model"):
-        if (path / inner / "config.json").is_file():
-            return path / inner
-    raise UserError(f"{name} holds no trained model: train one with `dasvit train --cell {name}`.")
-
-
-def class_names(description: dict[str, Any]) -> tuple[str, ...]:
-    """Return a model's classes by name."""
-    names = description["pretrained_cfg"].get("label_names") or description.get("label_names")
-    return tuple(names or map(str, range(int(description["num_classes"]))))
-
-
-def model_input(description: dict[str, Any]) -> int:
-    """Return the side of a model's input in pixels."""
-    return int(description["pretrained_cfg"]["input_size"][-1])
-
-
-def preprocess_of(description: dict[str, Any]) -> Preprocess:
-    """Return the preprocessing that a model was trained with."""
+    description = read_model_config(folder)
     cfg = description["pretrained_cfg"]
-    return Preprocess(model_input(description), cfg["mean"], cfg["std"])
+    try:
+        side = int(cfg["input_size"][-1])
+        names = cfg.get("label_names") or description.get("label_names") or range(int(cfg["num_classes"]))
+        preprocess = Preprocess(side, cfg["mean"], cfg["std"])
+        return ModelInput(side, float(cfg.get("crop_pct", 1.0)), tuple(map(str, names)), preprocess)
+    except (KeyError, TypeError, ValueError, IndexError) as error:
+        raise UserError(f"{folder}/config.json does not say what images the model takes ({error!r}).") from None
 
 
 def settled(config: RuntimeConfig) -> Any:

@@ -14,7 +14,7 @@ from dasvit import recipe as recipes
 from dasvit.cell.genotype import Genotype
 from dasvit.cell.space import Space
 from dasvit.cli import Request
-from dasvit.commands.common import describe_cost, make_runtime, print_json, say_data, write_classes
+from dasvit.commands.common import describe_cost, make_runtime, note_data, print_json, say_data
 from dasvit.config import Config, DeriveConfig
 from dasvit.data import load_data
 from dasvit.errors import UserError
@@ -23,7 +23,7 @@ from dasvit.report.tables import number
 from dasvit.search.architecture import Architecture
 from dasvit.search.derive import Budget, Derivation, derive
 from dasvit.search.loop import Found, make_supernet, search
-from dasvit.training.distributed import seed_everything
+from dasvit.training.distributed import find_device, seed_everything
 from dasvit.training.loop import probe_step
 from dasvit.training.progress import Reporter
 from dasvit.training.run_folder import RunFolder
@@ -48,7 +48,9 @@ def do_search(config: Config, folder: str, reporter: Reporter) -> dict[str, Any]
     run = RunFolder(folder, "search")
     data = load_data(config.data, config.model.image_size, config.runtime.seed)
     say_data(data, reporter)
+    find_device(config.runtime.device)  # before the folder is made
     run.open(config, config.search.method)
+    note_data(run, data)
     seed_everything(config.runtime.seed)
     runtime = make_runtime(config, run, reporter, lambda device: search_probe(config, len(data.classes), device))
     seed_everything(config.runtime.seed)
@@ -58,7 +60,6 @@ def do_search(config: Config, folder: str, reporter: Reporter) -> dict[str, Any]
     if runtime.is_main:
         run.write_text("genotype.json", derivation.genotype.to_json())
         run.write_json("derivation.json", result)
-        write_classes(run, data)
     return {"run": folder, **result}
 
 
@@ -82,7 +83,7 @@ def derive_command(request: Request) -> None:
     result = describe_derivation(derivation, config, classes)
     out = Path(options["out"]) if options["out"] else folder / "derived" / f"{slug(choice)}.json"
     text = derivation.genotype.to_json()
-    if out.exists() and out.read_text(encoding="utf-8") != text:
+    if out.exists() and out.read_bytes() != text.encode():
         raise UserError(f"{out} holds another cell: give --out another file.")
     out.parent.mkdir(parents=True, exist_ok=True)
     out.write_text(text, encoding="utf-8")
@@ -150,7 +151,10 @@ def read_search(folder: Path) -> tuple[Config, Found, int]:
         alive = tuple(tuple(op in row for op in space.operations) for row in table)
     except (KeyError, TypeError, ValueError, AttributeError):
         raise UserError(f"{folder}/architecture.jsonl does not fit the run's config.yaml.") from None
-    return config, Found(weights, alive), int(run.notes().get("classes", 10))
+    classes = run.notes().get("classes")
+    if not isinstance(classes, int):
+        raise UserError(f"{folder}/environment.json does not say how many classes the data have.")
+    return config, Found(weights, alive), classes
 
 
 def search_probe(config: Config, classes: int, device: torch.device) -> Callable[[], None]:

@@ -12,7 +12,7 @@ from torch import nn
 
 from dasvit.cell.genotype import Genotype, load_genotype
 from dasvit.cli import Request
-from dasvit.commands.common import describe_cost, make_runtime, print_json, say_data, write_classes
+from dasvit.commands.common import describe_cost, make_runtime, note_data, print_json, say_data
 from dasvit.config import Config
 from dasvit.data import MEAN, STD, load_data
 from dasvit.errors import UserError
@@ -20,7 +20,7 @@ from dasvit.models.baselines import make_model, make_network, prefer_fast_attent
 from dasvit.models.cost import cost_of
 from dasvit.models.folder import save_model
 from dasvit.report.tables import network_table
-from dasvit.training.distributed import seed_everything
+from dasvit.training.distributed import find_device, seed_everything
 from dasvit.training.loop import probe_step, train
 from dasvit.training.progress import Reporter
 from dasvit.training.run_folder import RunFolder
@@ -33,7 +33,7 @@ def train_command(request: Request) -> None:
     if bool(cell) == bool(baseline):
         raise UserError("give either --cell (a run folder, a genotype's file or a cell's name) or --model.")
     subject: Genotype | str = load_genotype(cell) if cell else baseline
-    name = Path(cell).name if cell else baseline
+    name = Path(cell).stem if cell else baseline
     folder = request.options["run"] or (str(Path(cell) / "train") if cell and Path(cell).is_dir() else f"runs/{name}")
     result = do_train(request.config, subject, folder, Reporter())
     if request.options["json"]:
@@ -49,9 +49,11 @@ def do_train(config: Config, subject: Genotype | str, folder: str, reporter: Rep
     data = load_data(config.data, config.model.image_size, config.runtime.seed)
     say_data(data, reporter)
     cost = cost_of(subject, config.model, len(data.classes))
-    run.open(config, subject.to_json() if isinstance(subject, Genotype) else subject)
+    find_device(config.runtime.device)  # what can fail, before the folder is made
     seed_everything(config.runtime.seed)
     model = build(subject, config, len(data.classes))
+    run.open(config, subject.to_json() if isinstance(subject, Genotype) else subject)
+    note_data(run, data)
     runtime = make_runtime(
         config, run, reporter, lambda device: train_probe(subject, config, len(data.classes), device)
     )
@@ -62,7 +64,6 @@ def do_train(config: Config, subject: Genotype | str, folder: str, reporter: Rep
     if runtime.is_main:
         if isinstance(subject, Genotype):
             run.write_text("genotype.json", subject.to_json())
-        write_classes(run, data)
         run.write_json("result.json", {**result, "confusion": trained.evaluation.confusion})
         side = config.model.image_size
         save_model(

@@ -46,15 +46,18 @@ def open_image(path: str | os.PathLike[str]) -> Image.Image:
     Raises:
         UserError: The file is missing, is no image, is damaged, or is absurdly large.
     """
-    return decode(os.fspath(path), os.fspath(path))
+    return decode(os.fspath(path), os.fspath(path), "give another file")
 
 
-def decode(encoded: Encoded, name: str) -> Image.Image:
+def decode(
+    encoded: Encoded, name: str, advice: str = "remove it, or leave such images out with --data.on_error skip"
+) -> Image.Image:
     """Decode an image to upright RGB.
 
     Args:
         encoded: The image as its source holds it.
         name: What an error calls it.
+        advice: What an error advises.
 
     Raises:
         UserError: The image cannot be decoded, or is absurdly large.
@@ -73,9 +76,7 @@ def decode(encoded: Encoded, name: str) -> Image.Image:
         raise UserError(f"there is no image {name}.") from None
     except _BROKEN as error:
         reason = "no known image format" if isinstance(error, UnidentifiedImageError) else error
-        raise UserError(
-            f"cannot read the image {name} ({reason}): remove it, or leave such images out with --data.on_error skip."
-        ) from None
+        raise UserError(f"cannot read the image {name} ({reason}): {advice}.") from None
 
 
 def _upright(image: Image.Image) -> Image.Image:

@@ -115,7 +115,7 @@ def read_model_config(folder: str | Path) -> dict[str, Any]:
     """
     path = Path(folder) / CONFIG
     if not path.is_file():
-        raise UserError(f"{folder} is not a model folder: it holds no {CONFIG}. `dasvit retrain` writes one.")
+        raise UserError(f"{folder} is not a model folder: it holds no {CONFIG}. `dasvit train` writes one.")
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, OSError) as error:

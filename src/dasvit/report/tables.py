@@ -14,13 +14,14 @@ def number(value: float) -> str:
     return f"{value:g}"
 
 
-def network_table(rows: Sequence[Mapping[str, Any]]) -> Table:
+def network_table(rows: Sequence[Mapping[str, Any]], title: str | None = None) -> Table:
     """Return the table of networks with what they cost and how well they do.
 
     Args:
         rows: Each with network, params, macs, top1 and top5.
+        title: Written above the table.
     """
-    table = Table()
+    table = Table(title=title)
     table.add_column("network")
     for name in ("parameters", "multiply-adds", "test top-1", "test top-5"):
         table.add_column(name, justify="right")

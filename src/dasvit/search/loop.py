@@ -29,6 +29,8 @@ from dasvit.training.optim import make_optimizer, make_schedule
 from dasvit.training.progress import Reporter
 from dasvit.training.run_folder import RunFolder
 
+LOGS = ("metrics.jsonl", "architecture.jsonl")
+
 
 @dataclass
 class Found:
@@ -53,6 +55,9 @@ def search(config: Config, data: Data, run: RunFolder, runtime: Runtime, reporte
     preprocess = Preprocess(config.model.image_size, erasing=config.search.augment.erasing).to(runtime.device)
     stages = list(config.search.stages)
     state = load_checkpoint(run.checkpoints)
+    if state is None:
+        for name in LOGS:
+            run.truncate(name, 0)
     alive = space.everything() if state is None else tuple(tuple(row) for row in state["alive"])
     part: StageState | None = None
 
@@ -172,7 +177,7 @@ class StageState:
         for name, part in self.parts().items():
             part.load_state_dict(state[name])
         set_rng_state(state["rng"])
-        for name in ("metrics.jsonl", "architecture.jsonl"):
+        for name in LOGS:
             run.truncate(name, state["rows"])
         return int(state["epoch"])
 

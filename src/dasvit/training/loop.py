@@ -162,6 +162,7 @@ def resume(run: RunFolder, parts: dict[str, Any]) -> int:
     """Load the newest checkpoint into the parts, and the generators; return the epochs that are done."""
     state = load_checkpoint(run.checkpoints)
     if state is None:
+        run.truncate("metrics.jsonl", 0)
         return 0
     for name, part in parts.items():
         part.load_state_dict(state[name])

@@ -36,13 +36,12 @@ class Reporter:
         """Write one line."""
         self.console.print(text, highlight=False, markup=False)
 
-    def track(self, items: SizedIterable[T], description: str, start: int = 0) -> Iterator[T]:
+    def track(self, items: SizedIterable[T], description: str) -> Iterator[T]:
         """Walk through items under a bar that vanishes when they end (none where there is no terminal).
 
         Args:
             items: What is walked through; its length is the bar's.
             description: What is being done, as "stage 1/3, epoch 2/30".
-            start: Items that were done before.
         """
         columns = (
             TextColumn("{task.description}"),
@@ -52,7 +51,7 @@ class Reporter:
             TimeRemainingColumn(),
         )
         with Progress(*columns, console=self.console, transient=True, disable=not self.console.is_terminal) as bar:
-            task = bar.add_task(description, total=start + len(items), completed=start)
+            task = bar.add_task(description, total=len(items))
             for item in items:
                 yield item
                 bar.advance(task)

@@ -44,8 +44,8 @@ class RunFolder:
         identity = {"kind": self.kind, "subject": subject}
         if self.path.exists() and not self.path.is_dir():
             raise UserError(f"{self.path} is a file: give --run the name of a folder.")
-        if self.path.exists() and any(self.path.iterdir()):
-            if not (self.path / "config.yaml").exists():
+        if self._has_begun():
+            if not self.config_path.exists():
                 raise UserError(f"{self.path} is not empty and holds no run: give --run another folder.")
             kept = recipes.load(self.config_path, searching=self.kind == "search")
             if self.identity() != identity or kept != config:
@@ -60,6 +60,13 @@ class RunFolder:
             self.write_json("environment.json", {**identity, **describe_environment(config)})
         except OSError as error:
             raise UserError(f"cannot write the run folder {self.path}: {error.strerror}.") from None
+
+    def _has_begun(self) -> bool:
+        """Tell whether the folder holds more than the head of a run that failed before its first epoch."""
+        if not self.path.exists():
+            return False
+        names = {path.name for path in self.path.iterdir()}
+        return bool(names - {"config.yaml", "environment.json"}) or names == {"environment.json"}
 
     @property
     def config_path(self) -> Path:
@@ -122,9 +129,35 @@ class RunFolder:
         return rows
 
     def truncate(self, name: str, count: int) -> None:
-        """Drop all lines of a JSON-lines file but the first few: those that came after the last checkpoint."""
-        rows = self.rows(name)[:count]
-        self.write_text(name, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+        """Drop all lines of a JSON-lines file but the first few: those (or parts of one) after the last checkpoint."""
+        path = self.path / name
+        if path.exists():
+            lines = path.read_bytes().splitlines(keepends=True)[:count]
+            self.write_text(name, b"".join(lines).decode("utf-8"))
+
+
+def find_run(path: str | Path) -> Path | None:
+    """Return the run folder that a path is, or that a file or folder of a run (`model/`, `derived/*.json`) lies in."""
+    if not str(path) or not Path(path).exists():
+        return None
+    for folder in [Path(path), *list(Path(path).parents)[:2]]:
+        if (folder / "config.yaml").is_file() and (folder / "environment.json").is_file():
+            return folder
+    return None
+
+
+def find_model(path: str | Path) -> Path:
+    """Return the model folder of a path: itself, its `model/`, or that of the training inside a search's folder.
+
+    Raises:
+        UserError: There is none.
+    """
+    if not Path(path).exists():
+        raise UserError(f"there is no model {path}: give a run folder of `dasvit train`, or a model folder.")
+    for inner in ("", "model", "train/model"):
+        if (Path(path) / inner / "config.json").is_file():
+            return Path(path) / inner
+    raise UserError(f"{path} holds no trained model: train one with `dasvit train --cell {path}`.")
 
 
 def describe_environment(config: Config) -> dict[str, Any]:
