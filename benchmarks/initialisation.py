@@ -4,7 +4,7 @@
     python benchmarks/initialisation.py --data FOLDER --limit 2000        # images in parquet files
 
 Prints one JSON object: test top-1 of every network after a few epochs, and the standard deviation of the
-class token behind the first and the last layer before training. The question: cells without a residual
+tokens behind the first and the last layer before training. The question: cells without a residual
 lose the signal with ViT's usual truncated normal; how much does that cost?
 """
 

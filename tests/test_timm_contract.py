@@ -1,4 +1,7 @@
-"""What timm asks of its own vision transformers, asked of every network that is registered with it."""
+"""What timm asks of its own vision transformers, asked of every network that is registered with it.
+
+The tests are ours, in the spirit of timm's `tests/test_models.py`, whose own run over our names is in `docs/lab-notes.md`.
+"""
 
 import fnmatch
 import re

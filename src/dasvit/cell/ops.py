@@ -20,7 +20,7 @@ NORM_EPS = 1e-6
 def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     """Scaled dot-product attention (eq. 2), on the path that is fast on the device at hand.
 
-    On a CPU in bfloat16 the backward pass of PyTorch's fused kernel takes three to eight times as long as
+    On a CPU in bfloat16 the backward pass of PyTorch's fused kernel takes two to eight times as long as
     two matrix products and a softmax; elsewhere the fused kernel wins (`benchmarks/attention.py`).
 
     Args:
