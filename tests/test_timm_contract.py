@@ -1,6 +1,6 @@
 """What timm asks of its own vision transformers, asked of every network that is registered with it.
 
-The tests are ours, in the spirit of timm's `tests/test_models.py`, whose own run over our names is in `docs/lab-notes.md`.
+The tests are ours, in the spirit of the `tests/test_models.py` of timm, whose own run is in `docs/lab-notes.md`.
 """
 
 import fnmatch
