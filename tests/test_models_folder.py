@@ -56,7 +56,7 @@ def test_what_timm_reads_from_the_folder(folder: Path) -> None:
     model = load_model(folder)
     assert isinstance(model, DasViT) and model.genotype == CIFAR
     data = resolve_data_config(model=model)
-    assert (data["input_size"], data["mean"], data["crop_pct"]) == ((3, 16, 16), [0.5] * 3, 1.0)
+    assert (tuple(data["input_size"]), list(data["mean"]), data["crop_pct"]) == ((3, 16, 16), [0.5] * 3, 1.0)
     cfg: dict[str, Any] = vars(model)["pretrained_cfg"]
     assert list(cfg["label_names"]) == NAMES and cfg["classifier"] == "head"
     config = read_model_config(folder)

@@ -16,6 +16,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from dasvit.cell.genotype import Genotype, parse_operation
 from dasvit.cell.graph import live_edges
 from dasvit.config import ModelConfig
+from dasvit.errors import UserError
 from dasvit.models.baselines import make_model, make_network
 from dasvit.models.skeleton import ImageSize, check_patches, size_pair
 
@@ -80,10 +81,18 @@ def cost_of(model: str | Genotype, config: ModelConfig, num_classes: int) -> Cos
     Raises:
         UserError: Unknown name, or sizes that do not fit together.
     """
-    with torch.device("meta"):
-        if isinstance(model, Genotype):
+    if isinstance(model, Genotype):
+        with torch.device("meta"):
             return count_cost(make_network(model, config, num_classes), config.image_size)
-        return count_cost(make_model(model, config, num_classes), config.image_size)
+    try:
+        with torch.device("meta"):
+            network = make_model(model, config, num_classes)
+    except UserError as error:
+        if not isinstance(error.__cause__, NotImplementedError):
+            raise
+        # Some constructors of timm's compute with tensors in ways that older torch cannot on the meta device.
+        network = make_model(model, config, num_classes)
+    return count_cost(network, config.image_size)
 
 
 def operation_cost(name: str, dim: int, tokens: int) -> Cost:
