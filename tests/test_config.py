@@ -31,9 +31,9 @@ def test_every_recipe_builds(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", recipes.recipe_names())
-def test_every_recipe_says_its_command(name: str) -> None:
-    path = Path(recipes.__file__).parent / "recipes" / f"{name}.yaml"
-    assert path.read_text().startswith("# Command:  dasvit ")
+def test_every_recipe_says_its_command_cost_and_outcome(name: str) -> None:
+    text = (Path(recipes.__file__).parent / "recipes" / f"{name}.yaml").read_text()
+    assert text.startswith("# Command:  dasvit ") and "\n# Cost:     " in text and "\n# Expected: " in text
 
 
 def test_yaml_round_trip(tmp_path: Path) -> None:
