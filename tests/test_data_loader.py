@@ -113,6 +113,7 @@ def test_global_generators_neither_matter_nor_move() -> None:
     assert (random.random(), np.random.rand(), torch.rand(1)) == after
 
 
+@pytest.mark.filterwarnings("ignore:This DataLoader will create")  # on a machine of one core
 def test_workers_change_nothing(tmp_path: Path) -> None:
     transform = train_transform(STRONG, 8, 8)
     data = load_data(DataConfig(cache=str(tmp_path), limit=23), 8, seed=0)
