@@ -1,6 +1,7 @@
 """The command line end to end on digits, good and bad."""
 
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -146,6 +147,11 @@ def test_derive_budget_is_exact_to_the_parameter(
     assert json.loads(out)["params"] == params
     err = fails(capsys, "derive", trained, "--max-params", 1000)
     assert "the smallest has" in err
+    smallest = int(re.findall(r"the smallest has ([\d,]+) parameters", err)[0].replace(",", ""))
+    out, _ = call(capsys, "derive", trained, "--max-params", smallest, "--json")
+    least = json.loads(out)
+    assert least["params"] == smallest
+    assert "the smallest has" in fails(capsys, "derive", trained, "--max-params", smallest - 1)
     assert "6M" in fails(capsys, "derive", trained, "--max-params", "many")
 
 

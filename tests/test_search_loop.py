@@ -196,7 +196,11 @@ def test_a_loss_that_is_not_a_number_stops_the_run_with_a_sentence(tmp_path: Pat
 def test_a_run_folder_reads_back_what_the_search_found(tmp_path: Path) -> None:
     config = make()
     result = do_search(config, str(tmp_path), Reporter(quiet=True))
-    read, found, classes = read_search(tmp_path)
-    assert read == config and classes == 10
+    read, stages, classes = read_search(tmp_path)
+    assert read == config and classes == 10 and len(stages) == 2
     assert json.loads((tmp_path / "genotype.json").read_text()) == result["genotype"]
-    assert all(abs(sum(row) - 1) < 1e-6 for row in found.weights)
+    for weights, alive in stages:
+        assert all(abs(sum(row) - 1) < 1e-6 for row in weights)
+        assert all(
+            (w > 0) == a for row, mask in zip(weights, alive, strict=True) for w, a in zip(row, mask, strict=True)
+        )

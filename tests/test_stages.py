@@ -1,6 +1,6 @@
 from dasvit.cell.space import Space
 from dasvit.search.derive import derive
-from dasvit.search.stages import prune
+from dasvit.search.stages import prune, with_pruned
 
 SPACE = Space(2, ("zero", "identity", "msa_2", "mlp_1"))
 
@@ -35,3 +35,15 @@ def test_the_last_attention_stays_so_that_a_cell_can_be_derived() -> None:
     alive = prune(weights, SPACE.everything(), 2, SPACE)
     assert names(alive) == [{"identity", "mlp_1"}] * 3 + [{"msa_2", "mlp_1"}] + [{"identity", "mlp_1"}]
     assert "msa_2" in derive(weights, alive, SPACE).genotype.ops
+
+
+def test_pruned_operations_come_back_below_the_survivors() -> None:
+    first = [[0.1, 0.2, 0.3, 0.4]] * 5
+    second = [[0.0, 0.4, 0.3, 0.3]] * 5
+    third = [[0.0, 0.0, 0.8, 0.2]] * 5
+    alive = [tuple((w > 0) for w in row) for row in (first[0], second[0], third[0])]
+    stages = [(weights, (mask,) * 5) for weights, mask in zip((first, second, third), alive, strict=True)]
+    # identity weighed more than the weakest survivor when it was pruned: it comes back at the least survivor's weight;
+    # zero at half of that, as it weighed half of the weakest survivor of its time
+    assert with_pruned(stages)[0] == [0.1, 0.2, 0.8, 0.2]
+    assert with_pruned(stages[:1]) == first

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from torch import nn
 
 from dasvit import recipe as recipes
 from dasvit.cell.genotype import Genotype
-from dasvit.cell.space import Space
+from dasvit.cell.space import Alive, Space
 from dasvit.cli import Request
 from dasvit.commands.common import describe_cost, make_runtime, note_data, print_json, say_data
 from dasvit.config import Config, DeriveConfig
@@ -22,11 +23,15 @@ from dasvit.models.cost import cost_of, operation_cost, skeleton_cost, token_cou
 from dasvit.report.tables import number
 from dasvit.search.architecture import Architecture
 from dasvit.search.derive import Budget, Derivation, derive
-from dasvit.search.loop import Found, make_supernet, search
+from dasvit.search.loop import make_supernet, search
+from dasvit.search.stages import with_pruned
 from dasvit.training.distributed import find_device, seed_everything
 from dasvit.training.loop import probe_step
 from dasvit.training.progress import Reporter
 from dasvit.training.run_folder import RunFolder
+
+Stages = list[tuple[list[list[float]], Alive]]
+"""Edge weights [E][O] and operations alive, at the end of every stage."""
 
 
 def search_command(request: Request) -> None:
@@ -54,8 +59,9 @@ def do_search(config: Config, folder: str, reporter: Reporter) -> dict[str, Any]
     seed_everything(config.runtime.seed)
     runtime = make_runtime(config, run, reporter, lambda device: search_probe(config, len(data.classes), device))
     seed_everything(config.runtime.seed)
-    found = search(config, data, run, runtime, reporter)
-    derivation = derive_found(found, config, len(data.classes), config.search.derive)
+    search(config, data, run, runtime, reporter)
+    stages = read_stages(run, Space.from_config(config.space))
+    derivation = derive_found(stages, config, len(data.classes), config.search.derive)
     result = describe_derivation(derivation, config, len(data.classes))
     if runtime.is_main:
         run.write_text("genotype.json", derivation.genotype.to_json())
@@ -67,7 +73,7 @@ def derive_command(request: Request) -> None:
     """`dasvit derive`: another rule or a budget, from the edge weights of a search."""
     options = request.options
     folder = Path(options["run"])
-    config, found, classes = read_search(folder)
+    config, stages, classes = read_search(folder)
     base = config.search.derive
     if options["rule"] not in ("", "darts", "strongest"):
         raise UserError(f"--rule is darts or strongest, not {options['rule']!r}.")
@@ -79,7 +85,7 @@ def derive_command(request: Request) -> None:
     )
     if choice.edges_per_node < 1:
         raise UserError("--edges-per-node must be at least 1.")
-    derivation = derive_found(found, config, classes, choice)
+    derivation = derive_found(stages, config, classes, choice)
     result = describe_derivation(derivation, config, classes)
     out = Path(options["out"]) if options["out"] else folder / "derived" / f"{slug(choice)}.json"
     text = derivation.genotype.to_json()
@@ -97,8 +103,20 @@ def derive_command(request: Request) -> None:
     print(f"Train it: dasvit train --cell {out}")
 
 
-def derive_found(found: Found, config: Config, classes: int, choice: DeriveConfig) -> Derivation:
-    """Derive the best viable cell of a search's edge weights under a choice's rule and budget."""
+def derive_found(stages: Stages, config: Config, classes: int, choice: DeriveConfig) -> Derivation:
+    """Derive the best viable cell of a search's edge weights under a choice's rule and budget.
+
+    The survivors of the last stage compete; only where none of their cells fits do pruned operations come back.
+
+    Args:
+        stages: Edge weights and operations alive at the end of every stage.
+        config: The search's configuration.
+        classes: Classes of the data.
+        choice: Rule and budget.
+
+    Raises:
+        UserError: No cell of the space fits.
+    """
     space = Space.from_config(config.space)
     model = config.model
     costs = {op: operation_cost(op, model.width, token_count(model)) * model.layers for op in space.operations}
@@ -109,14 +127,15 @@ def derive_found(found: Found, config: Config, classes: int, choice: DeriveConfi
         choice.max_params,
         choice.max_macs,
     )
-    return derive(
-        found.weights,
-        found.alive,
-        space,
-        rule=choice.rule,
-        edges_per_node=choice.edges_per_node,
-        budget=budget,
-    )
+    how: dict[str, Any] = {"rule": choice.rule, "edges_per_node": choice.edges_per_node, "budget": budget}
+    weights, alive = stages[-1]
+    try:
+        return derive(weights, alive, space, **how)
+    except UserError:
+        if len(stages) == 1:
+            raise
+    found = derive(with_pruned(stages), stages[0][1], space, **how)
+    return replace(found, reason=f"{found.reason} Operations pruned in earlier stages were taken back.")
 
 
 def describe_derivation(derivation: Derivation, config: Config, classes: int) -> dict[str, Any]:
@@ -129,8 +148,8 @@ def describe_derivation(derivation: Derivation, config: Config, classes: int) ->
     }
 
 
-def read_search(folder: Path) -> tuple[Config, Found, int]:
-    """Read the edge weights that a search ended with.
+def read_search(folder: Path) -> tuple[Config, Stages, int]:
+    """Read a search's configuration, its edge weights stage by stage, and the number of classes.
 
     Raises:
         UserError: The folder holds no search, or one that wrote no epoch yet.
@@ -141,20 +160,33 @@ def read_search(folder: Path) -> tuple[Config, Found, int]:
     if run.identity().get("kind") != "search":
         raise UserError(f"{folder} holds a training, not a search.")
     config = recipes.load(run.config_path)
-    rows = run.rows("architecture.jsonl")
-    if not rows:
-        raise UserError(f"{folder} holds no architecture.jsonl: its search has not ended an epoch.")
-    space = Space.from_config(config.space)
-    try:
-        table = [rows[-1]["weights"][edge] for edge in space.edge_names]
-        weights = [[float(row.get(op, 0.0)) for op in space.operations] for row in table]
-        alive = tuple(tuple(op in row for op in space.operations) for row in table)
-    except (KeyError, TypeError, ValueError, AttributeError):
-        raise UserError(f"{folder}/architecture.jsonl does not fit the run's config.yaml.") from None
     classes = run.notes().get("classes")
     if not isinstance(classes, int):
         raise UserError(f"{folder}/environment.json does not say how many classes the data have.")
-    return config, Found(weights, alive), classes
+    return config, read_stages(run, Space.from_config(config.space)), classes
+
+
+def read_stages(run: RunFolder, space: Space) -> Stages:
+    """Return edge weights [E][O] and operations alive at the end of every stage so far.
+
+    Raises:
+        UserError: There is no epoch yet, or the file does not fit the space.
+    """
+    rows = run.rows("architecture.jsonl")
+    if not rows:
+        raise UserError(f"{run.path} holds no architecture.jsonl: its search has not ended an epoch.")
+    try:
+        last = {row["stage"]: row["weights"] for row in rows}
+        tables = [[last[stage][edge] for edge in space.edge_names] for stage in sorted(last)]
+        return [
+            (
+                [[float(row.get(op, 0.0)) for op in space.operations] for row in table],
+                tuple(tuple(op in row for op in space.operations) for row in table),
+            )
+            for table in tables
+        ]
+    except (KeyError, TypeError, ValueError, AttributeError):
+        raise UserError(f"{run.path}/architecture.jsonl does not fit the run's config.yaml.") from None
 
 
 def search_probe(config: Config, classes: int, device: torch.device) -> Callable[[], None]:

@@ -40,11 +40,11 @@ def confusion_table(confusion: Sequence[Sequence[int]], names: Sequence[str], mo
         most: Classes up to which the whole matrix is shown, and confusions shown of more.
     """
     if len(names) <= most:
-        table = Table("is \\ taken for", title="confusion")
-        for name in names:
-            table.add_column(name[:10], justify="right")
-        for name, row in zip(names, confusion, strict=True):
-            table.add_row(name, *(str(count) if count else "·" for count in row))
+        table = Table("", "is \\ taken for", title="confusion")  # columns by number: names would be cut to nothing
+        for j in range(len(names)):
+            table.add_column(str(j), justify="right", no_wrap=True)
+        for i, (name, row) in enumerate(zip(names, confusion, strict=True)):
+            table.add_row(str(i), name, *(str(count) if count else "·" for count in row))
         return table
     pairs = [(count, i, j) for i, row in enumerate(confusion) for j, count in enumerate(row) if i != j and count]
     table = Table("is", "taken for", "images", title="commonest confusions")

@@ -52,3 +52,26 @@ def _restore_attention(
     if attentions:
         _, e, o = max(attentions)
         chosen[-e][-1] = -o
+
+
+def with_pruned(stages: Sequence[tuple[Sequence[Sequence[float]], Alive]]) -> list[list[float]]:
+    """Return edge weights for pruned operations as well, for a budget that no survivor fits.
+
+    A pruned operation weighs less than every survivor of its edge: as much less than the least of them, as it weighed
+    less than the weakest survivor when it was pruned.
+
+    Args:
+        stages: Edge weights [E][O] at the end of every stage, and which operations were alive in it.
+    """
+    full = [list(row) for row in stages[-1][0]]
+    known = [list(row) for row in stages[-1][1]]
+    for weights, alive in reversed(stages[:-1]):
+        for e, row in enumerate(weights):
+            survivors = [o for o, is_known in enumerate(known[e]) if is_known]
+            weakest = min(row[o] for o in survivors)
+            least = min(full[e][o] for o in survivors)
+            for o, is_alive in enumerate(alive[e]):
+                if is_alive and not known[e][o]:
+                    full[e][o] = least * min(1.0, row[o] / max(weakest, 1e-300))
+                    known[e][o] = True
+    return full
