@@ -14,7 +14,7 @@ from dasvit.search.loop import LOGS, Found, search, temperature
 from dasvit.training.distributed import Precision, Runtime, seed_everything
 from dasvit.training.progress import Reporter
 from dasvit.training.run_folder import RunFolder
-from helpers import merge
+from helpers import cut_off, merge, untimed
 
 SMALL: dict[str, Any] = {
     "data": {"name": "digits", "limit": 200},
@@ -90,26 +90,12 @@ def test_a_run_cut_off_after_an_epoch_ends_as_if_it_had_not(
 ) -> None:
     config = make(search={"relaxation": "gumbel_softmax", "augment": {"erasing": 0.5}})
     whole = run_search(config, tmp_path / "whole")
-    said: list[str] = []
-
-    def stop(self: Reporter, text: str) -> None:
-        said.append(text)
-        if len(said) == stop_after:
-            raise KeyboardInterrupt
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Reporter, "say", stop)
-        with pytest.raises(KeyboardInterrupt):
-            run_search(config, tmp_path / "cut")
+    cut_off(monkeypatch, stop_after, lambda: run_search(config, tmp_path / "cut"))
     torch.rand(5)
     assert run_search(config, tmp_path / "cut") == whole
     assert lines(tmp_path / "cut") == lines(tmp_path / "whole")
-    timed = ("seconds", "images_per_second", "peak_memory_mib")
-    rows = [
-        [{k: v for k, v in row.items() if k not in timed} for row in lines(tmp_path / name, "metrics.jsonl")]
-        for name in ("cut", "whole")
-    ]
-    assert rows[0] == rows[1] and len(rows[0]) == 4
+    metrics = [untimed(tmp_path / name / "metrics.jsonl") for name in ("cut", "whole")]
+    assert metrics[0] == metrics[1] and len(metrics[0]) == 4
 
 
 @pytest.mark.parametrize("checkpoints", [True, False])

@@ -1,4 +1,3 @@
-import json
 import random
 import time
 from pathlib import Path
@@ -23,7 +22,7 @@ from dasvit.training.loop import Trained, train
 from dasvit.training.optim import make_optimizer, make_schedule
 from dasvit.training.progress import Reporter
 from dasvit.training.run_folder import RunFolder
-from helpers import merge
+from helpers import cut_off, merge, untimed
 
 SMALL: dict[str, Any] = {
     "data": {"name": "digits", "limit": 200, "eval_limit": 100},
@@ -71,28 +70,11 @@ def test_a_training_cut_off_after_an_epoch_ends_as_if_it_had_not(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stop_after: int
 ) -> None:
     whole = run_training(make(), tmp_path / "whole")
-    said: list[str] = []
-
-    def stop(self: Reporter, text: str) -> None:
-        said.append(text)
-        if len(said) == stop_after:
-            raise KeyboardInterrupt
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Reporter, "say", stop)
-        with pytest.raises(KeyboardInterrupt):
-            run_training(make(), tmp_path / "cut")
+    cut_off(monkeypatch, stop_after, lambda: run_training(make(), tmp_path / "cut"))
     cut = run_training(make(), tmp_path / "cut")
     assert same(weights(cut), weights(whole)) and cut.evaluation == whole.evaluation
-    timed = ("seconds", "images_per_second", "peak_memory_mib")
-    rows = [
-        [
-            {k: v for k, v in json.loads(line).items() if k not in timed}
-            for line in (folder / "metrics.jsonl").read_text().splitlines()
-        ]
-        for folder in (tmp_path / "cut", tmp_path / "whole")
-    ]
-    assert rows[0] == rows[1] and len(rows[0]) == 3
+    metrics = [untimed(tmp_path / name / "metrics.jsonl") for name in ("cut", "whole")]
+    assert metrics[0] == metrics[1] and len(metrics[0]) == 3
 
 
 def test_training_learns(tmp_path: Path) -> None:
