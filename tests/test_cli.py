@@ -425,6 +425,15 @@ def test_a_folder_of_other_files_stays_as_it_is(tmp_path: Path, capsys: pytest.C
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
 
 
+def test_a_configuration_of_the_users_own_stays_as_it_is(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A run in the folder of the recipe it was started with would write over the recipe."""
+    text = "# mine\ndata: {name: digits}\n"
+    (tmp_path / "config.yaml").write_text(text)
+    err = fails(capsys, "search", *TINY, "--config", tmp_path / "config.yaml", "--run", tmp_path)
+    assert "is not empty and holds no run" in err
+    assert (tmp_path / "config.yaml").read_text() == text
+
+
 def test_a_mistake_in_the_data_leaves_no_run_behind(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     fails(capsys, "search", *TINY, "--data.name", "cifar10", "--run", tmp_path / "r")
     assert not (tmp_path / "r").exists()

@@ -102,9 +102,11 @@ def test_plain_darts_has_none_of_the_parts() -> None:
     assert (stage.layers, stage.keep, stage.epochs) == (2, 0, 30)
 
 
-def test_field_names_are_dotted() -> None:
-    names = recipes.field_names()
-    assert "search.tokens.ratio" in names and "runtime.seed" in names and "search" not in names
+def test_flat_keys_are_dotted() -> None:
+    assert recipes.flatten({"search": {"tokens": {"ratio": 0.5}}, "runtime": {"seed": 1}}) == {
+        "search.tokens.ratio": 0.5,
+        "runtime.seed": 1,
+    }
 
 
 @pytest.mark.parametrize("name", PUBLISHED)

@@ -132,10 +132,8 @@ def parse(command: str, arguments: list[str]) -> Request:
     recipe = _recipe_of(command, options)
     if command == "evaluate" and not recipe and not options["data"].path:
         raise UserError("say on which data: --data.name and --data.path (only a run folder knows its own).")
+    base = recipes.from_dict(recipe, searching=False)
     # The recipe's values are defaults now: what the user wrote comes on top.
-    hidden = {name: value for name, value in recipe.items() if name not in sections}
-    base = recipes.from_dict(hidden, searching=False)
-    recipes.from_dict({name: value for name, value in recipe.items() if name in sections}, searching=False)
     parser.set_defaults(recipes.flatten({name: value for name, value in recipe.items() if name in sections}))
     built = vars(parser.instantiate(parser.parse_args(arguments)))
     config = Config(**{**vars(base), **{name: built.pop(name) for name in sections}})

@@ -81,18 +81,6 @@ def check_fields(content: Mapping[str, Any], cls: type, where: str, prefix: str 
             check_fields(value, hints[key], where, f"{prefix}{key}.")
 
 
-def field_names(cls: Any = Config, prefix: str = "") -> list[str]:
-    """Return every nested field of a dataclass as a dotted name, as "search.tokens.ratio"."""
-    hints = get_type_hints(cls)
-    names: list[str] = []
-    for name, hint in hints.items():
-        if dataclasses.is_dataclass(hint):
-            names += field_names(hint, f"{prefix}{name}.")
-        else:
-            names.append(prefix + name)
-    return names
-
-
 def flatten(content: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """Return a nested dictionary with dotted keys, as {"search.tokens.ratio": 0.5}."""
     flat: dict[str, Any] = {}

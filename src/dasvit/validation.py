@@ -89,8 +89,6 @@ def validate(config: Config, searching: bool = True) -> None:
             f"an image of {model.image_size} pixels is not divisible into patches of {model.patch_size}: "
             "change model.image_size or model.patch_size."
         )
-    if not space.heads and not space.ratios:
-        raise UserError("space.heads and space.ratios are both empty: the search would have nothing to choose.")
     if not space.heads:
         raise UserError("space.heads is empty: without attention the class token never sees the image.")
     if searching:

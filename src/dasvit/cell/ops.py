@@ -66,8 +66,6 @@ class Zero(nn.Module):
 class Parametric(nn.Module):
     """An operation of the form outer(features(inner(norm(x)))): a LayerNorm, and two linear layers around a function.
 
-    The supernet relies on this form to pack the operations of many edges into few matrix products.
-
     Attributes:
         norm: The LayerNorm in front.
         inner: The linear layer that reads, D -> F.

@@ -133,10 +133,10 @@ class Decoding:
         Where broken images are to be left out, each is decoded once to find them. Where not, the header
         has to do, and a file that is damaged further down stops the run when it is reached.
         """
-        if self.skip:
-            size = lambda name, encoded: plan.check(decode(encoded, name).size)  # noqa: E731
-        else:
-            size = lambda name, encoded: plan.check(_header_size(encoded, name))  # noqa: E731
+
+        def size(name: str, encoded: Encoded) -> None:
+            plan.check(decode(encoded, name).size if self.skip else _header_size(encoded, name))
+
         return self._each(records, size, lambda done: [sink(encoded) for encoded, _ in done])
 
     def _each(

@@ -45,7 +45,7 @@ class RunFolder:
         if self.path.exists() and not self.path.is_dir():
             raise UserError(f"{self.path} is a file: give --run the name of a folder.")
         if self._has_begun():
-            if not self.config_path.exists():
+            if not self.config_path.exists() or not self.identity():
                 raise UserError(f"{self.path} is not empty and holds no run: give --run another folder.")
             kept = recipes.load(self.config_path, searching=self.kind == "search")
             if self.identity() != identity or kept != config:
@@ -56,8 +56,9 @@ class RunFolder:
             return
         try:
             self.path.mkdir(parents=True, exist_ok=True)
-            self.write_text("config.yaml", recipes.to_yaml(config))
+            # In this order: a lone config.yaml is never ours, so it is never written over.
             self.write_json("environment.json", {**identity, **describe_environment(config)})
+            self.write_text("config.yaml", recipes.to_yaml(config))
         except OSError as error:
             raise UserError(f"cannot write the run folder {self.path}: {error.strerror}.") from None
 
@@ -66,7 +67,7 @@ class RunFolder:
         if not self.path.exists():
             return False
         names = {path.name for path in self.path.iterdir()}
-        return bool(names - {"config.yaml", "environment.json"}) or names == {"environment.json"}
+        return bool(names) and not (names <= {"config.yaml", "environment.json"} and self.identity())
 
     @property
     def config_path(self) -> Path:
