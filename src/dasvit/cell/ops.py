@@ -20,8 +20,8 @@ NORM_EPS = 1e-6
 def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     """Scaled dot-product attention (eq. 2), on the path that is fast on the device at hand.
 
-    On a CPU in bfloat16 the backward pass of PyTorch's fused kernel takes two to eight times as long as
-    two matrix products and a softmax; elsewhere the fused kernel wins (`benchmarks/attention.py`).
+    On a CPU in bfloat16 two matrix products and a softmax beat PyTorch's fused kernel, by two to eight times in
+    the backward pass; elsewhere the fused kernel wins (`benchmarks/attention.py`).
 
     Args:
         q: Queries [B, H, N, D/H].
@@ -31,7 +31,7 @@ def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     Returns:
         [B, H, N, D/H]
     """
-    if q.device.type == "cpu" and q.dtype != torch.float32 and torch.is_grad_enabled():
+    if q.device.type == "cpu" and q.dtype != torch.float32:
         scores = (q * q.shape[-1] ** -0.5) @ k.transpose(-2, -1)
         mixed: Tensor = scores.softmax(dim=-1) @ v
         return mixed
@@ -87,6 +87,22 @@ class Parametric(nn.Module):
         output: Tensor = self.outer(self.features(self.inner(self.norm(x))))
         return output
 
+    def class_token(self, z: Tensor) -> Tensor:
+        """Return the output at the class token alone, which is all that the head reads of the last layer.
+
+        Args:
+            z: The input with mean 0 and variance 1 at every token, before the norm's scale and shift, [B, N, D].
+
+        Returns:
+            [B, 1, D]. An operation that needs less than all tokens' features says so by its own version.
+        """
+        output: Tensor = self.outer(self.features(self.inner(self.scaled(z)))[:, :1])
+        return output
+
+    def scaled(self, z: Tensor) -> Tensor:
+        """Return what the norm makes of the normalised z: scale and shift, [..., D] -> [..., D]."""
+        return z * self.norm.weight + self.norm.bias
+
 
 class Attention(Parametric):
     """Pre-norm multi-head self-attention (eq. 1 to 3), biases on qkv and on the projection.
@@ -113,6 +129,24 @@ class Attention(Parametric):
         q, k, v = qkv.permute(2, 0, 3, 1, 4).unbind(0)
         return attend(q, k, v).transpose(1, 2).reshape(batch, tokens, width // 3)
 
+    def class_token(self, z: Tensor) -> Tensor:
+        """Return the output at the class token, [B, N, D] -> [B, 1, D], without a key or a value of any token.
+
+        One query is worth no projection of N tokens: q·(W_K z_n) = (W_Kᵀ q)·z_n, and the mean of the values is the
+        value of the mean. The keys' bias adds the same to every score, which a softmax does not see.
+        """
+        batch, _, dim = z.shape
+        split = (self.heads, dim // self.heads)
+        w_query, w_key, w_value = self.inner.weight.chunk(3)
+        b_query, _, b_value = self.inner.bias.chunk(3)
+        q = F.linear(self.scaled(z[:, 0]), w_query, b_query).reshape(batch, *split) * split[1] ** -0.5
+        asked = torch.einsum("bhd,hdi->bhi", q, w_key.reshape(*split, dim)) * self.norm.weight
+        attention = (asked.to(z.dtype) @ z.transpose(1, 2)).softmax(dim=-1)  # [B, H, N]
+        seen = self.scaled(attention.to(z.dtype) @ z)  # [B, H, D]
+        values = torch.einsum("bhi,hdi->bhd", seen.to(q.dtype), w_value.reshape(*split, dim)).flatten(1) + b_value
+        output: Tensor = self.outer(values.unsqueeze(1))
+        return output
+
 
 class Mlp(Parametric):
     """Pre-norm MLP (eq. 4): two linear layers, GELU between.
@@ -129,6 +163,10 @@ class Mlp(Parametric):
     def features(self, h: Tensor) -> Tensor:
         """Return the GELU of the hidden units, [B, N, rD] -> [B, N, rD]."""
         return F.gelu(h)
+
+    def class_token(self, z: Tensor) -> Tensor:
+        """Return the output at the class token, [B, N, D] -> [B, 1, D]; other tokens have no part in it."""
+        return super().class_token(z[:, :1])
 
 
 OPERATIONS: dict[str, Callable[[int, float], nn.Module]] = {

@@ -7,13 +7,15 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from dasvit.cell.genotype import Genotype
-from dasvit.cell.graph import add, walk
-from dasvit.cell.ops import NORM_EPS, init_weights, make_operation
+from dasvit.cell.graph import add
+from dasvit.cell.ops import NORM_EPS, Parametric, init_weights, make_operation
 from dasvit.cell.space import Alive, Space
 from dasvit.config import TokensConfig
 from dasvit.models.skeleton import TokenEmbedding
+from dasvit.search.mixture import mix
 from dasvit.search.tokens import TokenSelector, put, take
 
 
@@ -42,28 +44,65 @@ class MixedCell(nn.Module):
             nn.ModuleDict({_key(name): make_operation(name, dim) for _, name in candidates})
             for candidates in self.candidates
         ]
-        names = [f"{source}_{target}" for source, target in space.edges]
-        self.edges = nn.ModuleDict(dict(zip(names, banks, strict=True)))
+        self.names = [f"{source}_{target}" for source, target in space.edges]
+        self.edges = nn.ModuleDict(dict(zip(self.names, banks, strict=True)))
 
-    def forward(self, prev2: Tensor, prev1: Tensor, weights: Tensor) -> Tensor:
-        """Return the layer's output [B, N, D] from those of the two before it and the edge weights [E, O]."""
+    def forward(self, prev2: Tensor, prev1: Tensor, weights: Tensor, *, class_only: bool = False) -> Tensor:
+        """Return the layer's output [B, N, D] from those of the two before it and the edge weights [E, O].
+
+        With `class_only`, as the last layer is asked, only its class token [B, 1, D].
+        """
         if self.selector is None:
-            return self._mix(prev2, prev1, weights)
+            return self._mix(prev2, prev1, weights, class_only)
         places, factors = self.selector(prev1)
-        mixed = self._mix(take(prev2, places, factors), take(prev1, places, factors), weights)
-        return put(prev1, places, mixed)
+        mixed = self._mix(take(prev2, places, factors), take(prev1, places, factors), weights, class_only)
+        return mixed if class_only else put(prev1, places, mixed)
 
-    def _mix(self, prev2: Tensor, prev1: Tensor, weights: Tensor) -> Tensor:
-        banks = list(self.edges.values())
+    def _mix(self, prev2: Tensor, prev1: Tensor, weights: Tensor, class_only: bool) -> Tensor:
+        """Compute the nodes in turn; no one but the head reads the last one, so it may hold the class token alone."""
+        values: dict[str, Tensor | None] = {"prev2": prev2, "prev1": prev1}
+        normalised: dict[str, Tensor] = {}
+        output = None
+        for node in range(1, self.space.nodes + 1):
+            target = f"x{node}"
+            at_class = class_only and node == self.space.nodes
+            value = None
+            for index, (source, end) in enumerate(self.space.edges):
+                x = values[source] if end == target else None
+                if x is None:
+                    continue
+                if source not in normalised:
+                    normalised[source] = normalise(x)
+                value = add(value, self._edge(index, x, normalised[source], weights[index], at_class))
+            values[target] = value
+            output = add(output, value[:, :1] if class_only and value is not None else value)
+        return torch.zeros_like(prev1[:, :1] if class_only else prev1) if output is None else output
 
-        def edge(index: int, x: Tensor) -> Tensor | None:
-            output = None
-            for (o, _), operation in zip(self.candidates[index], banks[index].children(), strict=True):
-                output = add(output, weights[index, o].to(x.dtype) * operation(x))
+    def _edge(self, index: int, x: Tensor, z: Tensor, weights: Tensor, at_class: bool) -> Tensor | None:
+        """Mix an edge's candidates for its source x [B, N, D], normalised z, with its weights [O]."""
+        output: Tensor | None = None
+        places, mixed = [], []
+        for (o, _), operation in zip(self.candidates[index], self.edges[self.names[index]].children(), strict=True):
+            if isinstance(operation, Parametric):
+                places.append(o)
+                mixed.append(operation)
+            else:
+                found = operation(x)
+                output = add(output, weights[o].to(x.dtype) * (found[:, :1] if at_class else found))
+        if not mixed:
             return output
+        if not at_class:
+            return add(output, mix(mixed, z, weights[places]))
+        for o, operation in zip(places, mixed, strict=True):
+            output = add(output, weights[o].to(z.dtype) * operation.class_token(z))
+        return output
 
-        output = walk(self.space.nodes, prev2, prev1, edge)
-        return torch.zeros_like(prev1) if output is None else output
+
+def normalise(x: Tensor) -> Tensor:
+    """Return x with mean 0 and variance 1 at every token, in the precision of matrix products, [B, N, D]."""
+    device = x.device.type
+    dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else x.dtype
+    return F.layer_norm(x, x.shape[-1:], eps=NORM_EPS).to(dtype)
 
 
 class Supernet(nn.Module):
@@ -104,8 +143,8 @@ class Supernet(nn.Module):
     def forward(self, images: Tensor, weights: Tensor) -> Tensor:
         """Return logits [B, classes] for images [B, 3, S, S] under edge weights [E, O]."""
         prev2 = prev1 = self.embed(images)
-        for block in self.blocks:
-            prev2, prev1 = prev1, block(prev2, prev1, weights)
+        for depth, block in enumerate(self.blocks, start=1):
+            prev2, prev1 = prev1, block(prev2, prev1, weights, class_only=depth == len(self.blocks))
         logits: Tensor = self.head(self.norm(prev1[:, 0]))
         return logits
 
