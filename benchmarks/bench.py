@@ -1,0 +1,367 @@
+"""The speed and memory of search and training, against what a user would otherwise run: `make bench`.
+
+    python benchmarks/bench.py                     # CPU, and the GPU where there is one; bfloat16 and float32
+    python benchmarks/bench.py --device cpu --precisions bfloat16 --repeats 5
+
+Prints one JSON object. Every speed is a ratio of medians over repetitions that alternate between the two sides in one
+run; figures over several sizes are geometric means. A search step is an alpha step and a weight step with their
+optimisers, the same fused AdamW on both sides.
+
+* search_speedup_*: time of plain DARTS (`plain_darts.py`, always with all tokens) over ours at ratio 1 and 0.5.
+* activation_ratio_*: bytes that autograd keeps at the end of the forward pass, ours over plain, parameters not counted,
+  the larger of the two steps on each side.
+* train_speedup_vs_vit: images/s of the published cell over timm's ViT with the faster of its attentions, the same
+  width, depth, batch and optimiser. train_speedup_vs_stock_vit: the same with timm's ViT as it comes.
+* input_headroom: images/s of the input pipeline alone over what a search step consumes, the smallest of three recipes.
+* On a GPU also the share of the measured bfloat16 matrix rate, and the paper's search at batch 64.
+"""
+
+import argparse
+import json
+import math
+import os
+import platform
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import date
+from typing import Any
+
+import numpy as np
+import timm
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from dasvit import recipe as recipes
+from dasvit.cell.genotype import PUBLISHED
+from dasvit.cell.space import Space
+from dasvit.config import Config, ModelConfig, OptimConfig, SpaceConfig, TokensConfig
+from dasvit.data import Loader, Preprocess, load_data, train_transform
+from dasvit.data.image_set import HeldPixels, ImageSet
+from dasvit.models.baselines import make_network, prefer_fast_attention
+from dasvit.search.bilevel import first_order, frozen
+from dasvit.search.loop import make_supernet
+from dasvit.search.supernet import Supernet
+from dasvit.training.optim import make_optimizer
+from plain_darts import PlainSupernet, alpha_gradient
+
+CLASSES, LAYERS, PATCH = 10, 2, 4
+SPACE = Space.from_config(SpaceConfig())
+EDGES = len(SPACE.edges)
+PRECISIONS = {"bfloat16": torch.bfloat16, "float32": torch.float32}
+RATIOS = {"ours_rho1": 1.0, "ours_rho05": 0.5}
+Step = Callable[[], None]
+
+
+@dataclass(frozen=True)
+class Size:
+    """Width D, side of the grid of patches, and batch B."""
+
+    dim: int
+    grid: int
+    batch: int
+
+    @property
+    def tokens(self) -> int:
+        """N, the class token included."""
+        return self.grid**2 + 1
+
+    @property
+    def side(self) -> int:
+        """Side of the images in pixels."""
+        return self.grid * PATCH
+
+
+SIZES = (Size(192, 8, 64), Size(384, 14, 16), Size(768, 14, 8))
+
+
+class SearchStep:
+    """An alpha step and a weight step of one supernet, on noise.
+
+    Args:
+        net: Plain DARTS or our supernet.
+        batch: Images of either step.
+        side: Side of the images in pixels.
+        device: Where it runs.
+        dtype: Precision of the matrix products.
+    """
+
+    def __init__(
+        self, net: PlainSupernet | Supernet, batch: int, side: int, device: torch.device, dtype: torch.dtype
+    ) -> None:
+        self.net, self.device, self.dtype = net.to(device), device, dtype
+        self.parameters = list(net.parameters())
+        self.alpha = torch.zeros(EDGES, len(SPACE.operations), device=device).normal_(std=1e-3).requires_grad_()
+        self.images = torch.randn(batch, 3, side, side, device=device)
+        self.labels = torch.arange(batch, device=device) % CLASSES
+        self.alpha_optimizer = torch.optim.Adam([self.alpha], lr=1e-3)
+        self.optimizer = make_optimizer(net, OptimConfig())
+
+    def loss(self, weights: Tensor) -> Tensor:
+        """Return the loss under edge weights [E, O]."""
+        with autocast(self.device, self.dtype):
+            logits = self.net(self.images, weights)
+        return F.cross_entropy(logits.float(), self.labels)
+
+    def alpha_step(self) -> None:
+        """Move alpha."""
+        if isinstance(self.net, PlainSupernet):
+            with autocast(self.device, self.dtype):
+                self.alpha.grad = alpha_gradient(self.net, self.images, self.labels, self.alpha)
+        else:
+            (self.alpha.grad,) = first_order(lambda: self.loss(self.alpha.softmax(-1)), [self.alpha], self.parameters)
+        self.alpha_optimizer.step()
+        self.alpha.grad = None
+
+    def weight_step(self) -> None:
+        """Move the weights."""
+        self.loss(self.alpha.detach().softmax(-1)).backward()
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+
+    def __call__(self) -> None:
+        """Do both."""
+        self.alpha_step()
+        self.weight_step()
+
+    def saved_bytes(self) -> dict[str, int]:
+        """Return what autograd keeps for the backward pass of either step, parameters not counted."""
+        return {"alpha": self._saved(True), "weights": self._saved(False)}
+
+    def _saved(self, for_alpha: bool) -> int:
+        owned = {p.untyped_storage().data_ptr() for p in self.parameters}
+        storages: dict[int, int] = {}
+        kept = []  # alive to the end, or a storage's address could serve twice
+
+        def pack(tensor: Tensor) -> Tensor:
+            storage = tensor.untyped_storage()
+            if storage.data_ptr() not in owned:
+                storages[storage.data_ptr()] = storage.nbytes()
+            kept.append(tensor)
+            return tensor
+
+        ours_for_alpha = for_alpha and isinstance(self.net, Supernet)
+        alpha = self.alpha if for_alpha else self.alpha.detach()
+        with (
+            frozen(self.parameters if ours_for_alpha else []),
+            torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor),
+        ):
+            self.loss(alpha.softmax(-1))
+        return sum(storages.values())
+
+
+class TrainStep:
+    """One step of training a network on noise."""
+
+    def __init__(self, net: nn.Module, size: Size, device: torch.device, dtype: torch.dtype) -> None:
+        self.net, self.device, self.dtype = net.to(device), device, dtype
+        self.optimizer = make_optimizer(net, OptimConfig())
+        self.images = torch.randn(size.batch, 3, size.side, size.side, device=device)
+        self.labels = torch.arange(size.batch, device=device) % CLASSES
+
+    def __call__(self) -> None:
+        """Do a forward and a backward pass, and move the weights."""
+        with autocast(self.device, self.dtype):
+            logits = self.net(self.images)
+        F.cross_entropy(logits.float(), self.labels).backward()
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+
+
+def autocast(device: torch.device, dtype: torch.dtype) -> torch.autocast:
+    """Return the context of mixed precision; none in float32."""
+    return torch.autocast(device.type, torch.bfloat16, enabled=dtype == torch.bfloat16)
+
+
+def alternate(steps: dict[str, Step], device: torch.device, repeats: int) -> dict[str, float]:
+    """Time the steps in turn, after one round that warms up; return the median seconds of each."""
+    times: dict[str, list[float]] = {name: [] for name in steps}
+    for _ in range(repeats + 1):
+        for name, step in steps.items():
+            start = now(device)
+            step()
+            times[name].append(now(device) - start)
+    return {name: statistics.median(seconds[1:]) for name, seconds in times.items()}
+
+
+def now(device: torch.device) -> float:
+    """Return a time, when the device has done what it was given."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return time.perf_counter()
+
+
+def bench_size(size: Size, device: torch.device, dtype: torch.dtype, repeats: int) -> dict[str, Any]:
+    """Measure search and training at one size."""
+    searches = {
+        kind: SearchStep(net, size.batch, size.side, device, dtype) for kind, net in make_supernets(size).items()
+    }
+    saved = {kind: step.saved_bytes() for kind, step in searches.items()}
+    seconds = alternate(dict(searches), device, repeats)
+    del searches
+    networks = make_networks(size, device, dtype)
+    trainings: dict[str, Step] = {name: TrainStep(net, size, device, dtype) for name, net in networks.items()}
+    trained = alternate(trainings, device, max(5, repeats))
+    return {
+        "dim": size.dim,
+        "tokens": size.tokens,
+        "batch": size.batch,
+        "search_step_seconds": seconds,
+        "saved_megabytes": {k: {s: b / 1e6 for s, b in v.items()} for k, v in saved.items()},
+        "train_images_per_second": {name: size.batch / s for name, s in trained.items()},
+    }
+
+
+def make_supernets(size: Size) -> dict[str, PlainSupernet | Supernet]:
+    """Return plain DARTS, and our supernet with all tokens and with half of them, of the same weights."""
+    shape: dict[str, Any] = {"image_size": size.side, "patch_size": PATCH, "dim": size.dim, "layers": LAYERS}
+    ours = {
+        kind: Supernet(SPACE, SPACE.everything(), **shape, num_classes=CLASSES, tokens=TokensConfig(ratio=ratio))
+        for kind, ratio in RATIOS.items()
+    }
+    plain = PlainSupernet(SPACE.nodes, SPACE.operations, **shape, classes=CLASSES)
+    plain.load_state_dict(ours["ours_rho1"].state_dict())
+    return {"plain": plain, **ours}
+
+
+def make_networks(size: Size, device: torch.device, dtype: torch.dtype) -> dict[str, nn.Module]:
+    """Return the published cell's network, and timm's ViT as it comes and with the attention that is fast here."""
+    model = ModelConfig(image_size=size.side, patch_size=PATCH, width=size.dim, layers=LAYERS, heads=size.dim // 64)
+    networks: dict[str, nn.Module] = {"dasvit": make_network(PUBLISHED["dasvit_cifar10"], model, CLASSES)}
+    for name in ("vit_stock", "vit"):
+        networks[name] = timm.create_model(
+            "vit_base_patch16_224",
+            img_size=size.side,
+            patch_size=PATCH,
+            embed_dim=size.dim,
+            depth=LAYERS,
+            num_heads=model.heads,
+            num_classes=CLASSES,
+        )
+    prefer_fast_attention(networks["vit"], device, dtype)
+    return networks
+
+
+def summarise(sizes: list[dict[str, Any]], headroom: dict[str, Any]) -> dict[str, Any]:
+    """Return the six figures, and the raw medians that they come from."""
+
+    def mean(figure: Callable[[dict[str, Any]], float]) -> float:
+        return round(statistics.geometric_mean(figure(row) for row in sizes), 3)
+
+    def speedup(kind: str) -> float:
+        return mean(lambda row: row["search_step_seconds"]["plain"] / row["search_step_seconds"][kind])
+
+    def memory(kind: str) -> float:
+        return mean(
+            lambda row: max(row["saved_megabytes"][kind].values()) / max(row["saved_megabytes"]["plain"].values())
+        )
+
+    def training(rival: str) -> float:
+        return mean(lambda row: row["train_images_per_second"]["dasvit"] / row["train_images_per_second"][rival])
+
+    return {
+        "search_speedup_rho1": speedup("ours_rho1"),
+        "search_speedup_rho05": speedup("ours_rho05"),
+        "activation_ratio_rho1": memory("ours_rho1"),
+        "activation_ratio_rho05": memory("ours_rho05"),
+        "train_speedup_vs_vit": training("vit"),
+        "train_speedup_vs_stock_vit": training("vit_stock"),
+        "input_headroom": round(min(row["headroom"] for row in headroom.values()), 2),
+        "sizes": sizes,
+        "input": headroom,
+    }
+
+
+def bench_input(device: torch.device, dtype: torch.dtype) -> dict[str, Any]:
+    """Measure the input pipeline of three recipes against their search step in the first stage."""
+    noise = np.random.default_rng(0).integers(0, 256, (4096, 32, 32, 3), dtype=np.uint8)
+    cifar = ImageSet(HeldPixels(noise), np.arange(len(noise)) % CLASSES)
+    rows = {}
+    for name in ("digits", "cifar10-small", "cifar10-paper"):
+        config = recipes.from_dict(recipes.read_recipe(name))
+        images = load_data(config.data, config.model.image_size, 0).train if name == "digits" else cifar
+        supplied = input_rate(images, config, device)
+        consumed = consumption(config, device, dtype)
+        rows[name] = {"supplied": supplied, "consumed": consumed, "headroom": supplied / consumed}
+    return rows
+
+
+def input_rate(images: ImageSet, config: Config, device: torch.device, seconds: float = 2.0) -> float:
+    """Return the images per second that reach the device ready for the network, half augmented and half not."""
+    options = config.search
+    transform = train_transform(options.augment, config.model.image_size, images.size)
+    common: dict[str, Any] = {"batch_size": options.batch_size, "seed": 0, "shuffle": True, "drop_last": True}
+    loaders = [Loader(images, None, transform=t, workers=config.runtime.workers, **common) for t in (transform, None)]
+    preprocess = Preprocess(config.model.image_size).to(device)
+    done, start, epoch = 0, math.inf, 0
+    while True:
+        for loader in loaders:
+            loader.set_epoch(epoch)
+        for pair in zip(*loaders, strict=True):
+            for pixels, _ in pair:
+                done += len(preprocess(pixels.to(device)))
+            if start == math.inf:  # the first batches start the workers, and do not count
+                done, start = 0, now(device)
+            elif now(device) - start > seconds:
+                return done / (now(device) - start)
+        epoch += 1
+
+
+def consumption(config: Config, device: torch.device, dtype: torch.dtype, repeats: int = 5) -> float:
+    """Return the images per second that the first stage of a recipe's search consumes, where steps are fastest."""
+    side = config.model.image_size
+    stage = next(iter(config.search.stages))
+    space = Space.from_config(config.space)  # eight operations as well
+    net = make_supernet(config, space, space.everything(), stage.layers, CLASSES)
+    batch = config.search.batch_size if side < 64 or device.type == "cuda" else 8  # a large batch gains nothing there
+    step = SearchStep(net, batch, side, device, dtype)
+    return 2 * batch / alternate({"step": step}, device, repeats)["step"]
+
+
+def bench_device(device: torch.device, precisions: list[str], sizes: list[Size], repeats: int) -> dict[str, Any]:
+    """Measure everything on one device."""
+    figures: dict[str, Any] = {}
+    for name in precisions:
+        rows = []
+        for size in sizes:
+            rows.append(bench_size(size, device, PRECISIONS[name], repeats))
+            print(f"{device} {name} D {size.dim}: {rows[-1]['search_step_seconds']}", file=sys.stderr, flush=True)
+        figures[name] = summarise(rows, bench_input(device, PRECISIONS[name]))
+    return figures
+
+
+def describe_machine() -> dict[str, Any]:
+    """Return what a reader needs to compare these figures with others."""
+    cpu = platform.processor() or platform.machine()
+    if os.path.exists("/proc/cpuinfo"):
+        with open("/proc/cpuinfo", encoding="utf-8") as file:
+            cpu = next((line.split(":", 1)[1].strip() for line in file if line.startswith("model name")), cpu)
+    gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
+    versions = {"torch": torch.__version__, "timm": timm.__version__, "python": platform.python_version()}
+    return {"date": date.today().isoformat(), "cpu": cpu, "threads": torch.get_num_threads(), "gpu": gpu, **versions}
+
+
+def main() -> None:
+    """Run the benchmark and print its figures."""
+    parser = argparse.ArgumentParser(description="Speed and memory of search and training; prints one JSON object.")
+    parser.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto", help="auto: all there are")
+    parser.add_argument("--precisions", nargs="+", choices=list(PRECISIONS), default=list(PRECISIONS))
+    parser.add_argument("--sizes", nargs="+", type=int, choices=[s.dim for s in SIZES], default=[s.dim for s in SIZES])
+    parser.add_argument("--repeats", type=int, default=3, help="timed repetitions; the median counts")
+    options = parser.parse_args()
+    devices = ["cpu", "cuda"] if torch.cuda.is_available() else ["cpu"]
+    devices = devices if options.device == "auto" else [options.device]
+    sizes = [size for size in SIZES if size.dim in options.sizes]
+    figures: dict[str, Any] = {"cpu": None, "cuda": None}
+    for name in devices:
+        figures[name] = bench_device(torch.device(name), options.precisions, sizes, options.repeats)
+    figures["machine"] = describe_machine()
+    json.dump(figures, sys.stdout, indent=2)
+    print()
+
+
+if __name__ == "__main__":
+    main()
