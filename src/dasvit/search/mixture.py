@@ -65,7 +65,7 @@ class _Layers(NamedTuple):
         """Return the parameters' gradients from those of the folded matrix, the folded bias and the outer matrix."""
         wide = folded.to(self.inner.dtype)
         bias = folded_bias.to(self.bias.dtype)
-        scale = torch.einsum("fd,fd->d", wide, self.inner)
+        scale = (wide * self.inner).sum(0)
         inner = wide.mul_(self.scale).addr_(bias, self.shift)
         return scale, bias @ self.inner, inner, bias, outer.to(self.outer.dtype)
 
