@@ -1,8 +1,11 @@
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
+
+from helpers import Faults, Zygote
 
 # Nothing is downloaded by a test, and workers that share two cores do not fight over threads.
 os.environ["HF_HUB_OFFLINE"] = "1"
@@ -15,3 +18,41 @@ def own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Monk
     folder = tmp_path_factory.getbasetemp() / "cache"
     monkeypatch.setenv("DASVIT_CACHE", str(folder))
     return folder
+
+
+@pytest.fixture(scope="module")
+def zygote(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Zygote]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("DASVIT_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
+        process = Zygote(tmp_path_factory.mktemp("zygote") / "output")
+    yield process
+    process.close()
+
+
+@pytest.fixture
+def faults(request: pytest.FixtureRequest) -> Iterator[Faults]:
+    """What a test provokes, and what it survives; the sums of all tests are shown at the end."""
+    tally = Faults()
+    yield tally
+    request.node.user_properties.append(("faults", tally.counts))
+
+
+TALLY: dict[str, list[int]] = {}
+
+
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    if report.when == "teardown":
+        for counts in (value for name, value in report.user_properties if name == "faults"):
+            assert isinstance(counts, dict)
+            for fault, (provoked, survived) in counts.items():
+                total = TALLY.setdefault(fault, [0, 0])
+                total[0] += provoked
+                total[1] += survived
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Print the faults as the table that docs/reliability.md holds."""
+    if TALLY and terminalreporter.config.option.markexpr == "faults":
+        rows = "".join(f"| {fault} | {provoked} | {survived} |\n" for fault, (provoked, survived) in TALLY.items())
+        head = "| fault | provoked | survived with nothing lost |\n|---|---|---|\n"
+        terminalreporter.write(f"\n{head}{rows}\n")

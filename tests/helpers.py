@@ -1,6 +1,9 @@
 """What several test files need."""
 
 import json
+import os
+import subprocess
+import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -39,3 +42,59 @@ def untimed(path: Path) -> list[dict[str, Any]]:
     timed = ("seconds", "images_per_second", "peak_memory_mib")
     rows = (json.loads(line) for line in path.read_text(encoding="utf-8").splitlines())
     return [{key: value for key, value in row.items() if key not in timed} for row in rows]
+
+
+class Zygote:
+    """Runs commands of dasvit in processes that start at once, and that can be killed at a moment of choice."""
+
+    def __init__(self, output: Path) -> None:
+        self.output = output
+        environment = {**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+        command = [
+            sys.executable,
+            "-W",
+            "error::DeprecationWarning:__main__",
+            str(Path(__file__).with_name("zygote.py")),
+        ]
+        self._process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
+        )
+
+    def run(self, *argv: object, always_save: bool = True, **moment: Any) -> int:
+        """Return the exit status of a command, negative for the signal that killed it.
+
+        Args:
+            argv: Arguments of dasvit.
+            always_save: Write a checkpoint after every step.
+            moment: When to kill it: `place` (a function's dotted name), `call` (which call of it) and `half` (write
+                half of its last argument to its first); or `seconds`, and perhaps another `signal`.
+        """
+        self.output.write_text("")
+        order = {"argv": [str(a) for a in argv], "output": str(self.output), "always_save": always_save, **moment}
+        assert self._process.stdin and self._process.stdout
+        self._process.stdin.write(json.dumps(order) + "\n")
+        self._process.stdin.flush()
+        return int(self._process.stdout.readline())
+
+    def said(self) -> str:
+        """Return what the last command wrote."""
+        return self.output.read_text(encoding="utf-8")
+
+    def close(self) -> None:
+        """End the process that forks."""
+        self._process.communicate()
+
+
+class Faults:
+    """Counts a fault's occurrences in a test, for the table that `make test-faults` prints."""
+
+    def __init__(self) -> None:
+        self.counts: dict[str, list[int]] = {}
+
+    def provoked(self, fault: str) -> None:
+        """Count a fault that happened."""
+        self.counts.setdefault(fault, [0, 0])[0] += 1
+
+    def survived(self, fault: str, times: int = 1) -> None:
+        """Count faults after which nothing was lost."""
+        self.counts.setdefault(fault, [0, 0])[1] += times

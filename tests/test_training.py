@@ -1,3 +1,4 @@
+import itertools
 import random
 import time
 from pathlib import Path
@@ -15,13 +16,14 @@ from dasvit.commands.train import build
 from dasvit.config import Config, OptimConfig, RuntimeConfig
 from dasvit.data import Preprocess, load_data
 from dasvit.errors import UserError
-from dasvit.training.checkpoint import load_checkpoint, rng_state, save_checkpoint, set_rng_state
-from dasvit.training.distributed import Runtime, find_device, measure_precision, seed_everything
+from dasvit.training.checkpoint import Damaged, load_checkpoint, read_checkpoint, save_checkpoint
+from dasvit.training.distributed import Runtime, find_device, measure_precision, reseed, seed_everything
 from dasvit.training.evaluation import evaluate
 from dasvit.training.loop import Trained, train
 from dasvit.training.optim import make_optimizer, make_schedule
 from dasvit.training.progress import Reporter
 from dasvit.training.run_folder import RunFolder
+from dasvit.training.saver import NEVER, Saver
 from helpers import cut_off, merge, untimed
 
 SMALL: dict[str, Any] = {
@@ -127,37 +129,98 @@ def test_vectors_positions_and_class_token_are_spared_the_decay() -> None:
     assert not any(name.endswith("inner.weight") for name in names)
 
 
-def test_checkpoints_keep_two_and_hold_every_generator(tmp_path: Path) -> None:
+def test_checkpoints_keep_two(tmp_path: Path) -> None:
     for step in (1, 2, 3):
         save_checkpoint(tmp_path, step, {"step": step, "tensor": torch.arange(step)})
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["000000002.pt", "000000003.pt"]
-    state = load_checkpoint(tmp_path)
+    (tmp_path / ".000000004.pt.tmp").write_bytes(b"half a file")
+    state = load_checkpoint(tmp_path, print)
     assert state is not None and state["step"] == 3 and torch.equal(state["tensor"], torch.arange(3))
-    seed_everything(5)
-    kept = rng_state()
-    drawn = (torch.rand(3), np.random.rand(3), random.random())
-    set_rng_state(kept)
-    again = (torch.rand(3), np.random.rand(3), random.random())
-    assert torch.equal(drawn[0], again[0]) and (drawn[1] == again[1]).all() and drawn[2] == again[2]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["000000002.pt", "000000003.pt"]
+    assert torch.load(tmp_path / "000000003.pt", weights_only=True)["step"] == 3
 
 
-def test_no_checkpoint_and_a_damaged_one(tmp_path: Path) -> None:
-    assert load_checkpoint(tmp_path) is None
-    save_checkpoint(tmp_path, 1, {"step": 1})
-    (tmp_path / "000000001.pt").write_bytes(b"half a file")
-    with pytest.raises(UserError, match=r"000000001\.pt is damaged"):
-        load_checkpoint(tmp_path)
+def test_every_byte_of_a_checkpoint_counts(tmp_path: Path) -> None:
+    path = save_checkpoint(tmp_path, 1, {"step": 1})
+    whole = path.read_bytes()
+    for place in range(0, len(whole), 7):
+        path.write_bytes(whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :])
+        with pytest.raises(Damaged):
+            read_checkpoint(path)
+    path.write_bytes(whole)
+    assert read_checkpoint(path) == {"step": 1}
+
+
+def test_no_checkpoint_and_damaged_ones(tmp_path: Path) -> None:
+    said: list[str] = []
+    assert load_checkpoint(tmp_path, said.append) is None and not said
+    for step in (1, 2):
+        save_checkpoint(tmp_path, step, {"step": step})
+    (tmp_path / "000000002.pt").write_bytes(b"half a file")
+    assert load_checkpoint(tmp_path, said.append) == {"step": 1}
+    assert len(said) == 1 and "000000002.pt is damaged" in said[0]
+    (tmp_path / "000000001.pt").write_bytes(b"")
+    with pytest.raises(UserError, match="delete that folder"):
+        load_checkpoint(tmp_path, said.append)
 
 
 def test_a_checkpoint_with_code_in_it_is_not_run(tmp_path: Path) -> None:
+    """Sealed as ours are, so that it is torch that refuses it."""
+
     class Malicious:
         def __reduce__(self) -> tuple[Any, ...]:
             return (Path.touch, (tmp_path / "was-here",))
 
-    torch.save({"rng": Malicious()}, tmp_path / "000000001.pt")
-    with pytest.raises(UserError, match="damaged"):
-        load_checkpoint(tmp_path)
+    path = save_checkpoint(tmp_path, 1, {"rng": Malicious()})
+    with pytest.raises(Damaged, match="UnpicklingError"):
+        read_checkpoint(path)
     assert not (tmp_path / "was-here").exists()
+
+
+def test_random_numbers_are_a_function_of_the_place() -> None:
+    def draw(*place: int) -> list[float]:
+        reseed(5, *place)
+        return [torch.rand(1).item(), float(np.random.rand()), random.random()]
+
+    first = draw(1, 2)
+    assert draw(1, 2) == first
+    for other in (draw(2, 1), draw(1), draw(1, 3)):
+        assert all(one != two for one, two in zip(first, other, strict=True))
+
+
+def test_checkpoints_cost_their_share_at_most(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a clock of our own: steps of a second, checkpoints of three."""
+    clock = [0.0]
+    monkeypatch.setattr("dasvit.training.saver.time.perf_counter", lambda: clock[0])
+
+    def slow(*arguments: Any) -> None:
+        clock[0] += 3
+        saved.append(clock[0])
+
+    saved: list[float] = []
+    monkeypatch.setattr("dasvit.training.saver.save_checkpoint", slow)
+    config = RuntimeConfig(device="cpu")
+    with Saver(RunFolder(tmp_path, "train"), (), Runtime(config, "float32"), Reporter(quiet=True), NEVER) as saver:
+        for step in range(3000):
+            clock[0] += 1
+            saver.step(step, dict, "")
+        saver.finish(3000, dict)
+    assert len(saved) * 3 <= 0.02 * clock[0]
+    assert (
+        max(later - earlier for earlier, later in itertools.pairwise(saved)) < 3 * 50 * 3
+    )  # what the first cost beyond the guess is paid back
+    assert saved[0] < 20
+
+
+def test_half_a_line_is_no_line(tmp_path: Path) -> None:
+    run = RunFolder(tmp_path, "train")
+    run.append("metrics.jsonl", {"epoch": 1})
+    with (tmp_path / "metrics.jsonl").open("a") as file:
+        file.write('{"epoch": 2')
+    assert run.rows("metrics.jsonl") == [{"epoch": 1}]
+    with pytest.raises(UserError, match="knows of 2"):
+        run.truncate("metrics.jsonl", 2)
+    run.truncate("metrics.jsonl", 1)
+    assert (tmp_path / "metrics.jsonl").read_text() == '{"epoch": 1}\n'
 
 
 def test_devices() -> None:

@@ -7,17 +7,20 @@ darts` behind the options of a DASViT search is the same search without DASViT's
 from __future__ import annotations
 
 import difflib
+import os
 import re
+import shlex
 import sys
 import traceback
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from dasvit import recipe as recipes
 from dasvit._version import __version__
 from dasvit.config import Config
-from dasvit.errors import UserError, unknown
+from dasvit.errors import Stopped, UserError, unknown
 from dasvit.recipe import SECTIONS
 from dasvit.training.run_folder import find_model, find_run
 from dasvit.validation import METHODS, validate, with_method
@@ -60,7 +63,11 @@ class Request:
 
 
 def main(argv: Sequence[str] | None = None) -> NoReturn:
-    """Run the command line and exit: 0 when it went well, 2 after a user's mistake, 130 after an interrupt."""
+    """Run the command line and exit.
+
+    Exit status: 0 when it went well or the time that --max-minutes gives was up, 2 after a user's mistake, 128 plus the
+    signal's number after SIGTERM (143) and SIGINT (130).
+    """
     arguments = list(sys.argv[1:] if argv is None else argv)
     debug = "--debug" in arguments
     try:
@@ -70,12 +77,23 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
             traceback.print_exc()
         print(f"dasvit: error: {error}", file=sys.stderr)
         raise SystemExit(2) from None
+    except Stopped as stop:
+        print(f"dasvit: {stop}; the state is saved. Go on with\n  {again(arguments)}", file=sys.stderr)
+        raise SystemExit(stop.status) from None
     except KeyboardInterrupt:
         goes_on = arguments[:1] in (["search"], ["train"], ["quickstart"])
-        hint = "; the same command goes on from the last epoch" if goes_on else ""
-        print(f"dasvit: interrupted{hint}.", file=sys.stderr)
+        hint = f"; from the last checkpoint goes on\n  {again(arguments)}" if goes_on else "."
+        print(f"dasvit: interrupted{hint}", file=sys.stderr)
         raise SystemExit(130) from None
     raise SystemExit(0)
+
+
+def again(arguments: list[str]) -> str:
+    """Return the command line that was given, for a shell."""
+    program = ["dasvit"] if Path(sys.argv[0]).stem == "dasvit" else [Path(sys.executable).name, "-m", "dasvit"]
+    if "LOCAL_WORLD_SIZE" in os.environ:  # torchrun's own options are not known here
+        program = ["torchrun", "...", "-m", "dasvit"]
+    return f"{' '.join(program)} {shlex.join(arguments)}"
 
 
 def run(arguments: list[str]) -> None:
@@ -193,6 +211,7 @@ def _add_options(parser: ArgumentParser, command: str) -> None:
     if command == "search":
         add("--run", type=str, default="runs/search", help="folder that the run writes")
         add("--method", type=str, default="", help=f"search method: {', '.join(METHODS)} (search.method)")
+        _add_going_on(parser)
     elif command == "derive":
         add("run", type=str, help="run folder of a search")
         add("--rule", type=str, default="", help="darts or strongest (default: the run's)")
@@ -215,6 +234,7 @@ def _add_options(parser: ArgumentParser, command: str) -> None:
             default="",
             help="folder that the run writes (default: RUN/train for --cell RUN, else runs/NAME)",
         )
+        _add_going_on(parser)
     elif command == "evaluate":
         add("model_path", type=str, metavar="MODEL", help="run folder of a training, or a model folder")
     elif command == "predict":
@@ -232,6 +252,13 @@ def _add_options(parser: ArgumentParser, command: str) -> None:
         )
     elif command == "quickstart":
         add("--run", type=str, default="runs/quickstart", help="folder that the runs write")
+
+
+def _add_going_on(parser: ArgumentParser) -> None:
+    about = "go on with the run in the folder, and fail where there is none (without it: go on, or begin)"
+    parser.add_argument("--resume", action="store_true", help=about)
+    about = "stop, with a checkpoint, after so many minutes; the same command goes on (default: 0, no limit)"
+    parser.add_argument("--max-minutes", type=float, default=0.0, metavar="M", help=about)
 
 
 def _recipe_of(command: str, options: dict[str, Any]) -> dict[str, Any]:

@@ -23,3 +23,16 @@ def unknown(kind: str, name: object, valid: Iterable[str]) -> UserError:
     near = difflib.get_close_matches(str(name), names, n=1, cutoff=0.5)
     hint = f" Did you mean {near[0]!r}?" if near else ""
     return UserError(f"unknown {kind} {name!r}.{hint} Valid: {', '.join(names)}.")
+
+
+class Stopped(Exception):
+    """A run that was asked to end before its end, and whose state is saved: its text says why, and where it is.
+
+    Args:
+        text: Why and where.
+        status: What the command line exits with.
+    """
+
+    def __init__(self, text: str, status: int) -> None:
+        super().__init__(text)
+        self.status = status

@@ -26,9 +26,11 @@ from dasvit.search.derive import Budget, Derivation, derive
 from dasvit.search.loop import make_supernet, search
 from dasvit.search.stages import with_pruned
 from dasvit.training.distributed import find_device, seed_everything
+from dasvit.training.files import write_whole
 from dasvit.training.loop import probe_step
 from dasvit.training.progress import Reporter
 from dasvit.training.run_folder import RunFolder
+from dasvit.training.saver import NEVER, Deadline
 
 Stages = list[tuple[list[list[float]], Alive]]
 """Edge weights [E][O] and operations alive, at the end of every stage."""
@@ -37,7 +39,8 @@ Stages = list[tuple[list[list[float]], Alive]]
 def search_command(request: Request) -> None:
     """`dasvit search`: a run folder with a cell in it."""
     assert request.config is not None
-    result = do_search(request.config, request.options["run"], Reporter())
+    deadline = Deadline.after(request.options["max_minutes"])
+    result = do_search(request.config, request.options["run"], Reporter(), request.options["resume"], deadline)
     if request.options["json"]:
         print_json(result)
         return
@@ -48,18 +51,32 @@ def search_command(request: Request) -> None:
     print(f"Train it: dasvit train --cell {result['run']}")
 
 
-def do_search(config: Config, folder: str, reporter: Reporter) -> dict[str, Any]:
-    """Search in a run folder, write its genotype, and return what was found."""
+def do_search(
+    config: Config, folder: str, reporter: Reporter, resume: bool = False, deadline: Deadline = NEVER
+) -> dict[str, Any]:
+    """Search in a run folder, write its genotype, and return what was found.
+
+    Args:
+        config: The recipe.
+        folder: The run folder.
+        reporter: Where progress goes.
+        resume: There must be a run to go on with.
+        deadline: When to stop.
+
+    Raises:
+        UserError: A user's mistake.
+        Stopped: By a signal or the deadline; the same call goes on.
+    """
     run = RunFolder(folder, "search")
     data = load_data(config.data, config.model.image_size, config.runtime.seed)
     say_data(data, reporter)
     find_device(config.runtime.device)  # before the folder is made
-    run.open(config, config.search.method)
+    run.open(config, config.search.method, resume)
     note_data(run, data)
     seed_everything(config.runtime.seed)
     runtime = make_runtime(config, run, reporter, lambda device: search_probe(config, len(data.classes), device))
     seed_everything(config.runtime.seed)
-    search(config, data, run, runtime, reporter)
+    search(config, data, run, runtime, reporter, deadline)
     stages = read_stages(run, Space.from_config(config.space))
     derivation = derive_found(stages, config, len(data.classes), config.search.derive)
     result = describe_derivation(derivation, config, len(data.classes))
@@ -92,7 +109,7 @@ def derive_command(request: Request) -> None:
     if out.exists() and out.read_bytes() != text.encode():
         raise UserError(f"{out} holds another cell: give --out another file.")
     out.parent.mkdir(parents=True, exist_ok=True)
-    out.write_text(text, encoding="utf-8")
+    write_whole(out, lambda file: file.write(text.encode()))
     if options["json"]:
         print_json({"cell": str(out), **result})
         return

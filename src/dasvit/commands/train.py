@@ -24,6 +24,7 @@ from dasvit.training.distributed import find_device, seed_everything
 from dasvit.training.loop import probe_step, train
 from dasvit.training.progress import Reporter
 from dasvit.training.run_folder import RunFolder
+from dasvit.training.saver import NEVER, Deadline
 
 
 def train_command(request: Request) -> None:
@@ -35,7 +36,8 @@ def train_command(request: Request) -> None:
     subject: Genotype | str = load_genotype(cell) if cell else baseline
     name = Path(cell).stem if cell else baseline
     folder = request.options["run"] or (str(Path(cell) / "train") if cell and Path(cell).is_dir() else f"runs/{name}")
-    result = do_train(request.config, subject, folder, Reporter())
+    deadline = Deadline.after(request.options["max_minutes"])
+    result = do_train(request.config, subject, folder, Reporter(), request.options["resume"], deadline)
     if request.options["json"]:
         print_json(result)
         return
@@ -43,8 +45,28 @@ def train_command(request: Request) -> None:
     print(f"{folder}/model: dasvit predict {folder} IMAGE... | dasvit evaluate {folder}")
 
 
-def do_train(config: Config, subject: Genotype | str, folder: str, reporter: Reporter) -> dict[str, Any]:
-    """Train a cell's network or a baseline in a run folder, write its model, and return its judgement."""
+def do_train(
+    config: Config,
+    subject: Genotype | str,
+    folder: str,
+    reporter: Reporter,
+    resume: bool = False,
+    deadline: Deadline = NEVER,
+) -> dict[str, Any]:
+    """Train a cell's network or a baseline in a run folder, write its model, and return its judgement.
+
+    Args:
+        config: The recipe.
+        subject: The cell, or the baseline's name.
+        folder: The run folder.
+        reporter: Where progress goes.
+        resume: There must be a run to go on with.
+        deadline: When to stop.
+
+    Raises:
+        UserError: A user's mistake.
+        Stopped: By a signal or the deadline; the same call goes on.
+    """
     run = RunFolder(folder, "train")
     data = load_data(config.data, config.model.image_size, config.runtime.seed)
     say_data(data, reporter)
@@ -52,14 +74,14 @@ def do_train(config: Config, subject: Genotype | str, folder: str, reporter: Rep
     find_device(config.runtime.device)  # what can fail, before the folder is made
     seed_everything(config.runtime.seed)
     model = build(subject, config, len(data.classes))
-    run.open(config, subject.to_json() if isinstance(subject, Genotype) else subject)
+    run.open(config, subject.to_json() if isinstance(subject, Genotype) else subject, resume)
     note_data(run, data)
     runtime = make_runtime(
         config, run, reporter, lambda device: train_probe(subject, config, len(data.classes), device)
     )
     prefer_fast_attention(model, runtime.device, torch.bfloat16 if runtime.precision == "bfloat16" else torch.float32)
     seed_everything(config.runtime.seed)
-    trained = train(model, data, config, run, runtime, reporter)
+    trained = train(model, data, config, run, runtime, reporter, deadline)
     result = {"run": folder, **describe_cost(cost), **trained.evaluation.summary()}
     if runtime.is_main:
         if isinstance(subject, Genotype):

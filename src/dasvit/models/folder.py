@@ -99,7 +99,7 @@ def _source_cfg(model: nn.Module) -> dict[str, Any]:
 
 def _replace(path: Path, write: Callable[[Path], object]) -> None:
     """Have a file written beside its place, then put it there in one step."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         write(temporary)
         os.replace(temporary, path)

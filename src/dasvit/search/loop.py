@@ -14,22 +14,23 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from dasvit.cell.space import Alive, Space
-from dasvit.config import Config, Stage
+from dasvit.config import Config
 from dasvit.data import Data, Loader, Preprocess, split_indices, train_transform
 from dasvit.search.architecture import Architecture, entropy
 from dasvit.search.bilevel import first_order, second_order
 from dasvit.search.fairness import fairness
 from dasvit.search.stages import prune
 from dasvit.search.supernet import Supernet
-from dasvit.training.checkpoint import load_checkpoint, save_checkpoint, set_rng_state
-from dasvit.training.distributed import Runtime
-from dasvit.training.loop import states
+from dasvit.training.distributed import Runtime, reseed
 from dasvit.training.metrics import EpochMetrics, check_finite
 from dasvit.training.optim import make_optimizer, make_schedule
 from dasvit.training.progress import Reporter
 from dasvit.training.run_folder import RunFolder
+from dasvit.training.saver import NEVER, Deadline, Saver
 
 LOGS = ("metrics.jsonl", "architecture.jsonl")
+STAGES, STEPS = 1, 2
+"""What random numbers are for: a stage's first weights, or a step."""
 
 
 @dataclass
@@ -40,7 +41,14 @@ class Found:
     alive: Alive
 
 
-def search(config: Config, data: Data, run: RunFolder, runtime: Runtime, reporter: Reporter) -> Found:
+def search(
+    config: Config,
+    data: Data,
+    run: RunFolder,
+    runtime: Runtime,
+    reporter: Reporter,
+    deadline: Deadline = NEVER,
+) -> Found:
     """Search a cell; goes on from the run's newest checkpoint.
 
     Args:
@@ -49,50 +57,36 @@ def search(config: Config, data: Data, run: RunFolder, runtime: Runtime, reporte
         run: Where metrics, weights of edges and checkpoints go.
         runtime: Device, precision, processes.
         reporter: Where progress goes.
+        deadline: When to stop.
+
+    Raises:
+        Stopped: By a signal or the deadline; the state is saved.
     """
     space = Space.from_config(config.space)
     batches = SearchBatches(data, config, runtime)
     preprocess = Preprocess(config.model.image_size, erasing=config.search.augment.erasing).to(runtime.device)
     stages = list(config.search.stages)
-    state = load_checkpoint(run.checkpoints)
-    if state is None:
-        for name in LOGS:
-            run.truncate(name, 0)
-    alive = space.everything() if state is None else tuple(tuple(row) for row in state["alive"])
-    part: StageState | None = None
-
-    for number, stage in enumerate(stages):
-        if state is not None and number < state["stage"]:
-            continue
-        if part is not None:
-            alive = prune(part.architecture.strengths().tolist(), alive, stage.keep, space)
-        part = StageState(config, space, alive, stage, len(data.classes), len(batches), runtime, inherit_from=part)
-        first = 0
-        if state is not None:
-            first = part.load(state, run)
-            state = None
-        for epoch in range(first, stage.epochs):
-            done = sum(s.epochs for s in stages[:number]) + epoch
-            part.architecture.temperature = temperature(config, done)
-            where = f"stage {number + 1}/{len(stages)}, epoch {epoch + 1}/{stage.epochs}"
-            metrics = run_epoch(part, epoch, done, config, batches, preprocess, runtime, reporter, where)
-            row = metrics.row(
-                runtime, stage=number + 1, epoch=epoch + 1, lr=part.weight_optimizer.param_groups[0]["lr"]
-            )
-            check_finite(row, "train_loss", "search.weights.lr")
-            if runtime.is_main:
-                line = describe_architecture(part, space, config, number + 1, epoch + 1)
-                run.append("metrics.jsonl", row)
-                run.append("architecture.jsonl", line)
-                position = {
-                    "stage": number,
-                    "epoch": epoch + 1,
-                    "alive": [list(r) for r in alive],
-                    "rows": done + 1,
-                }
-                save_checkpoint(run.checkpoints, done + 1, {**position, **states(part.parts())})
-                reporter.say(f"{where}: {describe_epoch(row, line)}")
-    assert part is not None, "a search without a stage"
+    with Saver(run, LOGS, runtime, reporter, deadline) as saver:
+        state = saver.load()
+        alive = space.everything() if state is None else tuple(tuple(row) for row in state["alive"])
+        part: StageState | None = None
+        for number, stage in enumerate(stages):
+            if state is not None and number < state["stage"]:
+                continue
+            if part is not None:
+                alive = prune(part.architecture.strengths().tolist(), alive, stage.keep, space)
+            if number:
+                reseed(config.runtime.seed, STAGES, number)
+            part = StageState(config, space, alive, number, len(data.classes), len(batches), runtime, inherit_from=part)
+            if state is not None:
+                part.load(state)
+                state = None
+            while part.epoch < stage.epochs:
+                part.architecture.temperature = temperature(config, part.done)
+                run_epoch(part, config, batches, preprocess, runtime, reporter, saver)
+                end_epoch(part, config, run, runtime, reporter)
+        assert part is not None, "a search without a stage"
+        saver.finish(part.done * len(batches), part.state)
     return Found(part.architecture.strengths().tolist(), alive)
 
 
@@ -131,22 +125,38 @@ class SearchBatches:
 
 
 class StageState:
-    """What one stage trains: a supernet, an architecture, and the optimisers of both."""
+    """What one stage trains, and how far it has come.
+
+    Attributes:
+        number: Which stage it is, from 0.
+        epoch: Epochs of the stage that have ended.
+        done: Epochs of the whole search that have ended.
+        step: Steps of the epoch that goes on.
+        metrics: What that epoch has added up.
+        supernet: The network of weights.
+        architecture: The alphas.
+        weight_optimizer: Of the weights.
+        alpha_optimizer: Of the alphas.
+    """
 
     def __init__(
         self,
         config: Config,
         space: Space,
         alive: Alive,
-        stage: Stage,
+        number: int,
         classes: int,
         steps: int,
         runtime: Runtime,
         inherit_from: StageState | None = None,
     ) -> None:
         options = config.search
-        self.stage = stage
-        self.supernet = make_supernet(config, space, alive, stage.layers, classes).to(runtime.device)
+        stages = list(options.stages)
+        self.number, self.stage, self.stages = number, stages[number], len(stages)
+        self.before = sum(stage.epochs for stage in stages[:number])
+        self.epoch = self.step = 0
+        self.metrics = EpochMetrics(runtime.device)
+        self.supernet = make_supernet(config, space, alive, self.stage.layers, classes).to(runtime.device)
         self.architecture = Architecture(space, alive, options.relaxation, options.alphas.init_std).to(runtime.device)
         if inherit_from is not None:
             if options.stages.inherit in ("weights", "both"):
@@ -157,29 +167,52 @@ class StageState:
         self.network = runtime.prepare(self.supernet)
         self.weights: list[nn.Parameter] = list(self.supernet.parameters())
         self.weight_optimizer = make_optimizer(self.supernet, options.weights)
-        self.schedule = make_schedule(self.weight_optimizer, options.weights, stage.epochs, steps)
+        self.schedule = make_schedule(self.weight_optimizer, options.weights, self.stage.epochs, steps)
         alphas = options.alphas
         self.alpha_optimizer = torch.optim.Adam(
             [self.architecture.alpha], lr=alphas.lr, betas=alphas.betas, weight_decay=alphas.weight_decay
         )
 
-    def parts(self) -> dict[str, Any]:
-        """Return everything whose state a checkpoint holds."""
+    @property
+    def done(self) -> int:
+        """Epochs of the whole search that have ended."""
+        return self.before + self.epoch
+
+    @property
+    def where(self) -> str:
+        """Stage and epoch, as the terminal shows them."""
+        epoch = min(self.epoch + 1, self.stage.epochs)
+        return f"stage {self.number + 1}/{self.stages}, epoch {epoch}/{self.stage.epochs}"
+
+    def state(self) -> dict[str, Any]:
+        """Return all that a checkpoint holds: position, surviving operations, and the parts' states.
+
+        Batches, rates, temperature and random numbers are functions of the position.
+        """
         return {
+            "stage": self.number,
+            "epoch": self.epoch,
+            "step": self.step,
+            "rows": self.done,
+            "alive": self.architecture.alive.tolist(),
+            **{name: part.state_dict() for name, part in self.parts().items()},
+        }
+
+    def load(self, state: dict[str, Any]) -> None:
+        """Take over a checkpoint of this stage."""
+        self.epoch, self.step = state["epoch"], state["step"]
+        for name, part in self.parts().items():
+            part.load_state_dict(state[name])
+
+    def parts(self) -> dict[str, Any]:
+        """Return everything that has a state dictionary."""
+        return {
+            "metrics": self.metrics,
             "supernet": self.supernet,
             "architecture": self.architecture,
             "weight_optimizer": self.weight_optimizer,
             "alpha_optimizer": self.alpha_optimizer,
         }
-
-    def load(self, state: dict[str, Any], run: RunFolder) -> int:
-        """Take over a checkpoint of this stage, and drop what was logged after it; return the epochs done."""
-        for name, part in self.parts().items():
-            part.load_state_dict(state[name])
-        set_rng_state(state["rng"])
-        for name in LOGS:
-            run.truncate(name, state["rows"])
-        return int(state["epoch"])
 
 
 def make_supernet(config: Config, space: Space, alive: Alive, layers: int, classes: int) -> Supernet:
@@ -198,23 +231,25 @@ def make_supernet(config: Config, space: Space, alive: Alive, layers: int, class
 
 def run_epoch(
     part: StageState,
-    epoch: int,
-    done: int,
     config: Config,
     batches: SearchBatches,
     preprocess: nn.Module,
     runtime: Runtime,
     reporter: Reporter,
-    where: str,
-) -> EpochMetrics:
-    """Do one epoch of alpha steps (after the weights-only epochs) and weight steps."""
-    metrics = EpochMetrics(runtime.device)
-    batches.train.set_epoch(done)
-    val = batches.endless_val(done * len(batches))
-    for step, (images, labels) in enumerate(reporter.track(batches.train, where)):
+    saver: Saver,
+) -> None:
+    """Do what is left of an epoch: alpha steps (after the weights-only epochs) and weight steps."""
+    if part.step == 0:
+        part.metrics = EpochMetrics(runtime.device)
+    metrics, before = part.metrics, part.done * len(batches)
+    batches.train.set_epoch(part.done)
+    batches.train.skip(part.step)
+    val = batches.endless_val(before + part.step)
+    for images, labels in reporter.track(batches.train, part.where, part.step):
+        reseed(config.runtime.seed, STEPS, before + part.step, runtime.rank)
         preprocess.train()
         inputs, targets = preprocess(images.to(runtime.device)), labels.to(runtime.device)
-        if epoch >= part.stage.weight_epochs:
+        if part.epoch >= part.stage.weight_epochs:
             preprocess.eval()
             val_images, val_labels = next(val)
             val_inputs = preprocess(val_images.to(runtime.device))
@@ -225,10 +260,25 @@ def run_epoch(
             nn.utils.clip_grad_norm_(part.weights, config.search.weights.clip_grad)
         part.weight_optimizer.step()
         part.weight_optimizer.zero_grad(set_to_none=True)
-        part.schedule.step_update(epoch * len(batches) + step + 1)
+        part.step += 1
+        part.schedule.step_update(part.epoch * len(batches) + part.step)
         metrics.add("train_loss", loss, len(images))
         metrics.images += len(images)
-    return metrics
+        saver.step(before + part.step, part.state, f"{part.where}, step {part.step}/{len(batches)}")
+
+
+def end_epoch(part: StageState, config: Config, run: RunFolder, runtime: Runtime, reporter: Reporter) -> None:
+    """Log an epoch, and go on to the next."""
+    where = part.where
+    part.epoch, part.step = part.epoch + 1, 0
+    place = {"stage": part.number + 1, "epoch": part.epoch}
+    row = part.metrics.row(runtime, **place, lr=part.weight_optimizer.param_groups[0]["lr"])
+    check_finite(row, "train_loss", "search.weights.lr")
+    if runtime.is_main:
+        line = describe_architecture(part, config, **place)
+        run.append("metrics.jsonl", row)
+        run.append("architecture.jsonl", line)
+        reporter.say(f"{where}: {describe_epoch(row, line)}")
 
 
 def weight_loss(
@@ -293,9 +343,9 @@ def temperature(config: Config, done: int) -> float:
     return float(start * (end / start) ** (done / max(1, total - 1)))
 
 
-def describe_architecture(part: StageState, space: Space, config: Config, stage: int, epoch: int) -> dict[str, Any]:
+def describe_architecture(part: StageState, config: Config, stage: int, epoch: int) -> dict[str, Any]:
     """Return an epoch's line of `architecture.jsonl`."""
-    architecture = part.architecture
+    architecture, space = part.architecture, part.supernet.space
     weights = architecture.strengths()
     terms = fairness(weights, architecture.alive, space, config.search.fairness)
     mean = dict(zip(space.operations, weights.mean(dim=0).tolist(), strict=True))

@@ -1,79 +1,112 @@
-"""Checkpoints: the whole state of a run, written so that a crash leaves the one before it whole."""
+"""Checkpoints: the whole state of a run, written so that a crash leaves the ones before it whole.
+
+A file is what `torch.save` writes, with a last line behind it that holds the SHA-256 of all before that line;
+`torch.load(path, weights_only=True)` reads it all the same.
+"""
 
 from __future__ import annotations
 
-import os
-import random
+import hashlib
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
-import numpy as np
 import torch
 
 from dasvit.errors import UserError
+from dasvit.training.files import sweep, write_whole
 
 KEEP = 2
+"""Checkpoints that stay."""
+SEAL = b"\ndasvit-checkpoint/2 sha256 %s\n"
+SEAL_LENGTH = len(SEAL % (b"0" * 64))
 
 
-def rng_state() -> dict[str, Any]:
-    """Return the state of every global random number generator, of types that load without pickle's code."""
-    numpy: Any = np.random.get_state()  # timm's mixup draws from the global generator
-    state: dict[str, Any] = {
-        "python": random.getstate(),
-        "numpy": [numpy[0], torch.from_numpy(numpy[1].astype(np.int64)), *numpy[2:]],
-        "torch": torch.get_rng_state(),
-    }
-    if torch.cuda.is_available():
-        state["cuda"] = torch.cuda.get_rng_state_all()
-    return state
+class Damaged(Exception):
+    """A file is not the checkpoint that was written."""
 
 
-def set_rng_state(state: dict[str, Any]) -> None:
-    """Put every global random number generator back to what `rng_state` returned."""
-    python, numpy = state["python"], state["numpy"]
-    random.setstate((python[0], tuple(python[1]), python[2]))
-    np.random.set_state((numpy[0], numpy[1].numpy().astype(np.uint32), *numpy[2:]))
-    torch.set_rng_state(state["torch"])
-    if "cuda" in state and torch.cuda.is_available():
-        torch.cuda.set_rng_state_all(state["cuda"])
+class _Sealed:
+    """A file that keeps the checksum of what is written to it."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self.file, self.hash = file, hashlib.sha256()
+
+    def write(self, content: bytes) -> int:
+        self.hash.update(content)
+        return self.file.write(content)
+
+    def flush(self) -> None:
+        self.file.flush()
 
 
 def save_checkpoint(folder: Path, step: int, state: dict[str, Any]) -> Path:
-    """Write a checkpoint to the side, sync and rename it, and keep the last two.
+    """Write a checkpoint, and delete all but the last two.
 
     Args:
         folder: The run's `checkpoints/`.
         step: A number that grows from one checkpoint to the next; it names the file.
         state: Tensors, numbers, strings, and lists and dictionaries of these.
+
+    Raises:
+        OSError: The disk is full, or cannot be written; the checkpoints before are as they were.
     """
+
+    def write(file: BinaryIO) -> None:
+        sealed: Any = _Sealed(file)
+        torch.save(state, sealed)
+        file.write(SEAL % sealed.hash.hexdigest().encode())
+
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{step:09d}.pt"
-    temporary = path.with_suffix(".tmp")
-    with temporary.open("wb") as file:
-        torch.save({**state, "rng": rng_state()}, file)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
+    write_whole(path, write)
     for old in sorted(folder.glob("*.pt"))[:-KEEP]:
         old.unlink()
     return path
 
 
-def load_checkpoint(folder: Path) -> dict[str, Any] | None:
-    """Return the newest checkpoint's state, on the CPU, or None where there is none.
-
-    The generators are set by the caller, once everything else stands, through `set_rng_state(state["rng"])`.
+def read_checkpoint(path: Path) -> dict[str, Any]:
+    """Return a checkpoint's state, on the CPU.
 
     Raises:
-        UserError: The file is damaged.
+        Damaged: The checksum is not that of the content, or the content is not a state.
     """
-    paths = sorted(folder.glob("*.pt"))
-    if not paths:
-        return None
     try:
-        state: dict[str, Any] = torch.load(paths[-1], map_location="cpu", weights_only=True)
-    except Exception as error:
-        raise UserError(
-            f"the checkpoint {paths[-1]} is damaged ({type(error).__name__}): delete it to go on from the one before."
-        ) from None
+        with path.open("rb") as file:
+            length = path.stat().st_size - SEAL_LENGTH
+            digest = hashlib.sha256()
+            while length > 0 and (block := file.read(min(length, 2**22))):
+                digest.update(block)
+                length -= len(block)
+            if file.read() != SEAL % digest.hexdigest().encode():
+                raise Damaged("its checksum does not fit")
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except Damaged:
+        raise
+    except Exception as error:  # whatever torch or the disk have to say
+        raise Damaged(f"{type(error).__name__}") from None
+    if not isinstance(state, dict):
+        raise Damaged("it holds no state")
     return state
+
+
+def load_checkpoint(folder: Path, say: Callable[[str], None]) -> dict[str, Any] | None:
+    """Return the state of the newest checkpoint that is whole, or None where there is no checkpoint.
+
+    Args:
+        folder: The run's `checkpoints/`; half-written files in it are deleted.
+        say: Told of every damaged one that is passed over.
+
+    Raises:
+        UserError: There are checkpoints, and all of them are damaged.
+    """
+    sweep(folder)
+    paths = sorted(folder.glob("*.pt"), reverse=True)
+    for path in paths:
+        try:
+            return read_checkpoint(path)
+        except Damaged as error:
+            say(f"the checkpoint {path} is damaged ({error}): passed over in favour of the one before it.")
+    if paths:
+        raise UserError(f"every checkpoint in {folder} is damaged: delete that folder to start the run again.")
+    return None

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import random
 import statistics
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import Any, Literal, TypeVar
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -43,6 +45,21 @@ def seed_everything(seed: int) -> None:
     from accelerate.utils import set_seed
 
     set_seed(seed)
+
+
+def reseed(seed: int, *place: int) -> None:
+    """Seed every global generator anew for a place in a run.
+
+    What is drawn there is then a function of seed and place alone: going on from there needs no generator's state.
+
+    Args:
+        seed: The run's.
+        place: Numbers that name the place, as the step's.
+    """
+    torch_seed, numpy_seed, python_seed = np.random.SeedSequence([seed, *place]).generate_state(3).tolist()
+    torch.manual_seed(torch_seed)
+    np.random.seed(numpy_seed)
+    random.seed(python_seed)
 
 
 def measure_precision(device: torch.device, step: Callable[[], object]) -> tuple[Precision, dict[str, float]]:

@@ -20,13 +20,15 @@ from torch.nn import functional as F
 from dasvit.config import Config, TrainConfig
 from dasvit.data import Data, Loader, Preprocess, train_transform
 from dasvit.errors import UserError
-from dasvit.training.checkpoint import load_checkpoint, save_checkpoint, set_rng_state
-from dasvit.training.distributed import Runtime
+from dasvit.training.distributed import Runtime, reseed
 from dasvit.training.evaluation import Evaluation, evaluate
 from dasvit.training.metrics import EpochMetrics, check_finite
 from dasvit.training.optim import make_optimizer, make_schedule
 from dasvit.training.progress import Reporter
 from dasvit.training.run_folder import RunFolder
+from dasvit.training.saver import NEVER, Deadline, Saver
+
+LOGS = ("metrics.jsonl",)
 
 
 @dataclass
@@ -38,7 +40,13 @@ class Trained:
 
 
 def train(
-    model: nn.Module, data: Data, config: Config, run: RunFolder, runtime: Runtime, reporter: Reporter
+    model: nn.Module,
+    data: Data,
+    config: Config,
+    run: RunFolder,
+    runtime: Runtime,
+    reporter: Reporter,
+    deadline: Deadline = NEVER,
 ) -> Trained:
     """Train a network and judge it on the test set; goes on from the run's newest checkpoint.
 
@@ -49,56 +57,136 @@ def train(
         run: Where metrics and checkpoints go.
         runtime: Device, precision, processes.
         reporter: Where progress goes.
+        deadline: When to stop.
+
+    Raises:
+        Stopped: By a signal or the deadline; the state is saved.
     """
     options = config.train
     classes = len(data.classes)
-    model.to(runtime.device)
     loader = training_loader(data, config, runtime)
     preprocess = Preprocess(config.model.image_size, erasing=options.augment.erasing).to(runtime.device)
-    optimizer = make_optimizer(model, options.optim)
-    schedule = make_schedule(optimizer, options.optim, options.epochs, len(loader))
-    ema = ModelEmaV3(model, decay=options.ema, use_warmup=True) if options.ema else None
-    judged = ema.module if ema else model
+    part = TrainState(model.to(runtime.device), options, len(loader), runtime)
     mixup, criterion = make_loss(options, classes)
-    network = runtime.prepare(model)
-    parts: dict[str, Any] = {"model": model, "optimizer": optimizer, **({"ema": ema} if ema else {})}
-    start = resume(run, parts)
-
     evaluation = None
-    for epoch in range(start, options.epochs):
-        network.train()
-        preprocess.train()
-        loader.set_epoch(epoch)
-        metrics = EpochMetrics(runtime.device)
-        for step, (images, labels) in enumerate(reporter.track(loader, f"epoch {epoch + 1}/{options.epochs}")):
-            inputs, targets = preprocess(images.to(runtime.device)), labels.to(runtime.device)
-            if mixup:
-                inputs, targets = mixup(inputs, targets)
-            with runtime.autocast():
-                loss = criterion(network(inputs).float(), targets)
-            loss.backward()
-            if options.optim.clip_grad:
-                nn.utils.clip_grad_norm_(network.parameters(), options.optim.clip_grad)
-            optimizer.step()
-            optimizer.zero_grad(set_to_none=True)
-            done = epoch * len(loader) + step + 1
-            schedule.step_update(done)
-            if ema:
-                ema.update(model, step=done)
-            metrics.add("train_loss", loss, len(images))
-            metrics.images += len(images)
-        row = metrics.row(runtime, stage="train", epoch=epoch + 1, lr=optimizer.param_groups[0]["lr"])
-        check_finite(row, "train_loss", "train.optim.lr, or raise train.optim.warmup_epochs")
-        if (epoch + 1) % options.eval_every == 0 or epoch + 1 == options.epochs:
-            evaluation = evaluate(judged, preprocess, test_batches(data, config, runtime), runtime, classes)
-            row |= {"test_loss": evaluation.loss, "test_top1": evaluation.top1, "test_top5": evaluation.top5}
-        if runtime.is_main:
-            run.append("metrics.jsonl", row)
-            save_checkpoint(run.checkpoints, epoch + 1, {"epoch": epoch + 1, **states(parts)})
-            reporter.say(describe_epoch(row, options.epochs))
+    with Saver(run, LOGS, runtime, reporter, deadline) as saver:
+        part.load(saver.load())
+        while part.epoch < options.epochs:
+            run_epoch(part, config, loader, preprocess, mixup, criterion, runtime, reporter, saver)
+            row = part.metrics.row(
+                runtime, stage="train", epoch=part.epoch + 1, lr=part.optimizer.param_groups[0]["lr"]
+            )
+            check_finite(row, "train_loss", "train.optim.lr, or raise train.optim.warmup_epochs")
+            if (part.epoch + 1) % options.eval_every == 0 or part.epoch + 1 == options.epochs:
+                batches = test_batches(data, config, runtime)
+                watched = saver.watch(batches, part.steps, part.state, f"{part.where}, evaluation")
+                evaluation = evaluate(part.judged, preprocess, watched, runtime, classes)
+                row |= {"test_loss": evaluation.loss, "test_top1": evaluation.top1, "test_top5": evaluation.top5}
+            part.epoch, part.step = part.epoch + 1, 0
+            if runtime.is_main:
+                run.append("metrics.jsonl", row)
+                reporter.say(describe_epoch(row, options.epochs))
+        saver.finish(part.steps, part.state)
     if evaluation is None:  # the run had ended before
-        evaluation = evaluate(judged, preprocess, test_batches(data, config, runtime), runtime, classes)
-    return Trained(judged, evaluation)
+        evaluation = evaluate(part.judged, preprocess, test_batches(data, config, runtime), runtime, classes)
+    return Trained(part.judged, evaluation)
+
+
+class TrainState:
+    """What is trained, and how far it has come.
+
+    Attributes:
+        model: The network.
+        optimizer: Of its weights.
+        ema: The average of its weights, where the recipe asks for one.
+        epoch: Epochs that have ended.
+        step: Steps of the epoch that goes on.
+        metrics: What that epoch has added up.
+    """
+
+    def __init__(self, model: nn.Module, options: TrainConfig, length: int, runtime: Runtime) -> None:
+        self.model, self.length, self.epochs = model, length, options.epochs
+        self.epoch = self.step = 0
+        self.metrics = EpochMetrics(runtime.device)
+        self.optimizer = make_optimizer(model, options.optim)
+        self.schedule = make_schedule(self.optimizer, options.optim, options.epochs, length)
+        self.ema = ModelEmaV3(model, decay=options.ema, use_warmup=True) if options.ema else None
+        self.network = runtime.prepare(model)
+
+    @property
+    def judged(self) -> nn.Module:
+        """The network that is evaluated."""
+        average: nn.Module | None = self.ema and self.ema.module
+        return average or self.model
+
+    @property
+    def steps(self) -> int:
+        """Steps of the whole training that are done."""
+        return self.epoch * self.length + self.step
+
+    @property
+    def where(self) -> str:
+        """The epoch, as the terminal shows it."""
+        return f"epoch {min(self.epoch + 1, self.epochs)}/{self.epochs}"
+
+    def state(self) -> dict[str, Any]:
+        """Return all that a checkpoint holds: position and the parts' states.
+
+        Batches, rates and random numbers are functions of the position.
+        """
+        position = {"epoch": self.epoch, "step": self.step, "rows": self.epoch}
+        return {**position, **{name: part.state_dict() for name, part in self.parts().items()}}
+
+    def load(self, state: dict[str, Any] | None) -> None:
+        """Take over a checkpoint, where there is one."""
+        if state is not None:
+            self.epoch, self.step = state["epoch"], state["step"]
+            for name, part in self.parts().items():
+                part.load_state_dict(state[name])
+
+    def parts(self) -> dict[str, Any]:
+        """Return everything that has a state dictionary."""
+        parts: dict[str, Any] = {"metrics": self.metrics, "model": self.model, "optimizer": self.optimizer}
+        return {**parts, "ema": self.ema} if self.ema else parts
+
+
+def run_epoch(
+    part: TrainState,
+    config: Config,
+    loader: Loader,
+    preprocess: nn.Module,
+    mixup: Mixup | None,
+    criterion: Any,
+    runtime: Runtime,
+    reporter: Reporter,
+    saver: Saver,
+) -> None:
+    """Do what is left of an epoch."""
+    if part.step == 0:
+        part.metrics = EpochMetrics(runtime.device)
+    part.network.train()
+    preprocess.train()
+    loader.set_epoch(part.epoch)
+    loader.skip(part.step)
+    for images, labels in reporter.track(loader, part.where, part.step):
+        reseed(config.runtime.seed, part.steps, runtime.rank)
+        inputs, targets = preprocess(images.to(runtime.device)), labels.to(runtime.device)
+        if mixup:
+            inputs, targets = mixup(inputs, targets)
+        with runtime.autocast():
+            loss = criterion(part.network(inputs).float(), targets)
+        loss.backward()
+        if config.train.optim.clip_grad:
+            nn.utils.clip_grad_norm_(part.network.parameters(), config.train.optim.clip_grad)
+        part.optimizer.step()
+        part.optimizer.zero_grad(set_to_none=True)
+        part.step += 1
+        part.schedule.step_update(part.steps)
+        if part.ema:
+            part.ema.update(part.model, step=part.steps)
+        part.metrics.add("train_loss", loss, len(images))
+        part.metrics.images += len(images)
+        saver.step(part.steps, part.state, f"{part.where}, step {part.step}/{len(loader)}")
 
 
 def training_loader(data: Data, config: Config, runtime: Runtime) -> Loader:
@@ -151,24 +239,6 @@ def make_loss(options: TrainConfig, classes: int) -> tuple[Mixup | None, Any]:
         return F.cross_entropy(logits, labels, label_smoothing=options.smoothing)
 
     return None, criterion
-
-
-def states(parts: dict[str, Any]) -> dict[str, Any]:
-    """Return the state dictionaries of modules and optimisers by name."""
-    return {name: part.state_dict() for name, part in parts.items()}
-
-
-def resume(run: RunFolder, parts: dict[str, Any]) -> int:
-    """Load the newest checkpoint into the parts, and the generators; return the epochs that are done."""
-    state = load_checkpoint(run.checkpoints)
-    if state is None:
-        run.truncate("metrics.jsonl", 0)
-        return 0
-    for name, part in parts.items():
-        part.load_state_dict(state[name])
-    set_rng_state(state["rng"])
-    run.truncate("metrics.jsonl", state["epoch"])
-    return int(state["epoch"])
 
 
 def describe_epoch(row: dict[str, Any], epochs: int) -> str:

@@ -17,11 +17,14 @@ class EpochMetrics:
 
     Args:
         device: Where the sums are kept, so that no step waits for the device.
+
+    Attributes:
+        images: Training images so far.
     """
 
     def __init__(self, device: torch.device) -> None:
-        self.start = time.perf_counter()
         self.images = 0
+        self._start = time.perf_counter()
         self._sums: dict[str, Tensor] = {}
         self._counts: dict[str, int] = {}
         self._device = device
@@ -36,9 +39,14 @@ class EpochMetrics:
         """Return the mean of everything added, over all processes."""
         return {name: float(runtime.mean(total)) / self._counts[name] for name, total in self._sums.items()}
 
+    @property
+    def seconds(self) -> float:
+        """Seconds since the epoch's start, without those between an interruption and going on."""
+        return time.perf_counter() - self._start
+
     def row(self, runtime: Runtime, **more: Any) -> dict[str, Any]:
         """Return the epoch's line: what is given, the means, seconds, images/s and peak memory in MiB."""
-        seconds = time.perf_counter() - self.start
+        seconds = self.seconds
         return {
             **more,
             **{name: round(value, 6) for name, value in self.means(runtime).items()},
@@ -46,6 +54,22 @@ class EpochMetrics:
             "images_per_second": round(self.images / seconds, 1),
             "peak_memory_mib": round(runtime.peak_memory(), 1),
         }
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return everything added so far, and the seconds it took."""
+        return {
+            "images": self.images,
+            "seconds": self.seconds,
+            "sums": {name: total.clone() for name, total in self._sums.items()},
+            "counts": dict(self._counts),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from what `state_dict` returned."""
+        self.images = state["images"]
+        self._start = time.perf_counter() - state["seconds"]
+        self._sums = {name: total.to(self._device) for name, total in state["sums"].items()}
+        self._counts = dict(state["counts"])
 
 
 def check_finite(row: dict[str, Any], loss: str, advice: str) -> None:

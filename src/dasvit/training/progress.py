@@ -36,12 +36,13 @@ class Reporter:
         """Write one line."""
         self.console.print(text, highlight=False, markup=False)
 
-    def track(self, items: SizedIterable[T], description: str) -> Iterator[T]:
+    def track(self, items: SizedIterable[T], description: str, done: int = 0) -> Iterator[T]:
         """Walk through items under a bar that vanishes when they end (none where there is no terminal).
 
         Args:
             items: What is walked through; its length is the bar's.
             description: What is being done, as "stage 1/3, epoch 2/30".
+            done: How many of them lie behind us already and do not come.
         """
         columns = (
             TextColumn("{task.description}"),
@@ -51,7 +52,7 @@ class Reporter:
             TimeRemainingColumn(),
         )
         with Progress(*columns, console=self.console, transient=True, disable=not self.console.is_terminal) as bar:
-            task = bar.add_task(description, total=len(items))
+            task = bar.add_task(description, total=len(items), completed=done)
             for item in items:
                 yield item
                 bar.advance(task)

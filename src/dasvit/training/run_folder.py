@@ -13,6 +13,7 @@ from typing import Any
 from dasvit import recipe as recipes
 from dasvit.config import Config
 from dasvit.errors import UserError
+from dasvit.training.files import SUFFIX, append_line, sweep, write_whole
 
 PACKAGES = ("dasvit", "torch", "torchvision", "timm", "accelerate", "numpy")
 
@@ -29,7 +30,7 @@ class RunFolder:
         self.path = Path(path)
         self.kind = kind
 
-    def open(self, config: Config, subject: str) -> None:
+    def open(self, config: Config, subject: str, resume: bool = False) -> None:
         """Make the folder this run's own, or find that it already is.
 
         The same run (kind, subject and configuration) may come back, to go on where it stopped.
@@ -37,9 +38,10 @@ class RunFolder:
         Args:
             config: The resolved configuration.
             subject: What is run, as the name of the cell that is trained.
+            resume: The run must be there already.
 
         Raises:
-            UserError: The folder holds something else, or cannot be written.
+            UserError: The folder holds something else, or cannot be written; or there is nothing to resume.
         """
         identity = {"kind": self.kind, "subject": subject}
         if self.path.exists() and not self.path.is_dir():
@@ -53,7 +55,11 @@ class RunFolder:
                     f"{self.path} already holds another run ({self.identity().get('kind', 'unknown')}): give --run "
                     "another folder, or the same configuration to go on."
                 )
+            for folder in (self.path, self.path / "model"):
+                sweep(folder)
             return
+        if resume and not self.identity():
+            raise UserError(f"there is no run in {self.path} to resume: leave out --resume to start one.")
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             # In this order: a lone config.yaml is never ours, so it is never written over.
@@ -66,7 +72,7 @@ class RunFolder:
         """Tell whether the folder holds more than the head of a run that failed before its first epoch."""
         if not self.path.exists():
             return False
-        names = {path.name for path in self.path.iterdir()}
+        names = {path.name for path in self.path.iterdir() if not path.name.endswith(SUFFIX)}
         return bool(names) and not (names <= {"config.yaml", "environment.json"} and self.identity())
 
     @property
@@ -97,9 +103,7 @@ class RunFolder:
 
     def write_text(self, name: str, text: str) -> None:
         """Write a file of the folder at once: readers see the old one or the new one."""
-        temporary = self.path / f".{name}.tmp"
-        temporary.write_text(text, encoding="utf-8")
-        temporary.replace(self.path / name)
+        write_whole(self.path / name, lambda file: file.write(text.encode()))
 
     def write_json(self, name: str, content: Any) -> None:
         """Write a JSON file of the folder at once."""
@@ -107,22 +111,17 @@ class RunFolder:
 
     def append(self, name: str, row: dict[str, Any]) -> None:
         """Append one line to a JSON-lines file."""
-        with (self.path / name).open("a", encoding="utf-8") as file:
-            file.write(json.dumps(row, ensure_ascii=False) + "\n")
-            file.flush()
-            os.fsync(file.fileno())
+        append_line(self.path / name, json.dumps(row, ensure_ascii=False))
 
     def rows(self, name: str) -> list[dict[str, Any]]:
-        """Return the lines of a JSON-lines file, none where it is not there.
+        """Return the lines of a JSON-lines file, none where it is not there; half a line at the end does not count.
 
         Raises:
             UserError: A line is not JSON.
         """
         path = self.path / name
-        if not path.exists():
-            return []
         rows = []
-        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+        for number, line in enumerate(_whole_lines(path), start=1):
             try:
                 rows.append(json.loads(line))
             except ValueError:
@@ -130,11 +129,25 @@ class RunFolder:
         return rows
 
     def truncate(self, name: str, count: int) -> None:
-        """Drop all lines of a JSON-lines file but the first few: those (or parts of one) after the last checkpoint."""
+        """Drop all lines of a JSON-lines file but the first few: those (or parts of one) after the last checkpoint.
+
+        Raises:
+            UserError: There are fewer.
+        """
         path = self.path / name
+        lines = _whole_lines(path)
+        if len(lines) < count:
+            raise UserError(
+                f"{path} has {len(lines)} lines, but the checkpoint knows of {count}: put the file back as it was, or "
+                f"delete {self.checkpoints} to start the run again."
+            )
         if path.exists():
-            lines = path.read_bytes().splitlines(keepends=True)[:count]
-            self.write_text(name, b"".join(lines).decode("utf-8"))
+            write_whole(path, lambda file: file.write(b"".join(lines[:count])))
+
+
+def _whole_lines(path: Path) -> list[bytes]:
+    """Return the lines of a file that end, none where it is not there."""
+    return [line + b"\n" for line in path.read_bytes().split(b"\n")[:-1]] if path.exists() else []
 
 
 def find_run(path: str | Path) -> Path | None:
