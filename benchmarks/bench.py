@@ -34,6 +34,7 @@ import timm
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils.flop_counter import FlopCounterMode
 
 from dasvit import recipe as recipes
 from dasvit.cell.genotype import PUBLISHED
@@ -333,6 +334,50 @@ def bench_device(device: torch.device, precisions: list[str], sizes: list[Size],
     return figures
 
 
+def bench_paper(device: torch.device, config: Config, batch: int, images: int, repeats: int = 5) -> dict[str, Any]:
+    """Measure the search of a recipe stage by stage, and project the whole of it; what a GPU is asked.
+
+    The operations that stay after pruning are taken to be the dearest, so the projection errs upwards.
+
+    Args:
+        device: Where it runs.
+        config: The recipe, as cifar10-paper.
+        batch: Images of a step.
+        images: Training images, half of which the weights see in an epoch.
+        repeats: Timed repetitions.
+    """
+    rate, stages, total = matrix_rate(device), [], 0.0
+    space = Space.from_config(config.space)
+    for stage in config.search.stages:
+        dearest = len(space.operations) - stage.keep if stage.keep else 0
+        alive = tuple(tuple(o >= dearest for o in range(len(space.operations))) for _ in space.edges)
+        net = make_supernet(config, space, alive, stage.layers, CLASSES)
+        step = SearchStep(net, batch, config.model.image_size, device, torch.bfloat16)
+        with FlopCounterMode(display=False) as counter:
+            step()
+        if device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(device)
+        times = alternate({"alpha": step.alpha_step, "weights": step.weight_step}, device, repeats)
+        steps = images // 2 // batch
+        total += steps * (stage.epochs * times["weights"] + (stage.epochs - stage.weight_epochs) * times["alpha"])
+        stages.append(
+            {
+                "layers": stage.layers,
+                "seconds": times,
+                "share_of_matrix_rate": counter.get_total_flops() / sum(times.values()) / rate,
+                "peak_gib": torch.cuda.max_memory_allocated(device) / 2**30 if device.type == "cuda" else None,
+            }
+        )
+    return {"matrix_tflops": rate / 1e12, "batch": batch, "stages": stages, "projected_minutes": total / 60}
+
+
+def matrix_rate(device: torch.device, side: int = 8192) -> float:
+    """Return the floating-point operations a second of a square matrix product in bfloat16."""
+    side = side if device.type == "cuda" else 1024
+    one, other = torch.randn(2, side, side, device=device, dtype=torch.bfloat16)
+    return 2 * side**3 / alternate({"product": lambda: one @ other}, device, 20)["product"]
+
+
 def describe_machine() -> dict[str, Any]:
     """Return what a reader needs to compare these figures with others."""
     cpu = platform.processor() or platform.machine()
@@ -358,6 +403,9 @@ def main() -> None:
     figures: dict[str, Any] = {"cpu": None, "cuda": None}
     for name in devices:
         figures[name] = bench_device(torch.device(name), options.precisions, sizes, options.repeats)
+        if name == "cuda":
+            paper = recipes.from_dict(recipes.read_recipe("cifar10-paper"))
+            figures[name]["paper_search"] = bench_paper(torch.device(name), paper, paper.search.batch_size, 50_000)
     figures["machine"] = describe_machine()
     json.dump(figures, sys.stdout, indent=2)
     print()
