@@ -54,8 +54,8 @@ class MixedCell(nn.Module):
         """
         if self.selector is None:
             return self._mix(prev2, prev1, weights, class_only)
-        places, factors = self.selector(prev1)
-        mixed = self._mix(take(prev2, places, factors), take(prev1, places, factors), weights, class_only)
+        places, scores = self.selector(prev1)
+        mixed = self._mix(take(prev2, places, scores), take(prev1, places, scores), weights, class_only)
         return mixed if class_only else put(prev1, places, mixed)
 
     def _mix(self, prev2: Tensor, prev1: Tensor, weights: Tensor, class_only: bool) -> Tensor:
