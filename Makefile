@@ -3,12 +3,13 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
 
-.PHONY: help quickstart test format lint types tests test-floors clean
+.PHONY: help quickstart test format lint types tests test-floors bench clean
 
 help:
 	@echo "make quickstart   install, then search, train and compare on scikit-learn's digits"
 	@echo "make test         formatting, lint, types and all tests"
 	@echo "make test-floors  the tests on the oldest versions that pyproject.toml allows"
+	@echo "make bench        speed and memory against plain DARTS and timm's ViT, as one JSON object"
 	@echo "make format       put formatting and imports right"
 
 $(VENV)/.installed: pyproject.toml
@@ -45,6 +46,9 @@ test-floors:
 	$(PYTHON) tools/floors.py > $(VENV)-floors/constraints.txt
 	$(VENV)-floors/bin/python -m pip install --quiet --editable '.[dev,hub]' --constraint $(VENV)-floors/constraints.txt
 	$(VENV)-floors/bin/pytest --numprocesses 2 --dist loadfile
+
+bench: $(VENV)/.installed
+	@$(BIN)/python benchmarks/bench.py
 
 clean:
 	rm -rf $(VENV) $(VENV)-floors .mypy_cache .ruff_cache .pytest_cache
