@@ -14,8 +14,8 @@ torch.set_num_threads(1)
 
 # The same cases every time in `make test`; HYPOTHESIS_PROFILE=nightly (or --hypothesis-profile) tries more, new ones.
 _UNUSUAL = list(HealthCheck)
-settings.register_profile("short", max_examples=50, derandomize=True, deadline=None, suppress_health_check=_UNUSUAL)
-settings.register_profile("nightly", max_examples=600, deadline=None, database=None, suppress_health_check=_UNUSUAL)
+settings.register_profile("short", max_examples=25, derandomize=True, deadline=None, suppress_health_check=_UNUSUAL)
+settings.register_profile("nightly", max_examples=500, deadline=None, database=None, suppress_health_check=_UNUSUAL)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "short"))
 
 

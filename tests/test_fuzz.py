@@ -1,4 +1,4 @@
-"""Wrong input of every kind, made by hypothesis: a command ends with 0 or 2, says why in a sentence, and destroys nothing.
+"""Wrong input of every kind: a command ends with 0 or 2, says why in a sentence, and destroys nothing.
 
 The same two hundred cases every time in `make test`; `make test-faults` tries thousands of new ones.
 """
@@ -81,6 +81,7 @@ def no_loops(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr("dasvit.commands.search.search", stop)
     monkeypatch.setattr("dasvit.commands.train.train", stop)
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path))
 
 
 # --- values -----------------------------------------------------------------------------------------------------------
@@ -90,9 +91,7 @@ numbers = st.one_of(
 )
 texts = st.one_of(
     st.text(max_size=8),
-    st.sampled_from(
-        ["", "..", "../x", "/", "/dev/null", "null", "\x00", "\x1b[2J", "ü", "\ud800", "a\nb", "%s", "{", "x" * 5000]
-    ),
+    st.sampled_from(["", "..", "../x", "null", "\x00", "\x1b[2J", "ü", "\ud800", "a\nb", "%s", "{", "x" * 5000]),
 )
 values = st.recursive(
     st.one_of(st.none(), numbers, texts),
@@ -224,44 +223,18 @@ def test_recipes(profile: str, tmp_path: Path, record_property: Record) -> None:
 
 FIELDS = sorted(recipes.flatten(recipes.to_dict(Config())))
 SECTIONS = sorted(recipes.section_classes())
-OPTIONS = [
-    *(f"--{name}" for name in [*FIELDS, *SECTIONS]),
-    *(
-        [
-            "--run",
-            "--method",
-            "--rule",
-            "--edges-per-node",
-            "--max-params",
-            "--max-macs",
-            "--out",
-            "--cell",
-            "--baseline",
-            "--top",
-            "--device",
-        ]
-    ),
-    *(
-        [
-            "--classes",
-            "--json",
-            "--debug",
-            "--config",
-            "--print_config",
-            "--help",
-            "--version",
-            "-h",
-            "--",
-            "--nothing",
-            "--data.nothing",
-        ]
-    ),
-]
+OWN = """--run --method --rule --edges-per-node --max-params --max-macs --out --cell --baseline --top --device --classes
+--json --debug --config --print_config --help --version -h -- --nothing --data.nothing"""
+OPTIONS = [*(f"--{name}" for name in [*FIELDS, *SECTIONS]), *OWN.split()]
+
+
+mistakes = st.sampled_from(["option", "option", "equals", "word", "drop", "garble", "double"])
 
 
 def as_argument(value: Any) -> str:
+    """Return a value as a word of a command line, where no zero can stand, and which leads nowhere but here."""
     text = value if isinstance(value, str) else json.dumps(value)
-    return text.replace("\x00", "")  # no argument of a process can hold it
+    return text.replace("\x00", "").lstrip("/~")
 
 
 @st.composite
@@ -280,14 +253,15 @@ def command_lines(draw: st.DrawFn, home: Path) -> list[str]:
     command = draw(st.sampled_from(sorted(SUMMARIES)))
     arguments = [str(argument) for argument in bases[command]]
     fields = [name for name in OPTIONS if name.split(".")[0][2:] in CONFIGURED.get(command, ("", ()))[1]]
-    paths = st.sampled_from([str(p) for p in (home, run, image, cell, run / "config.yaml", "nowhere", "/", "")])
+    paths = st.sampled_from([str(p) for p in (home, run, image, cell, run / "config.yaml", "nowhere", "")])
     words = st.one_of(
         paths, values.map(as_argument), st.sampled_from(["6M", "1e3", "[1,2]", "vit", "resnet18", "digits"])
     )
     for _ in range(draw(st.integers(1, 3))):
-        option = draw(st.sampled_from(fields if fields and draw(st.booleans()) else OPTIONS))
+        near = draw(st.booleans())
+        option = draw(st.sampled_from(fields if fields and near else OPTIONS))
         at = draw(st.integers(0, len(arguments)))
-        match draw(st.sampled_from(["option", "option", "equals", "word", "drop", "garble", "double"])):
+        match draw(mistakes):
             case "option":
                 arguments[at:at] = [option, draw(words)]
             case "equals":
@@ -347,10 +321,12 @@ def test_run_folders(profile: str, small_run: Path, tmp_path: Path, record_prope
         ["search", "--config", config, "--run", tmp_path / "fresh"],
     ]
 
+    pairs = [[first, second] for first in commands for second in commands]
+
     @st.composite
     def cases(draw: st.DrawFn) -> tuple[Path, bytes | None, list[list[object]]]:
         path = draw(st.sampled_from(files))
-        chosen = draw(st.lists(st.sampled_from(commands), min_size=1, max_size=2, unique_by=str))
+        chosen = draw(st.sampled_from(pairs))
         change = draw(st.sampled_from(CHANGES))
         if change in ("missing", "folder"):
             return path, None if change == "missing" else b"FOLDER", chosen
