@@ -1,16 +1,61 @@
 """What several test files need."""
 
+import hashlib
+import io
 import json
 import os
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
+from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from dasvit.cli import main
 from dasvit.training.progress import Reporter
+
+SMALL = (
+    "--config=digits",
+    "--data.limit=60",
+    "--data.eval_limit=20",
+    "--model.width=8",
+    "--model.layers=1",
+    "--model.heads=2",
+    "--space.heads=[2]",
+    "--space.ratios=[1]",
+    "--search.batch_size=10",
+    "--search.tokens.dim=4",
+    "--train.batch_size=20",
+    "--train.epochs=1",
+    '--search.stages={"layers":[1],"keep":[0],"epochs":[2],"weight_epochs":[1]}',
+    "--runtime.device=cpu",
+    "--runtime.precision=float32",
+)
+"""Options of a search and a training that take less than a second."""
+
+
+def call_cli(*arguments: object) -> tuple[int, str, str]:
+    """Run a command in this process; return its exit status, standard output and standard error."""
+    out, err = io.StringIO(), io.StringIO()
+    with redirect_stdout(out), redirect_stderr(err), pytest.raises(SystemExit) as end:
+        main([str(argument) for argument in arguments])
+    assert isinstance(end.value.code, int)
+    return end.value.code, out.getvalue(), err.getvalue()
+
+
+def record(record_property: Callable[[str, object], None], fault: str, provoked: int) -> None:
+    """Count for the table of `make test-faults`: a test that comes this far has survived all it provoked."""
+    record_property("faults", {fault: [provoked, provoked]})
+
+
+def tree(folder: Path) -> dict[str, str]:
+    """Return what lies below a folder: path → digest of the content, or that it is a folder."""
+    return {
+        str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else "folder"
+        for path in sorted(folder.rglob("*"))
+    }
 
 
 def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:

@@ -133,7 +133,7 @@ def test_workers_change_nothing(tmp_path: Path) -> None:
 @pytest.mark.parametrize("workers", [0, 1])
 def test_a_broken_image_is_named_by_workers_too(tmp_path: Path, workers: int) -> None:
     (tmp_path / "a.png").write_bytes(b"")
-    images = ImageSet(LazyPixels(EncodedFiles([str(tmp_path / "a.png")]), 8), np.zeros(1, dtype=np.int64))
+    images = ImageSet(LazyPixels(EncodedFiles.of([str(tmp_path / "a.png")]), 8), np.zeros(1, dtype=np.int64))
     with pytest.raises(UserError, match=r"^cannot read the image [^\n]*a.png[^\n]*$"):
         list(loader_of(images=images, workers=workers))
 

@@ -324,7 +324,11 @@ def test_broken_images_stop_the_run_or_are_counted(tmp_path: Path) -> None:
 
 def test_absurdly_large_and_missing_images_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     Image.fromarray(noise(0)).save(tmp_path / "a.png")
-    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 20)  # PIL refuses twice as many
+    monkeypatch.setattr("dasvit.data.decode.LARGEST_IMAGE", 63)
+    with pytest.raises(UserError, match="more pixels than is safe"):
+        open_image(tmp_path / "a.png")
+    monkeypatch.undo()
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 20)  # PIL itself refuses twice as many
     with pytest.raises(UserError, match="more pixels than is safe"):
         open_image(tmp_path / "a.png")
     with pytest.raises(UserError, match="there is no image"):

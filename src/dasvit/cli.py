@@ -7,6 +7,7 @@ darts` behind the options of a DASViT search is the same search without DASViT's
 from __future__ import annotations
 
 import difflib
+import io
 import os
 import re
 import shlex
@@ -20,8 +21,8 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from dasvit import recipe as recipes
 from dasvit._version import __version__
 from dasvit.config import Config
-from dasvit.errors import Stopped, UserError, unknown
-from dasvit.recipe import SECTIONS
+from dasvit.errors import Stopped, UserError, printable, unknown
+from dasvit.recipe import SECTIONS, is_cache
 from dasvit.training.run_folder import find_model, find_run
 from dasvit.validation import METHODS, validate, with_method
 
@@ -45,6 +46,8 @@ CONFIGURED = {
     "quickstart": ("digits", tuple(SECTIONS)),
 }
 """Commands that read a recipe: which, when none is given, and its sections that can be overridden."""
+LONGEST = 1000
+"""Characters of an error's message; what is in between is left out of a longer one."""
 
 
 @dataclass(frozen=True)
@@ -70,12 +73,14 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
     debug = "--debug" in arguments
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # a file's name need not be text at all
     try:
         run(arguments)
-    except (UserError, OSError) as error:
+    except (UserError, OSError, MemoryError) as error:
         if debug:
             traceback.print_exc()
-        print(f"dasvit: error: {error}", file=sys.stderr)
+        print(f"dasvit: error: {_sentence(error)}", file=sys.stderr)
         raise SystemExit(2) from None
     except Stopped as stop:
         print(f"dasvit: {stop}; the state is saved. Go on with\n  {again(arguments)}", file=sys.stderr)
@@ -94,6 +99,18 @@ def again(arguments: list[str]) -> str:
     if "LOCAL_WORLD_SIZE" in os.environ:  # torchrun's own options are not known here
         program = ["torchrun", "...", "-m", "dasvit"]
     return f"{' '.join(program)} {shlex.join(arguments)}"
+
+
+def _sentence(error: BaseException) -> str:
+    """Say an error in one line that names the thing and the way out."""
+    text = str(error)
+    if isinstance(error, MemoryError):
+        text = f"the memory is not enough ({text or 'nothing more could be had'}): lower the sizes or the batch."
+    elif isinstance(error, OSError) and error.filename is not None:
+        name = os.fsdecode(error.filename)
+        text = f"cannot use {name} ({error.strerror}): see that it is there, and what it should be."
+    text = printable(text)
+    return text if len(text) <= LONGEST else f"{text[: LONGEST // 2]} … {text[-LONGEST // 2 :]}"
 
 
 def run(arguments: list[str]) -> None:
@@ -138,6 +155,7 @@ def parse(command: str, arguments: list[str]) -> Request:
         SystemExit: After --help and --print_config.
     """
     parser = make_parser(command)
+    _check_sections(command, arguments)
     if command == "train":  # to the parser --model is the section's own name
         arguments = [re.sub(r"^--model(?=$|=)", "--baseline", argument) for argument in arguments]
     # The parser has its own idea of this option, which knows nothing of the search method.
@@ -147,7 +165,7 @@ def parse(command: str, arguments: list[str]) -> Request:
     if command not in CONFIGURED:
         return Request(command, options, None)
     sections = CONFIGURED[command][1]
-    recipe = _recipe_of(command, options)
+    recipe = _recipe_of(command, options, arguments)
     if command == "evaluate" and not recipe and not options["data"].path:
         raise UserError("say on which data: --data.name and --data.path (only a run folder knows its own).")
     base = recipes.from_dict(recipe, searching=False)
@@ -163,6 +181,33 @@ def parse(command: str, arguments: list[str]) -> Request:
         print(recipes.to_yaml(config, sections), end="")
         raise SystemExit(0)
     return Request(command, built, config)
+
+
+def _check_sections(command: str, arguments: list[str]) -> None:
+    """Check the options that give a whole section, as --search.stages '{layers: [2, 4]}'.
+
+    The parser would read files that they name and import the classes that these name: a file is given to --config
+    alone, and holds fields alone.
+
+    Raises:
+        UserError: The section is no mapping, or has a field that does not exist.
+    """
+    if command not in CONFIGURED:
+        return
+    own = CONFIGURED[command][1]
+    sections = {f"--{name}": cls for name, cls in recipes.section_classes().items() if name.split(".")[0] in own}
+    if command == "train":
+        del sections["--model"]  # a name there
+    for place, argument in enumerate(arguments):
+        option, equals, value = argument.partition("=")
+        if option.rstrip("+") not in sections:
+            continue
+        text = value if equals else next(iter(arguments[place + 1 :]), "")
+        content = recipes.read_yaml(text, option)
+        if not isinstance(content, dict) or option.endswith("+"):
+            raise UserError(f"{option} takes fields, as '{{name: value}}', not {text!r}: a file is given to --config.")
+        name = option.removeprefix("--")
+        recipes.check_fields(content, sections[option], option, f"{name}.")
 
 
 def make_parser(command: str) -> ArgumentParser:
@@ -261,10 +306,32 @@ def _add_going_on(parser: ArgumentParser) -> None:
     parser.add_argument("--max-minutes", type=float, default=0.0, metavar="M", help=about)
 
 
-def _recipe_of(command: str, options: dict[str, Any]) -> dict[str, Any]:
+def _recipe_of(command: str, options: dict[str, Any], arguments: list[str]) -> dict[str, Any]:
     """Return the recipe that is meant: the one named, that of the run the command is about, or the command's own."""
     name = options["config"] or _run_config(command, options) or CONFIGURED[command][0]
-    return recipes.read_recipe(name) if name else {}
+    recipe = recipes.read_recipe(name) if name else {}
+    if name and name not in recipes.recipe_names() and isinstance(recipe.get("data"), dict):
+        recipe["data"] = _without_places(recipe["data"], name, arguments)
+    return recipe
+
+
+def _without_places(data: dict[str, Any], where: str, arguments: list[str]) -> dict[str, Any]:
+    """Return a file's section data, unless it chooses a place to write to: the command line alone does.
+
+    The file may come from others. A folder that is a cache already may be used as one; what was to be fetched into the
+    data's folder is there, or the command line asks for it again.
+
+    Raises:
+        UserError: It does.
+    """
+    folder = data.get("cache")
+    given = any(re.match(r"--data(\.cache)?(=|$)", argument) for argument in arguments)
+    if folder and not given and not is_cache(str(folder)):
+        raise UserError(
+            f"{where} asks to keep decoded images in {folder}, which is no cache yet, and files do not choose where is "
+            "written: say it with --data.cache FOLDER."
+        )
+    return {**data, "download": False} if data.get("path") and "download" in data else data
 
 
 def _run_config(command: str, options: dict[str, Any]) -> str:

@@ -18,12 +18,13 @@ class DataConfig:
     Attributes:
         name: digits, cifar10, cifar100, fashion_mnist, imagefolder, parquet or imagenet100.
         path: Folder of the data set (or its id on the hub, for parquet). Empty: not needed (digits).
-        download: Fetch the data set into path when it is not there yet.
+        download: Fetch the data set into path when it is not there yet. A file that chooses path cannot ask for it.
         limit: Use at most this many training images, balanced over the classes by seed. 0: all.
         eval_limit: The same for the test images. 0: all.
         val_fraction: Share of images held out as test set where the source has no test set of its own.
         on_error: What a broken image does: stop the command and name the file, or skip it and count it.
-        cache: Folder for decoded images. Empty: $DASVIT_CACHE, or dasvit/ in the user's cache folder.
+        cache: Folder for decoded images. Empty: $DASVIT_CACHE, or dasvit/ in the user's cache folder. A file can name
+            one that is a cache already.
     """
 
     name: str = "digits"

@@ -11,6 +11,14 @@ class UserError(ValueError):
     """
 
 
+def printable(text: object) -> str:
+    r"""Return a text of others, as a name in a file, so that it cannot steer a terminal or break a line.
+
+    What is not printable is written as an escape, as \n or \x1b.
+    """
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in str(text))
+
+
 def unknown(kind: str, name: object, valid: Iterable[str]) -> UserError:
     """Return the error for a name that is not in a table, naming the nearest and all valid ones.
 

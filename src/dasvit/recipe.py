@@ -24,6 +24,11 @@ SECTIONS: dict[str, type] = {
     "runtime": RuntimeConfig,
 }
 
+CACHE_TAG = "CACHEDIR.TAG"
+"""The file by which tools know a folder as a cache (https://bford.info/cachedir/)."""
+MAX_VALUES = 10_000
+"""Values of a configuration file, aliases unfolded; the whole of a recipe has about a hundred."""
+
 
 def recipe_names() -> list[str]:
     """Return the names of the recipes that come with the package."""
@@ -49,16 +54,52 @@ def read_recipe(name: str) -> dict[str, Any]:
             raise UserError(f"cannot read the configuration {name}: {error}") from None
     else:
         raise unknown("recipe", name, recipe_names())
-    try:
-        content = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise UserError(f"{name} is no valid YAML: {' '.join(str(error).split())}") from None
+    content = read_yaml(text, name)
     if content is None:
         content = {}
     if not isinstance(content, dict):
         raise UserError(f"{name} must hold sections ({', '.join(SECTIONS)}), not a {type(content).__name__}.")
     check_fields(content, Config, name)
     return content
+
+
+def is_cache(folder: str) -> bool:
+    """Tell whether a folder is marked as a cache, as that of decoded images is."""
+    return (Path(folder).expanduser() / CACHE_TAG).is_file()
+
+
+def read_yaml(text: str, where: str) -> Any:
+    """Read YAML as data: its plain types alone, and no more of them than a configuration can need.
+
+    Aliases make a few lines unfold into billions of values, and a value that holds itself never ends.
+
+    Raises:
+        UserError: It is no YAML, asks for objects, or is absurdly large.
+    """
+    try:
+        content = yaml.safe_load(text)
+        size = _values(content)
+    except RecursionError:
+        raise UserError(f"{where} nests its values too deeply: a configuration has a few levels.") from None
+    # The constructors of plain types raise whatever int() and datetime() do.
+    except (yaml.YAMLError, ValueError, OverflowError) as error:
+        raise UserError(f"{where} is no valid YAML: {' '.join(str(error).split())}") from None
+    if size > MAX_VALUES:
+        raise UserError(f"{where} unfolds into more than {MAX_VALUES:,} values: that is no configuration.")
+    return content
+
+
+def _values(content: Any) -> int:
+    """Count the values that a value unfolds into, up to a little more than MAX_VALUES."""
+    waiting, count = [content], 0
+    while waiting and count <= MAX_VALUES:
+        value = waiting.pop()
+        count += 1
+        if isinstance(value, dict):
+            waiting += [*value, *value.values()]
+        elif isinstance(value, (list, tuple, set)):
+            waiting += value
+    return count
 
 
 def check_fields(content: Mapping[str, Any], cls: type, where: str, prefix: str = "") -> None:
@@ -79,6 +120,16 @@ def check_fields(content: Mapping[str, Any], cls: type, where: str, prefix: str 
             if not isinstance(value, Mapping):
                 raise UserError(f"{where}: {prefix}{key} must be a section with fields, not {value!r}.")
             check_fields(value, hints[key], where, f"{prefix}{key}.")
+
+
+def section_classes(cls: type = Config, prefix: str = "") -> dict[str, type]:
+    """Return the dataclass of every section by its dotted name, as {"search.tokens": TokensConfig}."""
+    found: dict[str, type] = {}
+    for key, hint in get_type_hints(cls).items():
+        if dataclasses.is_dataclass(hint):
+            assert isinstance(hint, type)
+            found |= {prefix + key: hint, **section_classes(hint, f"{prefix}{key}.")}
+    return found
 
 
 def flatten(content: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -3,12 +3,32 @@
 from __future__ import annotations
 
 import dataclasses
+import math
+from typing import Any
 
 from dasvit.config import Config, SearchConfig, StagesConfig
 from dasvit.errors import UserError, unknown
 
 MAX_NODES = 16
 """The most nodes of a cell."""
+MAX_IMAGE_SIDE = 8192
+"""The largest side of a network's input, in pixels."""
+MAX_PATCHES = 2**16
+"""The most patches of an image: 256 × 256."""
+MAX_WIDTH = 2**15
+"""The widest embedding, and the widest queries and keys of the score of tokens."""
+MAX_LAYERS = 1024
+"""The deepest network."""
+MAX_RATIO = 64.0
+"""The widest hidden layer of an MLP operation, over D."""
+MAX_OPERATIONS = 64
+"""The most attention operations of a space, and the most MLP operations."""
+MAX_CLASSES = 10**6
+"""The most classes of a model or data set."""
+MAX_WORKERS = 512
+"""The most processes that load images."""
+MAX_SEED = 2**32 - 1
+"""The largest seed that all of the libraries take."""
 RELAXATION_NAMES = ("softmax", "sigmoid", "gumbel_softmax")
 """The names of `search.architecture.RELAXATIONS`, known here without torch."""
 
@@ -53,6 +73,7 @@ def validate(config: Config, searching: bool = True) -> None:
         config: What to check.
         searching: Whether a search is to come; a training of a given cell is free in its width.
     """
+    _check_numbers(config)
     model, space, search, train = config.model, config.space, config.search, config.train
     if search.method not in METHODS:
         raise unknown("search method", search.method, METHODS)
@@ -84,6 +105,7 @@ def validate(config: Config, searching: bool = True) -> None:
         if value < 0:
             raise UserError(f"{name} must not be negative, but is {value}.")
     _check_ranges(config)
+    _check_sizes(config)
     if model.image_size % model.patch_size:
         raise UserError(
             f"an image of {model.image_size} pixels is not divisible into patches of {model.patch_size}: "
@@ -106,6 +128,49 @@ def validate(config: Config, searching: bool = True) -> None:
     if not (search.temperature > 0 and search.final_temperature > 0):
         raise UserError("search.temperature and search.final_temperature must be positive.")
     _check_stages(search.stages, 2 + len(space.heads) + len(space.ratios))
+
+
+def _check_numbers(section: Any, prefix: str = "") -> None:
+    """Raise a UserError for a field that is empty, infinite or no number."""
+    for field in dataclasses.fields(section):
+        name, value = prefix + field.name, getattr(section, field.name)
+        if dataclasses.is_dataclass(value):
+            _check_numbers(value, f"{name}.")
+            continue
+        for item in value if isinstance(value, (list, tuple)) else [value]:
+            if item is None:
+                raise UserError(f"{name} is null: give it a value, or leave it out.")
+            if isinstance(item, float) and not math.isfinite(item):
+                raise UserError(f"{name} must be a finite number, not {item}.")
+
+
+def _check_sizes(config: Config) -> None:
+    """Refuse what no machine could hold, before anything tries to."""
+    model, space, search = config.model, config.space, config.search
+    limits: dict[str, tuple[float, float]] = {
+        "model.image_size": (model.image_size, MAX_IMAGE_SIDE),
+        "model.width": (model.width, MAX_WIDTH),
+        "search.width": (search.width, MAX_WIDTH),
+        "search.tokens.dim": (search.tokens.dim, MAX_WIDTH),
+        "model.layers": (model.layers, MAX_LAYERS),
+        "search.stages.layers": (max(search.stages.layers, default=0), MAX_LAYERS),
+        "space.ratios": (max(space.ratios, default=0.0), MAX_RATIO),
+        "the number of space.heads": (len(space.heads), MAX_OPERATIONS),
+        "the number of space.ratios": (len(space.ratios), MAX_OPERATIONS),
+        "runtime.workers": (config.runtime.workers, MAX_WORKERS),
+        "runtime.seed": (config.runtime.seed, MAX_SEED),
+    }
+    for section, augment in (("search", search.augment), ("train", config.train.augment)):
+        limits[f"{section}.augment.crop_padding"] = (augment.crop_padding, model.image_size)
+    for name, (value, limit) in limits.items():
+        if value > limit:
+            raise UserError(f"{name} must be at most {limit:,}, not {value:,}.")
+    patches = (model.image_size // model.patch_size) ** 2
+    if patches > MAX_PATCHES:
+        raise UserError(
+            f"an image of {model.image_size} pixels in patches of {model.patch_size} has {patches:,} of them, more "
+            f"than {MAX_PATCHES:,}: lower model.image_size or raise model.patch_size."
+        )
 
 
 def _check_ranges(config: Config) -> None:

@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import torch
 
 from dasvit.config import Config
 from dasvit.data import Data
+from dasvit.errors import UserError, printable
 from dasvit.models.cost import Cost
 from dasvit.training.distributed import Runtime, find_device, measure_precision
 from dasvit.training.progress import Reporter
 from dasvit.training.run_folder import RunFolder
+from dasvit.validation import MAX_CLASSES
+
+NAMED = 5
+"""Skipped images that are named on the terminal; `environment.json` names them all."""
 
 
 def make_runtime(
@@ -28,7 +35,7 @@ def make_runtime(
     precision = config.runtime.precision
     if precision == "auto":
         kept = run.notes().get("precision")
-        if kept is None:
+        if kept not in ("float32", "bfloat16"):
             kept, seconds = measure_precision(device, probe(device))
             run.note(precision=kept, precision_seconds=seconds)
             times = ", ".join(f"{name} {1000 * value:.0f} ms" for name, value in seconds.items())
@@ -43,19 +50,69 @@ def describe_cost(cost: Cost) -> dict[str, int]:
     return {"params": cost.params, "macs": cost.macs, "macs_linear": cost.macs_linear}
 
 
-def note_data(run: RunFolder, data: Data) -> None:
-    """Note the data's classes and fingerprint."""
-    run.note(classes=len(data.classes), data_fingerprint=data.fingerprint, skipped_images=list(data.skipped))
+def note_data(run: RunFolder, data: Data, reporter: Reporter) -> None:
+    """Note the data's classes and fingerprint; say so where the run began with other data.
+
+    Only said: images that were copied to another machine have other times of change, and their run is to go on.
+
+    Raises:
+        UserError: They have another number of classes, which the run cannot go on with.
+    """
+    before = run.notes()
+    if before.get("classes", len(data.classes)) != len(data.classes):
+        raise UserError(
+            f"the data have {len(data.classes)} classes now, but {before['classes']} when the run {run.path} began: "
+            "put them back as they were, or give --run another folder."
+        )
+    if before.get("data_fingerprint", data.fingerprint) != data.fingerprint:
+        reporter.say(f"the images were changed since the run {run.path} began: it goes on with what they are now")
+    skipped = [printable(name) for name in data.skipped]
+    run.note(classes=len(data.classes), data_fingerprint=data.fingerprint, skipped_images=skipped)
+
+
+def settled_data(config: Config) -> Config:
+    """Return a configuration whose data are there: fetching is what a command does, not what a run is."""
+    return replace(config, data=replace(config.data, download=False))
+
+
+def noted_classes(run: RunFolder) -> int:
+    """Return the number of classes that a run noted of its data.
+
+    Raises:
+        UserError: It noted none, or none that can be.
+    """
+    classes = run.notes().get("classes")
+    if isinstance(classes, bool) or not isinstance(classes, int) or not 1 <= classes <= MAX_CLASSES:
+        raise UserError(f"{run.path}/environment.json does not say how many classes the data have.")
+    return classes
 
 
 def say_data(data: Data, reporter: Reporter) -> None:
     """Say what was loaded."""
-    skipped = f", {len(data.skipped)} broken ones skipped" if data.skipped else ""
+    names = ", ".join(map(printable, data.skipped[:NAMED])) + (", …" if len(data.skipped) > NAMED else "")
+    skipped = f", {len(data.skipped)} broken ones skipped ({names})" if data.skipped else ""
     side = data.train.size
     reporter.say(
         f"data: {len(data.train):,} training and {len(data.test):,} test images of {side}×{side} pixels, "
         f"{len(data.classes)} classes{skipped}"
     )
+
+
+def check_memory(params: int) -> None:
+    """Refuse a network whose weights alone are more than this machine's memory.
+
+    Raises:
+        UserError: They are.
+    """
+    try:
+        memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (AttributeError, ValueError, OSError):  # not on every system
+        return
+    if 4 * params > memory:
+        raise UserError(
+            f"a network of {params:,} parameters takes {4 * params / 1e9:,.1f} GB for its weights alone, and this "
+            f"machine has {memory / 1e9:,.1f} GB: lower the width or the layers."
+        )
 
 
 def print_json(content: Any) -> None:

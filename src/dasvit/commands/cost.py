@@ -8,13 +8,14 @@ import timm
 
 from dasvit.cell.genotype import PUBLISHED, Genotype, load_genotype
 from dasvit.cli import Request
-from dasvit.commands.common import describe_cost, print_json
+from dasvit.commands.common import describe_cost, noted_classes, print_json
 from dasvit.commands.judge import read_input
 from dasvit.errors import UserError
 from dasvit.models.baselines import check_architecture
 from dasvit.models.cost import cost_of, count_cost
 from dasvit.models.folder import load_model
 from dasvit.training.run_folder import RunFolder, find_run
+from dasvit.validation import MAX_CLASSES
 
 
 def cost_command(request: Request) -> None:
@@ -22,6 +23,8 @@ def cost_command(request: Request) -> None:
     assert request.config is not None
     name, classes = request.options["subject"], request.options["classes"]
     config = request.config.model
+    if not 0 <= classes <= MAX_CLASSES:
+        raise UserError(f"--classes must lie between 0 and {MAX_CLASSES:,}, not {classes}.")
     folder = trained_model(Path(name))
     if folder and classes:
         raise UserError(f"{name} is trained, with the head it has: leave out --classes.")
@@ -49,7 +52,7 @@ def named_network(name: str) -> tuple[Genotype | str, int]:
     """Return the cell or baseline of that name, and the classes it is counted with."""
     if name in PUBLISHED or Path(name).exists() or name.endswith(".json") or "/" in name:
         run = find_run(name)
-        return load_genotype(name), RunFolder(run, "search").notes().get("classes", 10) if run else 10
+        return load_genotype(name), noted_classes(RunFolder(run, "search")) if run else 10
     if name == "vit":
         return name, 10
     check_architecture(name)

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from rich.console import Console
+from torch import nn
 
 from dasvit.cli import Request
 from dasvit.commands.common import print_json
 from dasvit.config import RuntimeConfig
 from dasvit.data import Preprocess, load_data, open_image, predict_transform
-from dasvit.errors import UserError
+from dasvit.errors import UserError, printable
 from dasvit.models.folder import load_model, read_model_config
 from dasvit.report.tables import confusion_table
 from dasvit.training.distributed import Runtime, find_device
@@ -21,6 +23,10 @@ from dasvit.training.evaluation import Evaluation, evaluate
 from dasvit.training.loop import test_batches
 from dasvit.training.progress import Reporter
 from dasvit.training.run_folder import find_model
+from dasvit.validation import MAX_CLASSES, MAX_IMAGE_SIDE
+
+MIN_CROP_PCT = 0.1
+"""The smallest share of an image that a model may ask to look at; the image is enlarged by its inverse."""
 
 
 def evaluate_command(request: Request) -> None:
@@ -40,10 +46,11 @@ def evaluate_command(request: Request) -> None:
             f"the model's classes ({', '.join(names[:3])}, …) are not the data's ({', '.join(data.classes[:3])}, …)."
         )
     runtime = Runtime(config.runtime, settled(config.runtime))
-    model = load_model(folder).to(runtime.device)
+    model = load_judge(folder, described, runtime.device)
     batches = test_batches(data, config, runtime)
     preprocess = described.preprocess.to(runtime.device)
     judged = evaluate(model, preprocess, Reporter().track(batches, "evaluating"), runtime, len(names))
+    check_finite(folder, judged.loss)
     if request.options["json"]:
         print_json({"model": str(folder), **judged.summary(), "classes": list(names), "confusion": judged.confusion})
         return
@@ -67,12 +74,13 @@ def predict_command(request: Request) -> None:
     device = find_device(request.options["device"])
     transform = predict_transform(described.side, described.crop_pct)
     images = [transform(open_image(path)) for path in request.options["images"]]
-    model = load_model(folder).eval().to(device)
+    model = load_judge(folder, described, device)
     preprocess = described.preprocess.eval().to(device)
     rows = []
     for path, image in zip(request.options["images"], images, strict=True):
         with torch.no_grad():
             shares = model(preprocess(image[None].to(device))).float().softmax(dim=1)[0]
+        check_finite(folder, float(shares.sum()))
         best = shares.topk(min(top, len(names)))
         pairs = zip(best.indices.tolist(), best.values.tolist(), strict=True)
         rows.append({"image": path, "predictions": [{"label": names[i], "probability": p} for i, p in pairs]})
@@ -80,9 +88,8 @@ def predict_command(request: Request) -> None:
         print_json({"model": str(folder), "images": rows})
         return
     for row in rows:
-        print(
-            row["image"] + ": " + ", ".join(f"{p['label']} {100 * p['probability']:.1f} %" for p in row["predictions"])
-        )
+        shown = ", ".join(f"{p['label']} {100 * p['probability']:.1f} %" for p in row["predictions"])
+        print(printable(f"{row['image']}: {shown}"))
 
 
 @dataclass(frozen=True)
@@ -111,12 +118,41 @@ def read_input(folder: Path) -> ModelInput:
     description = read_model_config(folder)
     cfg = description["pretrained_cfg"]
     try:
-        side = int(cfg["input_size"][-1])
-        names = cfg.get("label_names") or description.get("label_names") or range(int(cfg["num_classes"]))
-        preprocess = Preprocess(side, cfg["mean"], cfg["std"])
-        return ModelInput(side, float(cfg.get("crop_pct", 1.0)), tuple(map(str, names)), preprocess)
-    except (KeyError, TypeError, ValueError, IndexError) as error:
+        side, crop_pct = int(cfg["input_size"][-1]), float(cfg.get("crop_pct", 1.0))
+        mean, std = ([float(value) for value in cfg[key]] for key in ("mean", "std"))
+        names = cfg.get("label_names") or description.get("label_names") or range(_class_count(cfg["num_classes"]))
+        found = ModelInput(side, crop_pct, tuple(map(str, names)), Preprocess(side, mean, std))
+        fits = 1 <= side <= MAX_IMAGE_SIDE and MIN_CROP_PCT <= crop_pct <= 1 and len(mean) == len(std) == 3
+        if not fits or not all(map(math.isfinite, mean + std)) or min(std) <= 0 or isinstance(names, (str, dict)):
+            raise ValueError("its numbers cannot be meant")
+    except (KeyError, TypeError, ValueError, IndexError, OverflowError, RuntimeError) as error:
         raise UserError(f"{folder}/config.json does not say what images the model takes ({error!r}).") from None
+    return found
+
+
+def _class_count(value: Any) -> int:
+    if not isinstance(value, int) or not 1 <= value <= MAX_CLASSES:
+        raise ValueError(f"{value!r} classes")
+    return value
+
+
+def load_judge(folder: Path, described: ModelInput, device: torch.device) -> nn.Module:
+    """Load a folder's model onto a device.
+
+    Raises:
+        UserError: It cannot be loaded, or has not a name for each of its classes.
+    """
+    model = load_model(folder)
+    classes = vars(model).get("num_classes")
+    if classes != len(described.classes):
+        raise UserError(f"{folder}/config.json names {len(described.classes)} classes of a model that has {classes}.")
+    return model.eval().to(device)
+
+
+def check_finite(folder: Path, value: float) -> None:
+    """Raise a UserError where a model's weights give no numbers."""
+    if not math.isfinite(value):
+        raise UserError(f"{folder} gives no finite numbers: the weights are damaged, or their training diverged.")
 
 
 def settled(config: RuntimeConfig) -> Any:

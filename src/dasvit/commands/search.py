@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable
 from dataclasses import replace
@@ -15,7 +16,16 @@ from dasvit import recipe as recipes
 from dasvit.cell.genotype import Genotype
 from dasvit.cell.space import Alive, Space
 from dasvit.cli import Request
-from dasvit.commands.common import describe_cost, make_runtime, note_data, print_json, say_data
+from dasvit.commands.common import (
+    check_memory,
+    describe_cost,
+    make_runtime,
+    note_data,
+    noted_classes,
+    print_json,
+    say_data,
+    settled_data,
+)
 from dasvit.config import Config, DeriveConfig
 from dasvit.data import load_data
 from dasvit.errors import UserError
@@ -70,9 +80,11 @@ def do_search(
     run = RunFolder(folder, "search")
     data = load_data(config.data, config.model.image_size, config.runtime.seed)
     say_data(data, reporter)
+    config = settled_data(config)
     find_device(config.runtime.device)  # before the folder is made
+    check_memory(supernet_params(config, len(data.classes)))
     run.open(config, config.search.method, resume)
-    note_data(run, data)
+    note_data(run, data, reporter)
     seed_everything(config.runtime.seed)
     runtime = make_runtime(config, run, reporter, lambda device: search_probe(config, len(data.classes), device))
     seed_everything(config.runtime.seed)
@@ -177,10 +189,7 @@ def read_search(folder: Path) -> tuple[Config, Stages, int]:
     if run.identity().get("kind") != "search":
         raise UserError(f"{folder} holds a training, not a search.")
     config = recipes.load(run.config_path)
-    classes = run.notes().get("classes")
-    if not isinstance(classes, int):
-        raise UserError(f"{folder}/environment.json does not say how many classes the data have.")
-    return config, read_stages(run, Space.from_config(config.space)), classes
+    return config, read_stages(run, Space.from_config(config.space)), noted_classes(run)
 
 
 def read_stages(run: RunFolder, space: Space) -> Stages:
@@ -189,21 +198,42 @@ def read_stages(run: RunFolder, space: Space) -> Stages:
     Raises:
         UserError: There is no epoch yet, or the file does not fit the space.
     """
-    rows = run.rows("architecture.jsonl")
+    try:
+        rows = run.rows("architecture.jsonl")
+    except (UnicodeDecodeError, RecursionError) as error:
+        raise UserError(f"{run.path}/architecture.jsonl is damaged ({error}).") from None
     if not rows:
         raise UserError(f"{run.path} holds no architecture.jsonl: its search has not ended an epoch.")
     try:
         last = {row["stage"]: row["weights"] for row in rows}
         tables = [[last[stage][edge] for edge in space.edge_names] for stage in sorted(last)]
-        return [
-            (
-                [[float(row.get(op, 0.0)) for op in space.operations] for row in table],
-                tuple(tuple(op in row for op in space.operations) for row in table),
-            )
-            for table in tables
-        ]
-    except (KeyError, TypeError, ValueError, AttributeError):
+        return [([_finite_row(row, space) for row in table], _alive(table, space)) for table in tables]
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError):
         raise UserError(f"{run.path}/architecture.jsonl does not fit the run's config.yaml.") from None
+
+
+def _finite_row(row: dict[str, Any], space: Space) -> list[float]:
+    """Return an edge's weights [O]; raises ValueError where one is no finite number."""
+    weights = [float(row.get(op, 0.0)) for op in space.operations]
+    if not all(map(math.isfinite, weights)):
+        raise ValueError(weights)
+    return weights
+
+
+def _alive(table: list[dict[str, Any]], space: Space) -> Alive:
+    """Return which operations are alive on each edge; raises ValueError where none is."""
+    alive = tuple(tuple(op in row for op in space.operations) for row in table)
+    if not all(map(any, alive)):
+        raise ValueError(alive)
+    return alive
+
+
+def supernet_params(config: Config, classes: int) -> int:
+    """Return about how many parameters the largest supernet of a search has: its skeleton and all its operations."""
+    space, stages = Space.from_config(config.space), config.search.stages
+    model = replace(config.model, width=config.search.width or config.model.width)
+    edge = sum(operation_cost(op, model.width, token_count(model)).params for op in space.operations)
+    return skeleton_cost(model, classes).params + edge * len(space.edges) * max(stages.layers)
 
 
 def search_probe(config: Config, classes: int, device: torch.device) -> Callable[[], None]:
@@ -234,7 +264,7 @@ def parse_count(text: str, option: str) -> int:
     """
     if not text:
         return 0
-    match = re.fullmatch(r"(\d[\d_]*(?:\.\d+)?)\s*([kKmMgGbB]?)", text.strip())
+    match = re.fullmatch(r"(\d[\d_]{0,30}(?:\.\d{1,30})?)\s*([kKmMgGbB]?)", text.strip())
     if not match:
         raise UserError(f"{option} takes a number such as 6M, 500M or 1.5G, not {text!r}.")
     unit = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "b": 10**9}[match[2].lower()]

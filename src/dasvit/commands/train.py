@@ -12,7 +12,15 @@ from torch import nn
 
 from dasvit.cell.genotype import Genotype, load_genotype
 from dasvit.cli import Request
-from dasvit.commands.common import describe_cost, make_runtime, note_data, print_json, say_data
+from dasvit.commands.common import (
+    check_memory,
+    describe_cost,
+    make_runtime,
+    note_data,
+    print_json,
+    say_data,
+    settled_data,
+)
 from dasvit.config import Config
 from dasvit.data import MEAN, STD, load_data
 from dasvit.errors import UserError
@@ -70,12 +78,14 @@ def do_train(
     run = RunFolder(folder, "train")
     data = load_data(config.data, config.model.image_size, config.runtime.seed)
     say_data(data, reporter)
+    config = settled_data(config)
     cost = cost_of(subject, config.model, len(data.classes))
+    check_memory(cost.params)
     find_device(config.runtime.device)  # what can fail, before the folder is made
     seed_everything(config.runtime.seed)
     model = build(subject, config, len(data.classes))
     run.open(config, subject.to_json() if isinstance(subject, Genotype) else subject, resume)
-    note_data(run, data)
+    note_data(run, data, reporter)
     runtime = make_runtime(
         config, run, reporter, lambda device: train_probe(subject, config, len(data.classes), device)
     )

@@ -31,6 +31,7 @@ from dasvit.data.image_set import (
 )
 from dasvit.data.records import FileRecords, Part
 from dasvit.errors import UserError
+from dasvit.recipe import CACHE_TAG
 
 FORMAT = 1
 log = logging.getLogger("dasvit")
@@ -78,15 +79,25 @@ class Cached:
 
 
 def fingerprint(files: Sequence[Path], facts: Mapping[str, object]) -> str:
-    """Return a name for a source's state: its files (name, size, time of change) and some facts."""
+    """Return a name for a source's state: its files (name, size, time of change) and some facts.
+
+    Raises:
+        UserError: A file is not there any more.
+    """
     digest = hashlib.sha256(json.dumps({**facts, "format": FORMAT}, sort_keys=True).encode())
     for file in files:
-        state = os.stat(file)
-        digest.update(f"{os.path.abspath(file)}\0{state.st_size}\0{state.st_mtime_ns}\n".encode())
+        try:
+            state = os.stat(file)
+        except FileNotFoundError:
+            raise UserError(f"{file} was removed while the images were listed: run the same command again.") from None
+        # A path need not be text.
+        digest.update(os.fsencode(os.path.abspath(file)) + f"\0{state.st_size}\0{state.st_mtime_ns}\n".encode())
     return digest.hexdigest()[:24]
 
 
-def obtain(folder: Path, prepare: Callable[[], Prepared], image_size: int, on_error: str) -> Cached:
+def obtain(
+    folder: Path, prepare: Callable[[], Prepared], image_size: int, on_error: str, unchanged: Callable[[], bool]
+) -> Cached:
     """Open the cache folder of a source; where there is none, or a damaged one, decode the source into it.
 
     Where the folder cannot be written, the images are held in memory.
@@ -96,6 +107,10 @@ def obtain(folder: Path, prepare: Callable[[], Prepared], image_size: int, on_er
         prepare: Reads and splits the source; not called on a hit.
         image_size: Side of the network's input.
         on_error: What a broken image does: stop or skip.
+        unchanged: Tells whether the source still is what the folder is named by; asked when it was read.
+
+    Raises:
+        UserError: The source changed while it was read, or an image is broken and is not to be left out.
     """
     found = _open_or_none(folder)
     if found is not None:
@@ -103,19 +118,34 @@ def obtain(folder: Path, prepare: Callable[[], Prepared], image_size: int, on_er
     prepared = prepare()
     decoding = Decoding(sum(len(part.labels) for part in prepared.parts.values()), on_error == "skip")
     try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
+        _mark(folder.parent)
         building = folder.with_name(f".{folder.name}-{uuid.uuid4().hex[:8]}")
         building.mkdir()
     except OSError as error:
-        return _hold(prepared, decoding, image_size, folder.parent, error)
+        return _hold(prepared, decoding, image_size, folder.parent, error, unchanged)
     try:
         _build(building, prepared, decoding, image_size)
+        _check(unchanged)
         _publish(building, folder)
         return _open(folder)
     except OSError as error:
-        return _hold(prepared, decoding, image_size, folder.parent, error)
+        return _hold(prepared, decoding, image_size, folder.parent, error, unchanged)
     finally:
         shutil.rmtree(building, ignore_errors=True)
+
+
+def _check(unchanged: Callable[[], bool]) -> None:
+    """Refuse images of two states of their source, which would be kept under the name of the first."""
+    if not unchanged():
+        raise UserError("the images were changed while they were read: run the same command again to read them anew.")
+
+
+def _mark(folder: Path) -> None:
+    """Make a folder a cache; tools that make backups pass these over."""
+    folder.mkdir(parents=True, exist_ok=True)
+    tag = folder / CACHE_TAG
+    if not tag.exists():
+        tag.write_text("Signature: 8a477f597d28d172789f06886806bc55\n# Images decoded by dasvit.\n", encoding="utf-8")
 
 
 def _open_or_none(folder: Path) -> Cached | None:
@@ -123,7 +153,7 @@ def _open_or_none(folder: Path) -> Cached | None:
         return None
     try:
         return _open(folder)
-    except (OSError, ValueError, KeyError, TypeError, IndexError, EOFError) as error:
+    except Exception as error:  # numpy's and json's readers raise whatever a damaged file makes them
         log.warning("the cached images in %s are damaged (%s) and will be decoded anew", folder, error)
         return None
 
@@ -197,30 +227,43 @@ def _open(folder: Path) -> Cached:
     plan = Plan(**meta["plan"])
     classes = tuple(meta["classes"])
     sets = {}
-    for name, count in meta["counts"].items():
+    for name in ("train", "test"):
+        count = meta["counts"][name]
         labels = np.load(folder / f"{name}_labels.npy", allow_pickle=False)
         pixels = _open_encoded(folder, name, plan) if meta["lazy"] else StoredPixels(folder / f"{name}_images.npy")
         if pixels.shape != (count, plan.side, plan.side, 3) or labels.shape != (count,):
             raise ValueError(f"{name} has not the {count} images that it should")
+        if labels.dtype != np.int64 or (count and not 0 <= labels.min() <= labels.max() < len(classes)):
+            raise ValueError(f"{name} has labels that are none")
         sets[name] = ImageSet(pixels, labels)
-    return Cached(classes, {name: sets[name] for name in ("train", "test")}, plan, tuple(meta["skipped"]))
+    return Cached(classes, sets, plan, tuple(meta["skipped"]))
 
 
 def _open_encoded(folder: Path, name: str, plan: Plan) -> Pixels:
     paths = folder / f"{name}_paths.json"
     if paths.exists():
-        return LazyPixels(EncodedFiles(json.loads(paths.read_text(encoding="utf-8"))), plan.side)
+        # Their states need no file: the folder's name, the source's fingerprint, changes with them.
+        return LazyPixels(EncodedFiles.of(json.loads(paths.read_text(encoding="utf-8"))), plan.side)
     return LazyPixels(EncodedBlob(folder / f"{name}_images.bin", folder / f"{name}_ends.npy"), plan.side)
 
 
-def _hold(prepared: Prepared, decoding: Decoding, image_size: int, cache: Path, error: OSError) -> Cached:
+def _hold(
+    prepared: Prepared,
+    decoding: Decoding,
+    image_size: int,
+    cache: Path,
+    error: OSError,
+    unchanged: Callable[[], bool],
+) -> Cached:
     """Decode into memory, because the cache folder cannot be written."""
     log.warning("cannot write the image cache %s (%s): images are held in memory", cache, error.strerror)
     for plan in plans([part.records for part in prepared.parts.values()], image_size, decoding.skip):
         try:
-            return _held(prepared, decoding, plan, cache)
+            held = _held(prepared, decoding, plan, cache)
         except MixedSizes:
             continue
+        _check(unchanged)
+        return held
     raise AssertionError("the last plan takes images of every size")
 
 
@@ -236,7 +279,7 @@ def _held(prepared: Prepared, decoding: Decoding, plan: Plan, cache: Path) -> Ca
                 pixels = HeldPixels(np.concatenate(chunks))
             elif isinstance(part.records, FileRecords):
                 kept, broken = decoding.scan(part.records, plan, lambda encoded: None)
-                pixels = LazyPixels(EncodedFiles([part.records.paths[row] for row in kept]), plan.side)
+                pixels = LazyPixels(EncodedFiles.of([part.records.paths[row] for row in kept]), plan.side)
             else:
                 raise UserError(
                     f"the images are too many for memory and cannot be cached in {cache}: set --data.cache."

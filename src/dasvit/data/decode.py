@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import io
 import os
-import struct
 from collections.abc import Callable
+from functools import cache
 
 import numpy as np
 import torch
@@ -21,18 +21,12 @@ CROP_PCT = 0.875
 """Share of the square's side that evaluation looks at, where images come in larger or various sizes."""
 
 _ORIENTATION = 0x0112  # the EXIF tag
-_BROKEN = (
-    OSError,
-    ValueError,
-    SyntaxError,
-    TypeError,
-    KeyError,
-    IndexError,
-    OverflowError,
-    EOFError,
-    struct.error,
-)
-"""What PIL's decoders are known to raise on damaged files."""
+_FORMATS = ("JPEG", "PNG", "GIF", "WEBP", "BMP", "TIFF", "PPM", "JPEG2000", "AVIF")
+"""What is decoded, by content and whatever a file is called. PIL knows forty formats more, and hands some of them (EPS)
+to programs outside of it."""
+LARGEST_IMAGE = 89_478_485
+"""Pixels above which an image is refused before it is decoded: where PIL begins to warn."""
+_ADVICE = "remove it, or leave such images out with --data.on_error skip"
 
 
 def square_side(image_size: int) -> int:
@@ -49,9 +43,14 @@ def open_image(path: str | os.PathLike[str]) -> Image.Image:
     return decode(os.fspath(path), os.fspath(path), "give another file")
 
 
-def decode(
-    encoded: Encoded, name: str, advice: str = "remove it, or leave such images out with --data.on_error skip"
-) -> Image.Image:
+@cache
+def image_formats() -> tuple[str, ...]:
+    """Return the formats that are read, as far as this build of PIL has them."""
+    Image.init()
+    return tuple(name for name in _FORMATS if name in Image.OPEN)
+
+
+def decode(encoded: Encoded, name: str, advice: str = _ADVICE) -> Image.Image:
     """Decode an image to upright RGB.
 
     Args:
@@ -65,18 +64,34 @@ def decode(
     try:
         if isinstance(encoded, np.ndarray):
             return to_rgb(Image.fromarray(encoded))
-        with Image.open(io.BytesIO(encoded) if isinstance(encoded, bytes) else encoded) as image:
+        with open_header(encoded, name) as image:
             return to_rgb(_upright(image))
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
-        raise UserError(
-            f"the image {name} has more pixels than is safe to decode ({Image.MAX_IMAGE_PIXELS:,}): "
-            "shrink or remove it."
-        ) from None
+    except UserError:
+        raise
     except FileNotFoundError:
-        raise UserError(f"there is no image {name}.") from None
-    except _BROKEN as error:
+        raise UserError(f"there is no image {name}: it was removed, or never was there.") from None
+    except Exception as error:  # a damaged file makes PIL's decoders raise errors of every kind
         reason = "no known image format" if isinstance(error, UnidentifiedImageError) else error
         raise UserError(f"cannot read the image {name} ({reason}): {advice}.") from None
+
+
+def open_header(encoded: str | bytes, name: str) -> Image.Image:
+    """Open an image without decoding it yet, to be closed by the caller.
+
+    Raises:
+        UserError: It says to be absurdly large. What else is wrong with it, PIL says in its own ways.
+    """
+    too_large = UserError(
+        f"the image {name} has more pixels than is safe to decode ({LARGEST_IMAGE:,}): shrink or remove it."
+    )
+    try:
+        image = Image.open(io.BytesIO(encoded) if isinstance(encoded, bytes) else encoded, formats=image_formats())
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
+        raise too_large from None
+    if image.width * image.height > LARGEST_IMAGE:
+        image.close()
+        raise too_large
+    return image
 
 
 def _upright(image: Image.Image) -> Image.Image:
@@ -102,7 +117,7 @@ def to_rgb(image: Image.Image) -> Image.Image:
 
 def _grey_levels(values: NDArray[np.generic]) -> NDArray[np.uint8]:
     """Scale grey levels [h, w] of more than 8 bits to 0..255, by the range their type or content implies."""
-    levels = values.astype(np.float64)
+    levels = np.nan_to_num(values.astype(np.float64))
     if np.issubdtype(values.dtype, np.floating):
         full = 1.0 if levels.max(initial=0.0) <= 1.0 else 255.0
     else:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import math
 import os
 import sys
@@ -21,7 +20,7 @@ from PIL import Image
 from rich.console import Console
 from rich.progress import Progress
 
-from dasvit.data.decode import CROP_PCT, Encoded, decode, square, square_side
+from dasvit.data.decode import CROP_PCT, Encoded, decode, open_header, square, square_side
 from dasvit.data.records import Records
 from dasvit.errors import UserError
 
@@ -181,7 +180,7 @@ def _header_size(encoded: Encoded, name: str) -> tuple[int, int]:
     if isinstance(encoded, np.ndarray):
         return encoded.shape[1], encoded.shape[0]
     try:
-        with Image.open(io.BytesIO(encoded) if isinstance(encoded, bytes) else encoded) as image:
+        with open_header(encoded, name) as image:
             return image.size
     except Exception:
         return decode(encoded, name).size  # says what is wrong

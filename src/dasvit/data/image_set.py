@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -13,6 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from dasvit.data.decode import decode, square
+from dasvit.errors import UserError
 
 Rows = NDArray[np.int64]
 
@@ -36,6 +38,8 @@ class StoredPixels:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.array: NDArray[np.uint8] = np.asarray(np.load(path, mmap_mode="r", allow_pickle=False))
+        if self.array.dtype != np.uint8 or self.array.ndim != 4:
+            raise ValueError(f"{path} holds no images")
 
     @property
     def shape(self) -> tuple[int, int, int, int]:
@@ -68,15 +72,42 @@ class HeldPixels:
 
 @dataclass(frozen=True)
 class EncodedFiles:
-    """Encoded images that are files of their own."""
+    """Encoded images that are files of their own, as they were when the set was listed.
+
+    Attributes:
+        paths: The files.
+        states: Size and time of change (in ns) of each, int64 [N, 2].
+    """
 
     paths: Sequence[str]
+    states: NDArray[np.int64]
+
+    @classmethod
+    def of(cls, paths: Sequence[str]) -> EncodedFiles:
+        """Return files as they are now."""
+        return cls(paths, np.array([_state(path) for path in paths], dtype=np.int64).reshape(-1, 2))
 
     def __len__(self) -> int:
         return len(self.paths)
 
     def __getitem__(self, row: int) -> tuple[str, str]:
-        return self.paths[row], self.paths[row]
+        """Return a file's name and path.
+
+        Raises:
+            UserError: It is not there any more, or was changed since.
+        """
+        path = self.paths[row]
+        if _state(path) != tuple(self.states[row].tolist()):
+            raise UserError(f"the image {path} was changed during the run: start anew, or put it back as it was.")
+        return path, path
+
+
+def _state(path: str) -> tuple[int, int]:
+    try:
+        found = os.stat(path)
+    except OSError as error:
+        raise UserError(f"the image {path} was removed during the run ({error.strerror}): put it back.") from None
+    return found.st_size, found.st_mtime_ns
 
 
 class EncodedBlob:
@@ -86,6 +117,8 @@ class EncodedBlob:
         self.path, self.ends_path = path, ends
         self.ends: NDArray[np.int64] = np.load(ends, allow_pickle=False)
         self.blob = np.memmap(path, dtype=np.uint8, mode="r")
+        if self.ends.dtype != np.int64 or self.ends.ndim != 1 or (np.diff(self.ends, prepend=0) < 0).any():
+            raise ValueError(f"{ends} holds no ends of images")
         if self.ends[-1] != len(self.blob):
             raise ValueError(f"{path} has {len(self.blob)} bytes, not {self.ends[-1]}")
 

@@ -28,9 +28,16 @@ def load_data(config: DataConfig, image_size: int, seed: int) -> Data:
         UserError: The data set is unknown, not there, or not as it should be.
     """
     source = find_source(config)
-    name = fingerprint(source.files, _facts(config, source, image_size, seed))
+    facts = _facts(config, source, image_size, seed)
+    name = fingerprint(source.files, facts)
     folder = cache_folder(config) / f"{config.name}-{name}"
-    cached = obtain(folder, lambda: prepare(source.read(), config, seed), image_size, config.on_error)
+    cached = obtain(
+        folder,
+        lambda: prepare(source.read(), config, seed),
+        image_size,
+        config.on_error,
+        lambda: fingerprint(source.files, facts) == name,
+    )
     for part, images in cached.sets.items():
         if not len(images):
             raise UserError(f"none of the images for {part} in {config.path or config.name} can be read.")

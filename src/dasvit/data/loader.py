@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import multiprocessing
+import multiprocessing.connection
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -19,6 +21,9 @@ from dasvit.data.image_set import ImageSet
 from dasvit.errors import UserError
 
 Batch = tuple[torch.Tensor, torch.Tensor]
+RESTARTS = 3
+"""How often workers are started anew for one batch."""
+log = logging.getLogger("dasvit")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,6 +76,10 @@ class Batches(Dataset[Batch | str]):
     @cached_property
     def _last_order(self) -> dict[int, NDArray[np.int64]]:
         return {}
+
+
+class WorkerDied(Exception):
+    """A process that makes batches is gone: killed, as for want of memory, or crashed."""
 
 
 class Keys:
@@ -160,11 +169,49 @@ class Loader:
         return self._from_workers(due)
 
     def _from_workers(self, due: list[tuple[int, int]]) -> Iterator[Batch]:
+        """Yield batches from workers; where one dies, all are started anew and go on with the batch that was due."""
+        failures = 0
+        while due:
+            try:
+                for batch in self._pooled(due):
+                    if isinstance(batch, str):
+                        raise UserError(batch)
+                    failures, due = 0, due[1:]
+                    yield batch
+            except WorkerDied as error:
+                failures += 1
+                if failures > RESTARTS:
+                    raise UserError(
+                        f"the processes that load images die at the same batch again and again ({error}): if memory is "
+                        "short, lower runtime.workers (0 loads images in the main process) or the batch size."
+                    ) from None
+                log.warning("a process that loads images died (%s): all are started anew", error)
+
+    def _pooled(self, due: list[tuple[int, int]]) -> Iterator[Batch | str]:
+        """Yield what the workers return for some keys; raises WorkerDied, with no workers left, where one is gone."""
         self._keys.due = due
-        for batch in self._pool:
-            if isinstance(batch, str):
-                raise UserError(batch)
+        try:
+            batches = iter(self._pool)
+            workers = vars(batches)["_workers"]
+        except (RuntimeError, OSError, EOFError) as error:
+            self._drop_workers()
+            raise WorkerDied(" ".join(str(error).split())) from None
+        while True:
+            try:
+                batch = next(batches, None)
+            except (RuntimeError, OSError, EOFError) as error:
+                # A process that was killed is seen to be gone a moment after its connection is.
+                if not multiprocessing.connection.wait([worker.sentinel for worker in workers], timeout=1.0):
+                    raise  # something else is wrong, in our own code
+                self._drop_workers()
+                raise WorkerDied(" ".join(str(error).split())) from None
+            if batch is None:
+                return
             yield batch
+
+    def _drop_workers(self) -> None:
+        """Stop the workers that are left; the next iteration starts new ones."""
+        self.__dict__.pop("_pool", None)
 
     @cached_property
     def _pool(self) -> DataLoader[Batch | str]:

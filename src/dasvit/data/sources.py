@@ -88,13 +88,16 @@ def _download(class_name: str, folder: Path) -> None:
 
 def _read_torchvision(class_name: str, folder: Path) -> Content:
     try:
+        # CIFAR's files are pickles: torchvision opens those alone whose MD5 is the published one's.
         train, test = (_open_torchvision(class_name, folder, train=train) for train in (True, False))
-    except (OSError, RuntimeError, ValueError) as error:
+        parts = [Part(ArrayRecords(np.asarray(p.data)), np.asarray(p.targets, dtype=np.int64)) for p in (train, test)]
+        if any(part.labels.shape != (len(part.records),) for part in parts):
+            raise ValueError("there are not as many labels as images")
+    except Exception as error:  # whatever damaged files make torchvision's readers raise
         raise UserError(
             f"{class_name} in {folder} is incomplete or damaged ({' '.join(str(error).split())}): "
             "remove it and fetch it anew with --data.download true."
         ) from None
-    parts = [Part(ArrayRecords(np.asarray(p.data)), np.asarray(p.targets, dtype=np.int64)) for p in (train, test)]
     return Content(tuple(train.classes), *parts)
 
 

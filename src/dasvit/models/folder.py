@@ -4,21 +4,34 @@ With dasvit imported, `timm.create_model("local-dir:FOLDER", pretrained=True)` r
 """
 
 import json
+import math
 import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import timm
+import torch
+from huggingface_hub import snapshot_download
+from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import nn
 
 from dasvit.errors import UserError
 from dasvit.models.baselines import check_architecture
 from dasvit.models.dasvit import DasViT
+from dasvit.validation import MAX_CLASSES, MAX_IMAGE_SIDE, MAX_LAYERS, MAX_WIDTH
 
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
 HUB, LOCAL = "hf-hub:", "local-dir:"
+LIMITS = {"img_size": MAX_IMAGE_SIDE, "embed_dim": MAX_WIDTH, "depth": MAX_LAYERS, "num_classes": MAX_CLASSES}
+"""The largest values of a model's arguments that a folder may ask for."""
+SLACK, LARGEST_HEAD = 2, 10**8
+"""How much larger than its weights a model may be: other channels, positions of a larger image, a new head."""
+LARGEST_ARGUMENT = 2**20
+"""The largest number among the others."""
+_PLACES = ("checkpoint_path", "cache_dir", "pretrained", "pretrained_cfg", "pretrained_cfg_overlay", "pruned")
+"""Arguments of timm's that name files or what is fetched: a folder's own weights are all that it is for."""
 
 
 def save_model(
@@ -118,13 +131,28 @@ def read_model_config(folder: str | Path) -> dict[str, Any]:
         raise UserError(f"{folder} is not a model folder: it holds no {CONFIG}. `dasvit train` writes one.")
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, RecursionError) as error:
         raise UserError(f"cannot read {path}: {error}") from None
     required = {"architecture": str, "pretrained_cfg": dict}
     for key, kind in required.items():
         if not isinstance(config, dict) or not isinstance(config.get(key), kind):
             raise UserError(f"{path} does not describe a model: it must be an object with {' and '.join(required)}.")
+    args = config.get("model_args") or {}
+    if not isinstance(args, dict):
+        raise UserError(f"{path} does not describe a model: model_args is no object.")
+    for name, value in [*args.items(), ("num_classes", config.get("num_classes"))]:
+        if name in _PLACES or (name == "cell" and not isinstance(value, dict)):
+            raise UserError(f"{path}: model_args may hold sizes and a cell, not {name} {value!r}: remove it.")
+        if _largest(value) > LIMITS.get(name, LARGEST_ARGUMENT):
+            raise UserError(f"{path}: {name} is absurdly large ({value!r}): no model of dasvit or timm has it.")
     return dict(config)
+
+
+def _largest(value: Any) -> float:
+    """Return the largest number in a value of JSON."""
+    if isinstance(value, (list, tuple, dict)):
+        return max(map(_largest, value.values() if isinstance(value, dict) else value), default=0)
+    return abs(value) if isinstance(value, (int, float)) else 0
 
 
 def load_model(source: str | Path, **kwargs: Any) -> nn.Module:
@@ -139,7 +167,7 @@ def load_model(source: str | Path, **kwargs: Any) -> nn.Module:
     """
     name = str(source).removeprefix(LOCAL)
     if str(source).startswith(HUB):
-        return _create(str(source), kwargs)
+        return _load_folder(_fetch(str(source).removeprefix(HUB)), kwargs)
     if str(source).startswith(LOCAL) or Path(name).exists() or len(Path(name).parts) > 1:
         return _load_folder(Path(name), kwargs)
     check_architecture(name)
@@ -154,7 +182,45 @@ def _load_folder(folder: Path, kwargs: dict[str, Any]) -> nn.Module:
     check_architecture(read_model_config(folder)["architecture"])
     if not (folder / WEIGHTS).is_file():  # timm would go on to look for pickles
         raise UserError(f"{folder} holds no {WEIGHTS}: was its training cut off?")
+    _check_weights(folder, kwargs)
     return _create(f"{LOCAL}{folder}", kwargs)
+
+
+def _fetch(name: str) -> Path:
+    """Fetch a model's folder from the hub, or find it in the hub's own cache: its description and its safetensors.
+
+    timm would take a pickle where there are no safetensors.
+    """
+    repository, _, revision = name.partition("@")
+    try:
+        return Path(snapshot_download(repository, revision=revision or None, allow_patterns=[CONFIG, WEIGHTS]))
+    except Exception as error:  # the hub's client raises errors of many kinds, by its network library
+        raise UserError(f"cannot load {HUB}{name}: {' '.join(str(error).split())[:500]}") from None
+
+
+def _check_weights(folder: Path, kwargs: dict[str, Any]) -> None:
+    """Refuse a description of a far larger model than the weights beside it, before it takes the memory.
+
+    Raises:
+        UserError: It is, or the file is no safetensors.
+    """
+    config = read_model_config(folder)
+    try:
+        with safe_open(folder / WEIGHTS, framework="pt") as file:
+            kept = sum(math.prod(file.get_slice(key).get_shape()) for key in file.keys())  # noqa: SIM118
+    except Exception as error:  # safetensors' own kind, and the system's
+        raise UserError(f"cannot load {folder / WEIGHTS}: {' '.join(str(error).split())}") from None
+    try:
+        with torch.device("meta"):
+            model = timm.create_model(config["architecture"], **{**(config.get("model_args") or {}), **kwargs})
+    except Exception:  # building it in earnest says what is wrong; some of timm's cannot be built on this device
+        return
+    wanted = sum(parameter.numel() for parameter in model.parameters())
+    if wanted > SLACK * kept + LARGEST_HEAD:
+        raise UserError(
+            f"{folder / CONFIG} describes a model of {wanted:,} parameters, but {WEIGHTS} holds {kept:,}: they do not "
+            "belong together."
+        )
 
 
 def _create(name: str, kwargs: dict[str, Any]) -> nn.Module:

@@ -4,6 +4,14 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rich.table import Table
+from rich.text import Text
+
+from dasvit.errors import printable
+
+
+def plain(name: str) -> Text:
+    """Return a name as it stands: it may hold what a terminal, or the table's own markup, would act upon."""
+    return Text(printable(name))
 
 
 def number(value: float) -> str:
@@ -27,7 +35,7 @@ def network_table(rows: Sequence[Mapping[str, Any]], title: str | None = None) -
         table.add_column(name, justify="right")
     for row in rows:
         accuracies = [f"{row[name]:.2f} %" for name in ("top1", "top5")]
-        table.add_row(row["network"], number(row["params"]), number(row["macs"]), *accuracies)
+        table.add_row(plain(row["network"]), number(row["params"]), number(row["macs"]), *accuracies)
     return table
 
 
@@ -44,10 +52,10 @@ def confusion_table(confusion: Sequence[Sequence[int]], names: Sequence[str], mo
         for j in range(len(names)):
             table.add_column(str(j), justify="right", no_wrap=True)
         for i, (name, row) in enumerate(zip(names, confusion, strict=True)):
-            table.add_row(str(i), name, *(str(count) if count else "·" for count in row))
+            table.add_row(str(i), plain(name), *(str(count) if count else "·" for count in row))
         return table
     pairs = [(count, i, j) for i, row in enumerate(confusion) for j, count in enumerate(row) if i != j and count]
     table = Table("is", "taken for", "images", title="commonest confusions")
     for count, i, j in sorted(pairs, key=lambda pair: -pair[0])[:most]:
-        table.add_row(names[i], names[j], str(count))
+        table.add_row(plain(names[i]), plain(names[j]), str(count))
     return table
