@@ -7,7 +7,7 @@ units inner(z) and of its features, T = B * N.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, NamedTuple
 
 import torch
@@ -164,6 +164,17 @@ def _dot(one: Tensor, other: Tensor) -> Tensor:
     return (one * other.view_as(one)).sum(dtype=torch.promote_types(one.dtype, torch.float32))
 
 
+def product_dtype(x: Tensor) -> torch.dtype:
+    """Return the precision in which matrix products of x are computed here: autocast's, or its own."""
+    return torch.get_autocast_dtype(x.device.type) if _is_autocast(x.device.type) else x.dtype
+
+
+def _is_autocast(device: str) -> bool:
+    return torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)  # the meta device knows none
+
+
 def _autocast_as_now(device: str) -> Callable[[], AbstractContextManager[None]]:
-    enabled, dtype = torch.is_autocast_enabled(device), torch.get_autocast_dtype(device)
-    return lambda: torch.autocast(device, dtype, enabled=enabled)
+    if not _is_autocast(device):
+        return nullcontext
+    dtype = torch.get_autocast_dtype(device)
+    return lambda: torch.autocast(device, dtype)

@@ -15,7 +15,7 @@ from dasvit.cell.ops import NORM_EPS, Parametric, init_weights, make_operation
 from dasvit.cell.space import Alive, Space
 from dasvit.config import TokensConfig
 from dasvit.models.skeleton import TokenEmbedding
-from dasvit.search.mixture import mix
+from dasvit.search.mixture import mix, product_dtype
 from dasvit.search.tokens import TokenSelector, put, take
 
 
@@ -100,9 +100,7 @@ class MixedCell(nn.Module):
 
 def normalise(x: Tensor) -> Tensor:
     """Return x with mean 0 and variance 1 at every token, in the precision of matrix products, [B, N, D]."""
-    device = x.device.type
-    dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else x.dtype
-    return F.layer_norm(x, x.shape[-1:], eps=NORM_EPS).to(dtype)
+    return F.layer_norm(x, x.shape[-1:], eps=NORM_EPS).to(product_dtype(x))
 
 
 class Supernet(nn.Module):
