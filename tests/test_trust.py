@@ -21,6 +21,7 @@ import pytest
 import torch
 import yaml
 from PIL import Image
+from rich.console import Console
 
 from dasvit.cell.genotype import load_genotype
 from dasvit.config import DataConfig
@@ -29,6 +30,7 @@ from dasvit.errors import UserError
 from dasvit.models import folder as folder_module
 from dasvit.models.folder import load_model
 from dasvit.recipe import from_dict, read_recipe
+from dasvit.report.tables import confusion_table, network_table
 from dasvit.training.checkpoint import load_checkpoint
 from helpers import call_cli, record, tree
 
@@ -421,6 +423,17 @@ def test_names_in_files_lead_nowhere(name: str, small_run: Path, tmp_path: Path)
     assert all(f"{path}/".startswith(("home/r/derived/", "home/r/train/")) for path in added)
 
 
+def test_a_table_shows_names_as_they_stand() -> None:
+    """Rich would take [/b] for markup that ends nothing, and pass escapes on to the terminal."""
+    out = io.StringIO()
+    Console(file=out, width=80).print(confusion_table([[1, 0], [0, 1]], ["[/b]", "\x1b[2J"]))
+    Console(file=out, width=80).print(network_table([{"network": "[/c]", **dict.fromkeys(COLUMNS, 1.0)}]))
+    assert {"[/b]", "\\x1b[2J", "[/c]"} <= {*out.getvalue().split()}
+
+
+COLUMNS = ("params", "macs", "top1", "top5")
+
+
 def test_labels_are_shown_as_they_stand(small_run: Path, tmp_path: Path) -> None:
     """Whatever they hold, a terminal does not act upon it, and a table shows it."""
     shutil.copytree(small_run / "train" / "model", tmp_path / "model")
@@ -461,15 +474,17 @@ def test_absurd_sizes_in_a_configuration(content: dict[str, Any], words: str) ->
         from_dict(content)
 
 
-UNFOLDING = "a: &a [x, x, x, x, x, x, x, x]\n" + "".join(
-    f"{name}: &{name} [{', '.join([f'*{before}'] * 8)}]\n" for before, name in zip("abcdefgh", "bcdefghi", strict=True)
-)
+def unfolding() -> str:
+    """Return nine lists, each of eight times the one before: 134 million values in a few words."""
+    lists = ["&a [x, x, x, x, x, x, x, x]"]
+    lists += [f"&{name} [{', '.join([f'*{before}'] * 8)}]" for before, name in zip("abcdefgh", "bcdefghi", strict=True)]
+    return f"data: {{name: [{', '.join(lists)}]}}"
 
 
 @pytest.mark.parametrize(
     "text",
     [
-        UNFOLDING,
+        unfolding(),
         "data: &a {name: *a}",
         "[" * 3000,
         "data: {limit: " + "9" * 5000 + "}",
