@@ -9,9 +9,9 @@ from typing import Any
 
 import torch
 
+from dasvit.cell.cost import Cost
 from dasvit.config import Config
 from dasvit.data import Data
-from dasvit.models.cost import Cost
 from dasvit.training.distributed import Runtime, find_device, measure_precision
 from dasvit.training.progress import Reporter
 from dasvit.training.run_folder import RunFolder

@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from dasvit import recipe as recipes
+from dasvit.cell.cost import operation_cost, skeleton_cost, token_count
 from dasvit.cell.genotype import Genotype
 from dasvit.cell.space import Alive, Space
 from dasvit.cli import Request
@@ -19,7 +20,7 @@ from dasvit.commands.common import describe_cost, make_runtime, note_data, print
 from dasvit.config import Config, DeriveConfig
 from dasvit.data import load_data
 from dasvit.errors import UserError
-from dasvit.models.cost import cost_of, operation_cost, skeleton_cost, token_count
+from dasvit.models.cost import cost_of
 from dasvit.report.tables import number
 from dasvit.search.architecture import Architecture
 from dasvit.search.derive import Budget, Derivation, derive
