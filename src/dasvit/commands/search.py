@@ -16,7 +16,7 @@ from dasvit.cell.cost import operation_cost, skeleton_cost, token_count
 from dasvit.cell.genotype import Genotype
 from dasvit.cell.space import Alive, Space
 from dasvit.cli import Request
-from dasvit.commands.common import describe_cost, make_runtime, note_data, print_json, say_data
+from dasvit.commands.common import describe_cost, live_report, make_runtime, note_data, print_json, say_data
 from dasvit.config import Config, DeriveConfig
 from dasvit.data import load_data
 from dasvit.errors import UserError
@@ -60,13 +60,14 @@ def do_search(config: Config, folder: str, reporter: Reporter) -> dict[str, Any]
     seed_everything(config.runtime.seed)
     runtime = make_runtime(config, run, reporter, lambda device: search_probe(config, len(data.classes), device))
     seed_everything(config.runtime.seed)
-    search(config, data, run, runtime, reporter)
-    stages = read_stages(run, Space.from_config(config.space))
-    derivation = derive_found(stages, config, len(data.classes), config.search.derive)
-    result = describe_derivation(derivation, config, len(data.classes))
-    if runtime.is_main:
-        run.write_text("genotype.json", derivation.genotype.to_json())
-        run.write_json("derivation.json", result)
+    with live_report(run, runtime, reporter):
+        search(config, data, run, runtime, reporter)
+        stages = read_stages(run, Space.from_config(config.space))
+        derivation = derive_found(stages, config, len(data.classes), config.search.derive)
+        result = describe_derivation(derivation, config, len(data.classes))
+        if runtime.is_main:
+            run.write_text("genotype.json", derivation.genotype.to_json())
+            run.write_json("derivation.json", result)
     return {"run": folder, **result}
 
 

@@ -12,7 +12,7 @@ from torch import nn
 
 from dasvit.cell.genotype import Genotype, load_genotype
 from dasvit.cli import Request
-from dasvit.commands.common import describe_cost, make_runtime, note_data, print_json, say_data
+from dasvit.commands.common import describe_cost, live_report, make_runtime, note_data, print_json, say_data
 from dasvit.config import Config
 from dasvit.data import MEAN, STD, load_data
 from dasvit.errors import UserError
@@ -59,23 +59,24 @@ def do_train(config: Config, subject: Genotype | str, folder: str, reporter: Rep
     )
     prefer_fast_attention(model, runtime.device, torch.bfloat16 if runtime.precision == "bfloat16" else torch.float32)
     seed_everything(config.runtime.seed)
-    trained = train(model, data, config, run, runtime, reporter)
-    result = {"run": folder, **describe_cost(cost), **trained.evaluation.summary()}
-    if runtime.is_main:
-        if isinstance(subject, Genotype):
-            run.write_text("genotype.json", subject.to_json())
-        run.write_json("result.json", {**result, "confusion": trained.evaluation.confusion})
-        side = config.model.image_size
-        save_model(
-            trained.model,
-            run.path / "model",
-            class_names=data.classes,
-            input_size=(3, side, side),
-            mean=MEAN,
-            std=STD,
-            crop_pct=data.crop_pct,
-            extra={"result": result, "data": config.data.name},
-        )
+    with live_report(run, runtime, reporter):
+        trained = train(model, data, config, run, runtime, reporter)
+        result = {"run": folder, **describe_cost(cost), **trained.evaluation.summary()}
+        if runtime.is_main:
+            if isinstance(subject, Genotype):
+                run.write_text("genotype.json", subject.to_json())
+            run.write_json("result.json", {**result, "confusion": trained.evaluation.confusion})
+            side = config.model.image_size
+            save_model(
+                trained.model,
+                run.path / "model",
+                class_names=data.classes,
+                input_size=(3, side, side),
+                mean=MEAN,
+                std=STD,
+                crop_pct=data.crop_pct,
+                extra={"result": result, "data": config.data.name},
+            )
     return result
 
 

@@ -16,6 +16,7 @@ from torch.nn import functional as F
 from dasvit.cell.space import Alive, Space
 from dasvit.config import Config, Stage
 from dasvit.data import Data, Loader, Preprocess, split_indices, train_transform
+from dasvit.report import refresh_report
 from dasvit.search.architecture import Architecture, entropy
 from dasvit.search.bilevel import first_order, second_order
 from dasvit.search.fairness import fairness
@@ -91,6 +92,7 @@ def search(config: Config, data: Data, run: RunFolder, runtime: Runtime, reporte
                     "rows": done + 1,
                 }
                 save_checkpoint(run.checkpoints, done + 1, {**position, **states(part.parts())})
+                refresh_report(run.path, reporter.say)
                 reporter.say(f"{where}: {describe_epoch(row, line)}")
     assert part is not None, "a search without a stage"
     return Found(part.architecture.strengths().tolist(), alive)

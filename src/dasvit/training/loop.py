@@ -20,6 +20,7 @@ from torch.nn import functional as F
 from dasvit.config import Config, TrainConfig
 from dasvit.data import Data, Loader, Preprocess, train_transform
 from dasvit.errors import UserError
+from dasvit.report import refresh_report
 from dasvit.training.checkpoint import load_checkpoint, save_checkpoint, set_rng_state
 from dasvit.training.distributed import Runtime
 from dasvit.training.evaluation import Evaluation, evaluate
@@ -95,6 +96,7 @@ def train(
         if runtime.is_main:
             run.append("metrics.jsonl", row)
             save_checkpoint(run.checkpoints, epoch + 1, {"epoch": epoch + 1, **states(parts)})
+            refresh_report(run.path, reporter.say)
             reporter.say(describe_epoch(row, options.epochs))
     if evaluation is None:  # the run had ended before
         evaluation = evaluate(judged, preprocess, test_batches(data, config, runtime), runtime, classes)
