@@ -11,12 +11,22 @@ import os
 import select
 import shutil
 import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 NAMES = ("chromium", "chromium-browser", "google-chrome", "chrome", "chrome-headless-shell")
+
+BECOME = """
+import fcntl, os, sys
+high = [fcntl.fcntl(int(fd), fcntl.F_DUPFD, 10) for fd in sys.argv[1:3]]
+for wanted, fd in zip((3, 4), high):
+    os.dup2(fd, wanted)
+os.execv(sys.argv[3], sys.argv[3:])
+"""
+"""Becomes the browser, with the pipe where it expects it: it reads from descriptor 3 and writes to 4."""
 
 
 def find_browser() -> str | None:
@@ -35,51 +45,42 @@ class Browser:
     def __init__(self, program: str, profile: Path) -> None:
         read_in, self._write = os.pipe()
         self._read, write_out = os.pipe()
-        options = [
-            "--headless",
-            "--no-sandbox",
-            "--disable-gpu",
-            "--remote-debugging-pipe",
-            f"--user-data-dir={profile}",
-        ]
-        options += [
-            "--disable-extensions",
-            "--no-first-run",
-            "--hide-scrollbars",
-            "--disable-dev-shm-usage",
-            "about:blank",
-        ]
-        command = ["sh", "-c", f'exec "$@" 3<&{read_in} 4>&{write_out}', "sh", program, *options]
+        options = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--disable-extensions"]
+        options += ["--no-first-run", "--hide-scrollbars", "--remote-debugging-pipe", f"--user-data-dir={profile}"]
+        command = [sys.executable, "-c", BECOME, str(read_in), str(write_out), program, *options, "about:blank"]
         self._process = subprocess.Popen(
             command, pass_fds=(read_in, write_out), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
         )
         os.close(read_in)
         os.close(write_out)
-        self._buffer, self._number = b"", 0
+        self._buffer, self._number, self._session = b"", 0, ""
         self._events: list[dict[str, Any]] = []
         self.complaints: list[str] = []
         self.requests: list[str] = []
-        target = self._send("Target.createTarget", url="about:blank")["targetId"]
-        self._session = ""
-        self._session = self._send("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
-        for domain in ("Page", "Runtime", "Log", "Network", "Accessibility"):
-            self._send(f"{domain}.enable")
+        try:
+            target = self._send("Target.createTarget", url="about:blank")["targetId"]
+            self._session = self._send("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
+            for domain in ("Page", "Runtime", "Log", "Network", "Accessibility"):
+                self._send(f"{domain}.enable")
+        except BaseException:
+            self.close()
+            raise
 
     def __enter__(self) -> Browser:
         return self
 
     def __exit__(self, *_: object) -> None:
-        session, self._session = self._session, ""
+        self.close()
+
+    def close(self) -> None:
+        """End the browser: without its pipe it ends by itself, all its processes with it."""
+        os.close(self._write)
+        os.close(self._read)
         try:
-            self._send("Browser.close")
-        except (OSError, EOFError):
-            pass
-        finally:
-            self._process.terminate()
             self._process.wait(20)
-            os.close(self._read)
-            os.close(self._write)
-            self._session = session
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
 
     def show(self, path: Path, width: int = 1280, height: int = 900, dark: bool = False) -> None:
         """Open a file in a window of that size and theme, and wait until it stands."""
@@ -134,7 +135,7 @@ class Browser:
         self._number += 1
         number = self._number
         message = {"id": number, "method": method, "params": params}
-        if getattr(self, "_session", ""):
+        if self._session:
             message["sessionId"] = self._session
         os.write(self._write, json.dumps(message).encode() + b"\0")
         found: list[dict[str, Any]] = []

@@ -34,14 +34,14 @@ def join(parts: list[Markup]) -> Markup:
 
 def nice_ticks(low: float, high: float, most: int = 5) -> list[float]:
     """Return round numbers from at or below low to at or above high, about `most` of them."""
-    if not high > low:
+    if not high - low > 1e-9 * max(abs(low), abs(high)):
         pad = abs(low) * 0.1 or 1.0
         low, high = low - pad, high + pad
     rough = (high - low) / max(1, most - 1)
     power = 10.0 ** math.floor(math.log10(rough))
     step = next(factor * power for factor in (1, 2, 2.5, 5, 10) if factor * power >= rough * 0.999)
     first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
-    return [round(i * step, 12) for i in range(first, last + 1)]
+    return [float(f"{i * step:.12g}") for i in range(first, last + 1)]
 
 
 def curve(points: list[tuple[float, float]], shift: float = 0.0, begin: str = "M") -> str:
