@@ -75,6 +75,7 @@ def test_the_run_folder_holds_what_its_page_says(trained: Path) -> None:
         "architecture.jsonl",
         "genotype.json",
         "derivation.json",
+        "report.html",
     }
     assert names | {"checkpoints", "train"} <= {path.name for path in trained.iterdir()}
     names = {
@@ -83,6 +84,7 @@ def test_the_run_folder_holds_what_its_page_says(trained: Path) -> None:
         "metrics.jsonl",
         "genotype.json",
         "result.json",
+        "report.html",
         "model",
         "checkpoints",
     }
@@ -94,6 +96,28 @@ def test_the_run_folder_holds_what_its_page_says(trained: Path) -> None:
     environment = json.loads((trained / "environment.json").read_text())
     assert environment["kind"] == "search" and environment["precision"] == "float32" and environment["classes"] == 10
     assert yaml.safe_load((trained / "config.yaml").read_text())["model"]["width"] == 16
+
+
+def test_the_pages_say_how_the_runs_ended(trained: Path) -> None:
+    for folder, epochs in ((trained, 3), (trained / "train", 2)):
+        text = (folder / "report.html").read_text(encoding="utf-8")
+        assert f"Ended after {epochs} epochs." in text and "data-live>" not in text
+
+
+def test_a_run_cut_off_leaves_a_page_that_says_so(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pages: list[str] = []
+
+    def interrupted(*_: object) -> None:
+        pages.append((tmp_path / "run" / "report.html").read_text(encoding="utf-8"))
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("dasvit.search.loop.save_checkpoint", interrupted)
+    _, err = call(capsys, "search", *TINY, "--run", tmp_path / "run", status=130)
+    assert f"report: {tmp_path}/run/report.html" in err and "data-live>" in pages[0]
+    text = (tmp_path / "run" / "report.html").read_text(encoding="utf-8")
+    assert "Not ended: epoch 1 of 3, stage 1 of 2." in text and "data-live>" not in text
 
 
 def test_training_takes_over_the_recipe_of_the_search(trained: Path) -> None:

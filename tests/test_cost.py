@@ -4,12 +4,13 @@ import pytest
 import torch
 from torch import nn
 
+from dasvit.cell.cost import Cost, network_cost, operation_cost, skeleton_cost, vit_cost
 from dasvit.cell.genotype import PUBLISHED, Genotype
 from dasvit.cell.ops import make_operation
 from dasvit.config import ModelConfig
 from dasvit.errors import UserError
 from dasvit.models.baselines import make_model, make_network
-from dasvit.models.cost import Cost, cost_of, count_cost, network_cost, operation_cost, skeleton_cost
+from dasvit.models.cost import cost_of, count_cost
 from test_models_dasvit import random_genotypes
 
 PAPER = ModelConfig(image_size=224, patch_size=16, width=768, layers=12, heads=12)
@@ -44,6 +45,11 @@ def test_baselines_at_224_pixels(name: str, giga: float) -> None:
 @pytest.mark.parametrize("cell", [*random_genotypes(10), *random_genotypes(3, nodes=3)], ids=lambda c: "/".join(c.ops))
 def test_closed_form_equals_the_count(cell: Genotype) -> None:
     assert network_cost(cell, SMALL, 7) == cost_of(cell, SMALL, 7)
+
+
+@pytest.mark.parametrize("config", [PAPER, SMALL], ids=["paper", "small"])
+def test_closed_form_of_the_vit_equals_the_count(config: ModelConfig) -> None:
+    assert vit_cost(config, 7) == cost_of("vit", config, 7)
 
 
 @pytest.mark.parametrize("name", ["msa_1", "msa_4", "mlp_0.5", "mlp_1", "mlp_2.5", "mlp_0.01"])

@@ -4,11 +4,11 @@ import random
 
 import pytest
 
+from dasvit.cell.cost import network_cost, operation_cost, skeleton_cost, token_count
 from dasvit.cell.genotype import PUBLISHED, Genotype, edge_list, is_viable
 from dasvit.cell.space import Space
 from dasvit.config import ModelConfig
 from dasvit.errors import UserError
-from dasvit.models.cost import network_cost, operation_cost, skeleton_cost, token_count
 from dasvit.search.derive import Budget, derive
 
 SPACE = Space(2, ("zero", "identity", "msa_8", "mlp_0.5", "mlp_1"))

@@ -36,6 +36,7 @@ SUMMARIES = {
     "evaluate": "judge a trained model on a data set",
     "predict": "name the classes of images",
     "cost": "count the parameters and multiply-adds of a cell or model",
+    "report": "show a run as one HTML page, or several side by side",
     "quickstart": "search, train and compare on scikit-learn's digits, in minutes",
 }
 CONFIGURED = {
@@ -226,6 +227,7 @@ def make_parser(command: str) -> ArgumentParser:
         "evaluate": " MODEL",
         "predict": " MODEL IMAGE...",
         "cost": " CELL|MODEL|TIMM_NAME",
+        "report": " RUN...",
     }
     parser = Parser(
         prog=f"dasvit {command}",
@@ -295,6 +297,10 @@ def _add_options(parser: ArgumentParser, command: str) -> None:
             default=0,
             help="classes of the head (default: 10 for a cell, else the model's own)",
         )
+    elif command == "report":
+        add("runs", type=str, nargs="+", metavar="RUN", help="run folders; several are set side by side")
+        add("--out", type=str, default="", help="the page (default: RUN/report.html; of several: comparison.html)")
+        add("--figures", action="store_true", help="also write PDF and SVG figures, to figures/ beside the page")
     elif command == "quickstart":
         add("--run", type=str, default="runs/quickstart", help="folder that the runs write")
 

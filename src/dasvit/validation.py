@@ -31,6 +31,8 @@ MAX_SEED = 2**32 - 1
 """The largest seed that all of the libraries take."""
 RELAXATION_NAMES = ("softmax", "sigmoid", "gumbel_softmax")
 """The names of `search.architecture.RELAXATIONS`, known here without torch."""
+ImageSize = int | tuple[int, int]
+"""Height and width in pixels, or the side of a square."""
 
 
 def _dasvit(search: SearchConfig) -> SearchConfig:
@@ -232,4 +234,26 @@ def _check_stages(stages: StagesConfig, operations: int) -> None:
         raise UserError(
             f"search.stages.keep starts with {stages.keep[0]}, but before the first stage no operation is the stronger "
             f"one: start with 0 (all {operations})."
+        )
+
+
+def size_pair(size: ImageSize | list[int]) -> tuple[int, int]:
+    """Return (height, width) of a size that may be given as the side of a square."""
+    if isinstance(size, int):
+        return size, size
+    height, width = size
+    return int(height), int(width)
+
+
+def check_patches(image_size: ImageSize, patch_size: ImageSize) -> None:
+    """Check that whole patches cover the image.
+
+    Raises:
+        UserError: They do not.
+    """
+    image, patch = size_pair(image_size), size_pair(patch_size)
+    if min(patch) < 1 or any(side < step or side % step for side, step in zip(image, patch, strict=True)):
+        raise UserError(
+            f"an image of {image[0]} × {image[1]} pixels cannot be cut into patches of "
+            f"{patch[0]} × {patch[1]}: choose a patch size that divides the image size."
         )

@@ -3,11 +3,15 @@
 Shapes: B images, N tokens (class token included), D embedding width.
 """
 
-from collections.abc import Callable
+from __future__ import annotations
 
-from torch import Tensor
+from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from dasvit.cell.genotype import INPUTS, Genotype, edge_list
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 def walk(nodes: int, prev2: Tensor, prev1: Tensor, apply: Callable[[int, Tensor], Tensor | None]) -> Tensor | None:

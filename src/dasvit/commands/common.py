@@ -5,16 +5,19 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
 import torch
 
+from dasvit.cell.cost import Cost
 from dasvit.config import Config
 from dasvit.data import Data
 from dasvit.errors import UserError, printable
-from dasvit.models.cost import Cost
+from dasvit.report import refresh_report
+from dasvit.report.page import PAGE
 from dasvit.training.distributed import Runtime, find_device, measure_precision
 from dasvit.training.progress import Reporter
 from dasvit.training.run_folder import RunFolder
@@ -43,6 +46,20 @@ def make_runtime(
         precision = kept
     run.note(device=str(device), precision=precision)
     return Runtime(config.runtime, precision)
+
+
+@contextmanager
+def live_report(run: RunFolder, runtime: Runtime, reporter: Reporter) -> Iterator[None]:
+    """Keep a page in the run's folder: live from here on (the loop rewrites it), at rest when this ends, however."""
+    if not runtime.is_main:
+        yield
+        return
+    refresh_report(run.path, reporter.say)
+    reporter.say(f"report: {run.path / PAGE} (open it in a browser: it follows the run)")
+    try:
+        yield
+    finally:
+        refresh_report(run.path, reporter.say, live=False)
 
 
 def describe_cost(cost: Cost) -> dict[str, int]:

@@ -13,12 +13,14 @@ import torch
 from torch import nn
 
 from dasvit import recipe as recipes
+from dasvit.cell.cost import operation_cost, skeleton_cost, token_count
 from dasvit.cell.genotype import Genotype
 from dasvit.cell.space import Alive, Space
 from dasvit.cli import Request
 from dasvit.commands.common import (
     check_memory,
     describe_cost,
+    live_report,
     make_runtime,
     note_data,
     noted_classes,
@@ -29,7 +31,7 @@ from dasvit.commands.common import (
 from dasvit.config import Config, DeriveConfig
 from dasvit.data import load_data
 from dasvit.errors import UserError
-from dasvit.models.cost import cost_of, operation_cost, skeleton_cost, token_count
+from dasvit.models.cost import cost_of
 from dasvit.report.tables import number
 from dasvit.search.architecture import Architecture
 from dasvit.search.derive import Budget, Derivation, derive
@@ -88,13 +90,14 @@ def do_search(
     seed_everything(config.runtime.seed)
     runtime = make_runtime(config, run, reporter, lambda device: search_probe(config, len(data.classes), device))
     seed_everything(config.runtime.seed)
-    search(config, data, run, runtime, reporter, deadline)
-    stages = read_stages(run, Space.from_config(config.space))
-    derivation = derive_found(stages, config, len(data.classes), config.search.derive)
-    result = describe_derivation(derivation, config, len(data.classes))
-    if runtime.is_main:
-        run.write_text("genotype.json", derivation.genotype.to_json())
-        run.write_json("derivation.json", result)
+    with live_report(run, runtime, reporter):
+        search(config, data, run, runtime, reporter, deadline)
+        stages = read_stages(run, Space.from_config(config.space))
+        derivation = derive_found(stages, config, len(data.classes), config.search.derive)
+        result = describe_derivation(derivation, config, len(data.classes))
+        if runtime.is_main:
+            run.write_text("genotype.json", derivation.genotype.to_json())
+            run.write_json("derivation.json", result)
     return {"run": folder, **result}
 
 

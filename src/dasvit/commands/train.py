@@ -15,6 +15,7 @@ from dasvit.cli import Request
 from dasvit.commands.common import (
     check_memory,
     describe_cost,
+    live_report,
     make_runtime,
     note_data,
     print_json,
@@ -91,23 +92,24 @@ def do_train(
     )
     prefer_fast_attention(model, runtime.device, torch.bfloat16 if runtime.precision == "bfloat16" else torch.float32)
     seed_everything(config.runtime.seed)
-    trained = train(model, data, config, run, runtime, reporter, deadline)
-    result = {"run": folder, **describe_cost(cost), **trained.evaluation.summary()}
-    if runtime.is_main:
-        if isinstance(subject, Genotype):
-            run.write_text("genotype.json", subject.to_json())
-        run.write_json("result.json", {**result, "confusion": trained.evaluation.confusion})
-        side = config.model.image_size
-        save_model(
-            trained.model,
-            run.path / "model",
-            class_names=data.classes,
-            input_size=(3, side, side),
-            mean=MEAN,
-            std=STD,
-            crop_pct=data.crop_pct,
-            extra={"result": result, "data": config.data.name},
-        )
+    with live_report(run, runtime, reporter):
+        trained = train(model, data, config, run, runtime, reporter, deadline)
+        result = {"run": folder, **describe_cost(cost), **trained.evaluation.summary()}
+        if runtime.is_main:
+            if isinstance(subject, Genotype):
+                run.write_text("genotype.json", subject.to_json())
+            run.write_json("result.json", {**result, "confusion": trained.evaluation.confusion})
+            side = config.model.image_size
+            save_model(
+                trained.model,
+                run.path / "model",
+                class_names=data.classes,
+                input_size=(3, side, side),
+                mean=MEAN,
+                std=STD,
+                crop_pct=data.crop_pct,
+                extra={"result": result, "data": config.data.name},
+            )
     return result
 
 

@@ -12,7 +12,7 @@ from dasvit.cell.ops import init_weights
 from dasvit.config import ModelConfig
 from dasvit.errors import UserError
 from dasvit.models.dasvit import DasViT
-from dasvit.models.skeleton import check_patches
+from dasvit.validation import check_patches
 
 VIT = "vit_base_patch16_224"
 """The architecture behind the name `vit`; everything that makes it base is overridden."""

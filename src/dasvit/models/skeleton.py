@@ -10,32 +10,7 @@ from timm.layers.patch_embed import PatchEmbed
 from timm.layers.pos_embed import resample_abs_pos_embed
 from torch import Tensor, nn
 
-from dasvit.errors import UserError
-
-ImageSize = int | tuple[int, int]
-"""Height and width in pixels, or the side of a square."""
-
-
-def size_pair(size: ImageSize | list[int]) -> tuple[int, int]:
-    """Return (height, width) of a size that may be given as the side of a square."""
-    if isinstance(size, int):
-        return size, size
-    height, width = size
-    return int(height), int(width)
-
-
-def check_patches(image_size: ImageSize, patch_size: ImageSize) -> None:
-    """Check that whole patches cover the image.
-
-    Raises:
-        UserError: They do not.
-    """
-    image, patch = size_pair(image_size), size_pair(patch_size)
-    if min(patch) < 1 or any(side < step or side % step for side, step in zip(image, patch, strict=True)):
-        raise UserError(
-            f"an image of {image[0]} × {image[1]} pixels cannot be cut into patches of "
-            f"{patch[0]} × {patch[1]}: choose a patch size that divides the image size."
-        )
+from dasvit.validation import ImageSize, check_patches, size_pair
 
 
 class TokenEmbedding(nn.Module):

@@ -16,6 +16,7 @@ from torch.nn import functional as F
 from dasvit.cell.space import Alive, Space
 from dasvit.config import Config
 from dasvit.data import Data, Loader, Preprocess, split_indices, train_transform
+from dasvit.report import refresh_report
 from dasvit.search.architecture import Architecture, entropy
 from dasvit.search.bilevel import first_order, second_order
 from dasvit.search.fairness import fairness
@@ -278,6 +279,7 @@ def end_epoch(part: StageState, config: Config, run: RunFolder, runtime: Runtime
         line = describe_architecture(part, config, **place)
         run.append("metrics.jsonl", row)
         run.append("architecture.jsonl", line)
+        refresh_report(run.path, reporter.say)
         reporter.say(f"{where}: {describe_epoch(row, line)}")
 
 

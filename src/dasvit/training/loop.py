@@ -20,6 +20,7 @@ from torch.nn import functional as F
 from dasvit.config import Config, TrainConfig
 from dasvit.data import Data, Loader, Preprocess, train_transform
 from dasvit.errors import UserError
+from dasvit.report import refresh_report
 from dasvit.training.distributed import Runtime, reseed
 from dasvit.training.evaluation import Evaluation, evaluate
 from dasvit.training.metrics import EpochMetrics, check_finite
@@ -85,6 +86,7 @@ def train(
             part.epoch, part.step = part.epoch + 1, 0
             if runtime.is_main:
                 run.append("metrics.jsonl", row)
+                refresh_report(run.path, reporter.say)
                 reporter.say(describe_epoch(row, options.epochs))
         saver.finish(part.steps, part.state)
     if evaluation is None:  # the run had ended before

@@ -1,0 +1,34 @@
+"""`dasvit report`: run folders as a page, and as figures for a paper."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from dasvit.cli import Request
+from dasvit.errors import UserError
+from dasvit.report.comparison import write_comparison
+from dasvit.report.page import write_report
+
+
+def report_command(request: Request) -> None:
+    """`dasvit report`: one run's page, or several runs side by side; with --figures also PDF and SVG."""
+    folders = [Path(run) for run in request.options["runs"]]
+    out = Path(request.options["out"]) if request.options["out"] else None
+    if out and out.is_dir():
+        raise UserError(f"--out is the page's file, and {out} is a folder: give {out / 'report.html'}, say.")
+    if len(folders) > 1:
+        page = write_comparison(folders, out or Path("comparison.html"))
+    else:
+        page = write_report(folders[0], out=out)
+    figures: list[Path] = []
+    if request.options["figures"]:
+        from dasvit.report.figures import write_figures
+
+        figures = write_figures(folders, page.parent / "figures")
+    if request.options["json"]:
+        print(json.dumps({"report": str(page), "figures": [str(path) for path in figures]}, ensure_ascii=False))
+        return
+    print(f"{page}: open it in a browser.")
+    for path in figures:
+        print(path)

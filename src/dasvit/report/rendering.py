@@ -1,0 +1,83 @@
+"""From a template and what it is given to one HTML file."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping
+from importlib import resources
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from markupsafe import Markup
+
+from dasvit._version import __version__
+from dasvit.errors import UserError
+from dasvit.report import palette
+
+if TYPE_CHECKING:
+    from jinja2 import Environment
+
+MARK = '<meta name="generator" content="dasvit'
+"""Stands in every page of ours, and in no file of a user's."""
+
+
+def render(template: str, content: Mapping[str, Any]) -> str:
+    """Return a page's text.
+
+    Args:
+        template: Its file in `templates/`.
+        content: What the template is given; `operations` are those that the page colours.
+    """
+    operations: Mapping[str, int] = content["operations"]
+    themes = {theme: _colours(operations, theme) for theme in palette.THEMES}
+    page = _environment().get_template(template)
+    style, script = (Markup(_text(name)) for name in ("style.css", "page.js"))  # files of ours
+    return page.render(**content, themes=themes, lines=palette.LINES, style=style, script=script, version=__version__)
+
+
+def _colours(operations: Mapping[str, int], theme: str) -> list[tuple[int, str, str]]:
+    """Return the number of every operation's class, its colour, and that of text on it."""
+    found = palette.colours(list(operations), theme)
+    return [(i, found[name], palette.ink(found[name])) for name, i in operations.items()]
+
+
+@functools.cache
+def _environment() -> Environment:
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    environment = Environment(
+        loader=PackageLoader("dasvit.report"),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=StrictUndefined,
+    )
+    environment.filters["dash"] = palette.dash
+    return environment
+
+
+@functools.cache
+def _text(name: str) -> str:
+    return (resources.files("dasvit.report") / "templates" / name).read_text(encoding="utf-8")
+
+
+def write_page(path: Path, text: str) -> None:
+    """Write a page at once: readers see the old one or the new one.
+
+    Raises:
+        UserError: A file that is no page of ours stands there.
+        OSError: It cannot be written.
+    """
+    if path.exists() and not is_ours(path):
+        raise UserError(f"{path} is no page of dasvit's, and is left alone: move it, or give --out another file.")
+    temporary = path.with_name(f".{path.name}.tmp")
+    temporary.write_text(text, encoding="utf-8", errors="replace")
+    temporary.replace(path)
+
+
+def is_ours(path: Path) -> bool:
+    """Tell whether a file is a page that this package wrote."""
+    if not path.is_file():
+        return False
+    with path.open("rb") as file:
+        return MARK.encode() in file.read(2000)

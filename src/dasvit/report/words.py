@@ -1,0 +1,57 @@
+"""How numbers are written for readers."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+
+def plain(value: float) -> str:
+    """Return a number with as many digits as tell, as 1.734 or 0.00015."""
+    return f"{value:.4g}"
+
+
+def weight(value: float) -> str:
+    """Return a weight, as 0.125."""
+    return f"{value:.3f}".rstrip("0").rstrip(".")
+
+
+def percent(value: float) -> str:
+    """Return a share in percent, as 56.2 %."""
+    return f"{value:.2f}".rstrip("0").rstrip(".") + " %"
+
+
+def duration(seconds: float) -> str:
+    """Return a time, as 42 s, 20 min or 3 h 05 min."""
+    if seconds < 100:
+        return f"{seconds:.3g} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 100 else f"{minutes // 60} h {minutes % 60:02d} min"
+
+
+def memory(mebibytes: float) -> str:
+    """Return an amount of memory, as 1331 MiB or 7.3 GiB."""
+    return f"{mebibytes:.0f} MiB" if mebibytes < 4096 else f"{mebibytes / 1024:.1f} GiB"
+
+
+def interval(top1: float, images: float) -> tuple[float, float]:
+    """Return the 95 % interval of an accuracy (Wilson's score).
+
+    Args:
+        top1: In percent.
+        images: That were judged.
+    """
+    z, p = 1.959964, top1 / 100
+    middle, spread = p + z**2 / (2 * images), z * math.sqrt(p * (1 - p) / images + z**2 / (4 * images**2))
+    scale = 100 / (1 + z**2 / images)
+    return max(0.0, (middle - spread) * scale), min(100.0, (middle + spread) * scale)
+
+
+def ratio(value: float, reference: float) -> str:
+    """Return how many times a reference, as 1.17 ×."""
+    return f"{value / reference:.2f} ×" if reference else ""
+
+
+def listing(parts: Sequence[str]) -> str:
+    """Return things in a row, as a, b and c."""
+    return " and ".join(filter(None, [", ".join(parts[:-1]), parts[-1]])) if parts else ""
