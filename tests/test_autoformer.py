@@ -1,5 +1,7 @@
 """AutoFormer-B: known figures, and relative positions against loops."""
 
+from pathlib import Path
+
 import pytest
 import timm
 import torch
@@ -7,7 +9,9 @@ import torch
 from dasvit.config import ModelConfig
 from dasvit.errors import UserError
 from dasvit.models.autoformer import HEADS, RATIOS, AutoFormer, RelativeAttention, relative_index
+from dasvit.models.baselines import make_model
 from dasvit.models.cost import cost_of, make_on_meta
+from dasvit.models.folder import load_model, save_model
 
 SIZES = ModelConfig(image_size=224)
 
@@ -126,10 +130,20 @@ def test_grad_checkpointing_changes_nothing() -> None:
         torch.testing.assert_close(one.grad, other.grad)
 
 
+def test_it_comes_back_from_a_folder(tmp_path: Path) -> None:
+    config = ModelConfig(image_size=32, patch_size=4)
+    model = make_model("autoformer_b_small", config, 3).eval()
+    names = ["a", "b", "c"]
+    save_model(model, tmp_path, class_names=names, input_size=(3, 32, 32), mean=[0.5] * 3, std=[0.5] * 3)
+    loaded = load_model(tmp_path).eval()
+    image = torch.randn(1, 3, 32, 32)
+    torch.testing.assert_close(loaded(image), model(image))
+
+
 def test_one_ratio_a_layer() -> None:
     with pytest.raises(UserError, match="give one of each a layer"):
         tiny(heads=(2, 2, 2))
 
 
 def test_timm_knows_it() -> None:
-    assert "autoformer_b" in timm.list_models("autoformer*")
+    assert {"autoformer_b", "autoformer_b_small"} <= set(timm.list_models("autoformer*"))
