@@ -32,6 +32,7 @@ SUMMARIES = {
     "evaluate": "judge a trained model on a data set",
     "predict": "name the classes of images",
     "cost": "count the parameters and multiply-adds of a cell or model",
+    "compare": "train and cost any list of networks, in one table",
     "quickstart": "search, train and compare on scikit-learn's digits, in minutes",
 }
 CONFIGURED = {
@@ -39,6 +40,7 @@ CONFIGURED = {
     "train": ("cifar10-small", tuple(SECTIONS)),
     "evaluate": ("", ("data", "runtime")),
     "cost": ("cifar10-paper", ("model",)),
+    "compare": ("cifar10-paper", tuple(SECTIONS)),
     "quickstart": ("digits", tuple(SECTIONS)),
 }
 """Commands that read a recipe: which, when none is given, and its sections that can be overridden."""
@@ -71,7 +73,7 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
         print(f"dasvit: error: {error}", file=sys.stderr)
         raise SystemExit(2) from None
     except KeyboardInterrupt:
-        goes_on = arguments[:1] in (["search"], ["train"], ["quickstart"])
+        goes_on = arguments[:1] in (["search"], ["train"], ["compare"], ["quickstart"])
         hint = "; the same command goes on from the last epoch" if goes_on else ""
         print(f"dasvit: interrupted{hint}.", file=sys.stderr)
         raise SystemExit(130) from None
@@ -140,7 +142,7 @@ def parse(command: str, arguments: list[str]) -> Request:
     if command in ("search", "quickstart"):
         config = with_method(config, built.get("method") or config.search.method)
     if "search" in sections:
-        validate(config, searching=command != "train")
+        validate(config, searching=command not in ("train", "compare"))
     if printing:
         print(recipes.to_yaml(config, sections), end="")
         raise SystemExit(0)
@@ -163,6 +165,7 @@ def make_parser(command: str) -> ArgumentParser:
         "evaluate": " MODEL",
         "predict": " MODEL IMAGE...",
         "cost": " CELL|MODEL|TIMM_NAME",
+        "compare": " [NETWORK ...]",
     }
     parser = Parser(
         prog=f"dasvit {command}",
@@ -230,13 +233,29 @@ def _add_options(parser: ArgumentParser, command: str) -> None:
             default=0,
             help="classes of the head (default: 10 for a cell, else the model's own)",
         )
+    elif command == "compare":
+        about = "cells' and timm models' names, genotype files, run folders (default: the paper's thirteen)"
+        add("networks", type=str, nargs="*", metavar="NETWORK", help=about)
+        add("--rows", type=str, default="", help="paper: the thirteen networks of the paper's Table I as well")
+        about = "full, or small: networks and recipe that two CPU cores can train"
+        add("--scale", type=str, default="full", help=about)
+        add("--cost-only", action="store_true", help="train nothing: parameters and multiply-adds")
+        add("--classes", type=int, default=0, help="with --cost-only, classes of every head (default: as the paper)")
+        add("--seeds", type=int, default=1, help="train every network with so many seeds, from runtime.seed on")
+        add("--published", action="store_true", help="show the paper's figures beside ours")
+        about = "FLOPs as the paper counts them: auto (where ptflops is installed), yes or no"
+        add("--ptflops", type=str, default="auto", help=about)
+        add("--format", type=str, default="table", help="table, csv, md, tex or json")
+        about = "folder that the runs and the table are written to (default: runs/compare; none with --cost-only)"
+        add("--run", type=str, default="", help=about)
     elif command == "quickstart":
         add("--run", type=str, default="runs/quickstart", help="folder that the runs write")
 
 
 def _recipe_of(command: str, options: dict[str, Any]) -> dict[str, Any]:
     """Return the recipe that is meant: the one named, that of the run the command is about, or the command's own."""
-    name = options["config"] or _run_config(command, options) or CONFIGURED[command][0]
+    own = "cifar10-compare" if options.get("scale") == "small" else CONFIGURED[command][0]
+    name = options["config"] or _run_config(command, options) or own
     return recipes.read_recipe(name) if name else {}
 
 
