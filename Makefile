@@ -44,7 +44,7 @@ test-floors:
 	$(PYTHON) -m venv $(VENV)-floors
 	$(VENV)-floors/bin/python -m pip install --quiet --upgrade pip
 	$(PYTHON) tools/floors.py > $(VENV)-floors/constraints.txt
-	$(VENV)-floors/bin/python -m pip install --quiet --editable '.[dev,hub]' --constraint $(VENV)-floors/constraints.txt
+	$(VENV)-floors/bin/python -m pip install --quiet --editable '.[dev,hub,ptflops]' --constraint $(VENV)-floors/constraints.txt
 	$(VENV)-floors/bin/pytest --numprocesses 2 --dist loadfile
 
 bench: $(VENV)/.installed

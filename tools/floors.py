@@ -5,5 +5,6 @@ import tomllib
 from pathlib import Path
 
 project = tomllib.loads(Path("pyproject.toml").read_text(encoding="utf-8"))["project"]
-for requirement in [*project["dependencies"], *project["optional-dependencies"]["hub"]]:
+extras = project["optional-dependencies"]
+for requirement in [*project["dependencies"], *extras["hub"], *extras["ptflops"]]:
     print(re.sub(r"\[.*?\]", "", requirement).replace(">=", "=="))

@@ -37,6 +37,7 @@ SUMMARIES = {
     "predict": "name the classes of images",
     "cost": "count the parameters and multiply-adds of a cell or model",
     "report": "show a run as one HTML page, or several side by side",
+    "compare": "train and cost any list of networks, in one table",
     "quickstart": "search, train and compare on scikit-learn's digits, in minutes",
 }
 CONFIGURED = {
@@ -44,6 +45,7 @@ CONFIGURED = {
     "train": ("cifar10-small", tuple(SECTIONS)),
     "evaluate": ("", ("data", "runtime")),
     "cost": ("cifar10-paper", ("model",)),
+    "compare": ("cifar10-paper", tuple(SECTIONS)),
     "quickstart": ("digits", tuple(SECTIONS)),
 }
 """Commands that read a recipe: which, when none is given, and its sections that can be overridden."""
@@ -87,7 +89,7 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
         print(f"dasvit: {stop}; the state is saved. Go on with\n  {again(arguments)}", file=sys.stderr)
         raise SystemExit(stop.status) from None
     except KeyboardInterrupt:
-        goes_on = arguments[:1] in (["search"], ["train"], ["quickstart"])
+        goes_on = arguments[:1] in (["search"], ["train"], ["compare"], ["quickstart"])
         hint = f"; from the last checkpoint goes on\n  {again(arguments)}" if goes_on else "."
         print(f"dasvit: interrupted{hint}", file=sys.stderr)
         raise SystemExit(130) from None
@@ -177,7 +179,7 @@ def parse(command: str, arguments: list[str]) -> Request:
     if command in ("search", "quickstart"):
         config = with_method(config, built.get("method") or config.search.method)
     if "search" in sections:
-        validate(config, searching=command != "train")
+        validate(config, searching=command not in ("train", "compare"))
     if printing:
         print(recipes.to_yaml(config, sections), end="")
         raise SystemExit(0)
@@ -228,6 +230,7 @@ def make_parser(command: str) -> ArgumentParser:
         "predict": " MODEL IMAGE...",
         "cost": " CELL|MODEL|TIMM_NAME",
         "report": " RUN...",
+        "compare": " [NETWORK ...]",
     }
     parser = Parser(
         prog=f"dasvit {command}",
@@ -301,6 +304,21 @@ def _add_options(parser: ArgumentParser, command: str) -> None:
         add("runs", type=str, nargs="+", metavar="RUN", help="run folders; several are set side by side")
         add("--out", type=str, default="", help="the page (default: RUN/report.html; of several: comparison.html)")
         add("--figures", action="store_true", help="also write PDF and SVG figures, to figures/ beside the page")
+    elif command == "compare":
+        about = "cells' and timm models' names, genotype files, run folders (default: the paper's thirteen)"
+        add("networks", type=str, nargs="*", metavar="NETWORK", help=about)
+        add("--rows", type=str, default="", help="paper: the thirteen networks of the paper's Table I as well")
+        about = "full, or small: networks and recipe that two CPU cores can train"
+        add("--scale", type=str, default="full", help=about)
+        add("--cost-only", action="store_true", help="train nothing: parameters and multiply-adds")
+        add("--classes", type=int, default=0, help="with --cost-only, classes of every head (default: as the paper)")
+        add("--seeds", type=int, default=1, help="train every network with so many seeds, from runtime.seed on")
+        add("--published", action="store_true", help="show the paper's figures beside ours")
+        about = "FLOPs as the paper counts them: auto (where ptflops is installed), yes or no"
+        add("--ptflops", type=str, default="auto", help=about)
+        add("--format", type=str, default="table", help="table, csv, md, tex or json")
+        about = "folder that the runs and the table are written to (default: runs/compare; none with --cost-only)"
+        add("--run", type=str, default="", help=about)
     elif command == "quickstart":
         add("--run", type=str, default="runs/quickstart", help="folder that the runs write")
 
@@ -314,7 +332,8 @@ def _add_going_on(parser: ArgumentParser) -> None:
 
 def _recipe_of(command: str, options: dict[str, Any], arguments: list[str]) -> dict[str, Any]:
     """Return the recipe that is meant: the one named, that of the run the command is about, or the command's own."""
-    name = options["config"] or _run_config(command, options) or CONFIGURED[command][0]
+    own = "cifar10-compare" if options.get("scale") == "small" else CONFIGURED[command][0]
+    name = options["config"] or _run_config(command, options) or own
     recipe = recipes.read_recipe(name) if name else {}
     if name and name not in recipes.recipe_names() and isinstance(recipe.get("data"), dict):
         recipe["data"] = _without_places(recipe["data"], name, arguments)

@@ -14,6 +14,7 @@ HOMES = {
     "predict": "judge",
     "cost": "cost",
     "report": "report",
+    "compare": "compare",
     "quickstart": "quickstart",
 }
 """The module of every command, in which its function is called NAME_command."""

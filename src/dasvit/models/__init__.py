@@ -1,6 +1,8 @@
 """What a network is: the ViT skeleton, the derived network, baselines by name, and what they cost.
 
-The derived network comes first: importing timm registers it, wherever among these modules timm is first needed.
+The networks of our own come first: importing timm registers them, wherever among these modules timm is first needed.
 """
 
+from dasvit.models import autoformer as autoformer
 from dasvit.models import dasvit as dasvit
+from dasvit.models import small as small

@@ -58,15 +58,23 @@ def cost_of(model: str | Genotype, config: ModelConfig, num_classes: int) -> Cos
     Raises:
         UserError: Unknown name, or sizes that do not fit together.
     """
+    return count_cost(make_on_meta(model, config, num_classes), config.image_size)
+
+
+def make_on_meta(model: str | Genotype, config: ModelConfig, num_classes: int, drop_path: float = 0.0) -> nn.Module:
+    """Build a network without its weights, on the meta device: for counting, and to see whether it can be built.
+
+    Raises:
+        UserError: Unknown name, or sizes that do not fit together.
+    """
     if isinstance(model, Genotype):
         with torch.device("meta"):
-            return count_cost(make_network(model, config, num_classes), config.image_size)
+            return make_network(model, config, num_classes, drop_path)
     try:
         with torch.device("meta"):
-            network = make_model(model, config, num_classes)
+            return make_model(model, config, num_classes, drop_path=drop_path)
     except UserError as error:
         if not isinstance(error.__cause__, NotImplementedError):
             raise
-        # Some constructors of timm's compute with tensors in ways that older torch cannot on the meta device.
-        network = make_model(model, config, num_classes)
-    return count_cost(network, config.image_size)
+    # Some constructors of timm's compute with tensors in ways that older torch cannot on the meta device.
+    return _on_meta(make_model(model, config, num_classes, drop_path=drop_path))

@@ -1,0 +1,161 @@
+"""A comparison of networks as a table: for the terminal, and as CSV, Markdown, LaTeX and JSON."""
+
+import csv
+import io
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from rich.table import Table
+
+from dasvit.report.tables import number
+
+Row = Mapping[str, Any]
+"""A network: `network`, `name`, `design`, `classes`, `params` and `macs`; `paper_flops` where ptflops counted; `top1`,
+`top1_sd`, `top5`, `top5_sd`, `seconds_per_epoch` and `images_per_second` where it was trained; `published` (`params`,
+`flops`, and by data set `top1` and `top5`) where the paper has it."""
+MISSING = "–"
+DATASETS = {"cifar10": "CIFAR-10", "cifar100": "CIFAR-100", "imagenet100": "ImageNet-100"}
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column of the table.
+
+    Attributes:
+        title: Its head.
+        text: A row's entry.
+        number: Whether it holds figures, which stand at the right.
+    """
+
+    title: str
+    text: Callable[[Row], str]
+    number: bool = True
+
+
+def columns(rows: Sequence[Row], published: Sequence[str] | None = None) -> list[Column]:
+    """Return the columns that there is something to put into.
+
+    Args:
+        rows: The networks.
+        published: Data sets whose published accuracies are shown, beside the published cost. None: nothing published.
+    """
+    chosen = [Column("network", lambda row: str(row["network"]), number=False)]
+    if any("top1" in row for row in rows):
+        chosen += [
+            Column("top-1", lambda row: _percent(row, "top1")),
+            Column("top-5", lambda row: _percent(row, "top5")),
+        ]
+    for name in published or ():
+        chosen.append(Column(f"paper {DATASETS[name]}", _published_accuracy(name)))
+    chosen.append(Column("parameters", lambda row: number(row["params"])))
+    if published is not None:
+        chosen.append(Column("paper parameters", _published_cost("params", "M")))
+    chosen.append(Column("multiply-adds", lambda row: number(row["macs"])))
+    if any("paper_flops" in row for row in rows):
+        chosen.append(Column("ptflops", lambda row: _optional(row, "paper_flops", number)))
+    if published is not None:
+        chosen.append(Column("paper FLOPs", _published_cost("flops", "G")))
+    chosen.append(Column("design", lambda row: str(row["design"]) or MISSING, number=False))
+    if any("seconds_per_epoch" in row for row in rows):
+        chosen += [
+            Column("s/epoch", lambda row: _optional(row, "seconds_per_epoch", "{:.1f}".format)),
+            Column("images/s", lambda row: _optional(row, "images_per_second", "{:.0f}".format)),
+        ]
+    return chosen
+
+
+def _percent(row: Row, key: str) -> str:
+    spread = f" ± {row[f'{key}_sd']:.2f}" if f"{key}_sd" in row else ""
+    return f"{row[key]:.2f}{spread} %" if key in row else MISSING
+
+
+def _optional(row: Row, key: str, text: Callable[[float], str]) -> str:
+    return text(row[key]) if key in row else MISSING
+
+
+def _published_accuracy(dataset: str) -> Callable[[Row], str]:
+    def text(row: Row) -> str:
+        pair = row.get("published", {}).get(dataset)
+        return f"{pair['top1']:.1f} / {pair['top5']:.1f}" if pair else MISSING
+
+    return text
+
+
+def _published_cost(key: str, unit: str) -> Callable[[Row], str]:
+    return lambda row: f"{row['published'][key]:.1f}{unit}" if "published" in row else MISSING
+
+
+def terminal_table(rows: Sequence[Row], shown: Sequence[Column], title: str) -> Table:
+    """Return the table for the terminal."""
+    table = Table(title=title)
+    for column in shown:
+        table.add_column(column.title, justify="right" if column.number else "left")
+    for row in rows:
+        table.add_row(*(column.text(row) for column in shown))
+    return table
+
+
+def as_markdown(rows: Sequence[Row], shown: Sequence[Column]) -> str:
+    """Return the table as Markdown."""
+    lines = [
+        [column.title for column in shown],
+        ["---:" if column.number else "---" for column in shown],
+        *([column.text(row).replace("|", "\\|") for column in shown] for row in rows),
+    ]
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+
+
+def as_latex(rows: Sequence[Row], shown: Sequence[Column]) -> str:
+    """Return the table as LaTeX, in the manner of the package booktabs."""
+    lines = [
+        f"\\begin{{tabular}}{{{''.join('r' if column.number else 'l' for column in shown)}}}",
+        "\\toprule",
+        _latex_row(column.title for column in shown),
+        "\\midrule",
+        *(_latex_row(column.text(row) for column in shown) for row in rows),
+        "\\bottomrule",
+        "\\end{tabular}",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+_LATEX = str.maketrans(
+    {
+        "\\": r"\textbackslash{}", "%": r"\%", "&": r"\&", "_": r"\_", "#": r"\#", "$": r"\$", "{": r"\{", "}": r"\}",
+        "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "±": r"$\pm$", "–": "--",
+    }
+)  # fmt: skip
+
+
+def _latex_row(cells: Any) -> str:
+    return " & ".join(cell.translate(_LATEX) for cell in cells) + r" \\"
+
+
+def as_csv(rows: Sequence[Row]) -> str:
+    """Return the rows as CSV: figures in full, a column a key, nested keys joined by a dot."""
+    flat = [_flatten(row) for row in rows]
+    names = list(dict.fromkeys(key for row in flat for key in row))
+    file = io.StringIO()
+    writer = csv.DictWriter(file, names, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(flat)
+    return file.getvalue()
+
+
+def _flatten(row: Row, prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in row.items():
+        if isinstance(value, Mapping):
+            flat |= _flatten(value, f"{prefix}{key}.")
+        elif isinstance(value, (list, tuple)):
+            flat[prefix + key] = " ".join(map(str, value))
+        else:
+            flat[prefix + key] = value
+    return flat
+
+
+def as_json(content: Any) -> str:
+    """Return what there is to say as the text of a JSON file."""
+    return json.dumps(content, indent=2, ensure_ascii=False) + "\n"
