@@ -13,6 +13,7 @@ from __future__ import annotations
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import cache
 from typing import Any, Literal
 
 import torch
@@ -63,10 +64,6 @@ class LiveBytes(TorchDispatchMode):
         """The most bytes that were alive."""
         return max((constant + an_image * self.batch for constant, an_image in self.curve), default=0)
 
-    def restart(self) -> None:
-        """Forget the past: the curve goes on from what is alive."""
-        self.curve = [self.live]
-
     def hold(self, tensors: Iterable[Tensor]) -> None:
         """Count tensors, made before or just now, once a storage."""
         for tensor in tensors:
@@ -102,6 +99,8 @@ _KNOWN: dict[tuple[Any, ...], list[_Made | None] | None] = {}
 
 def _run(func: Any, args: Any, kwargs: Any) -> Any:
     """Run an operator; on the meta device, only where its outputs' shapes are not yet known."""
+    if _writes(func) and args[0].is_meta:
+        return args[0]
     inputs: list[Tensor] = []
     signature: list[Any] = [func]
     _read([args, kwargs], inputs, signature)
@@ -110,7 +109,7 @@ def _run(func: Any, args: Any, kwargs: Any) -> Any:
     if func is torch.ops.aten._local_scalar_dense.default:
         return torch.ones((), dtype=inputs[0].dtype).item()  # a number that nobody can know here
     if not func._schema.returns:
-        return None  # all it does is write into its arguments
+        return None  # it writes into lists of tensors
     key = tuple(signature)
     known = _KNOWN.get(key)
     if known is not None:
@@ -118,6 +117,14 @@ def _run(func: Any, args: Any, kwargs: Any) -> Any:
     output = func(*args, **kwargs)
     _KNOWN.setdefault(key, _describe(output, inputs))
     return output
+
+
+@cache
+def _writes(func: Any) -> bool:
+    """Tell whether all that an operator does is write values into its first argument."""
+    returns = func._schema.returns
+    in_place = func._schema.name.endswith("_") and len(returns) == 1 and returns[0].alias_info
+    return bool(in_place) and torch.Tag.inplace_view not in func.tags
 
 
 def _describe(output: Any, inputs: list[Tensor]) -> list[_Made | None] | None:

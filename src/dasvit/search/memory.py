@@ -154,7 +154,15 @@ class SearchStep:
 
     def weight_step(self) -> None:
         """Move the weights."""
+        self.weight_gradients()
+        self.update()
+
+    def weight_gradients(self) -> None:
+        """Compute the gradients of the weights."""
         self.loss(self.batches[0], self.architecture().detach()).backward()
+
+    def update(self) -> None:
+        """Move the weights down their gradients, and drop these."""
         if self.config.search.weights.clip_grad:
             nn.utils.clip_grad_norm_(self.weights, self.config.search.weights.clip_grad)
         self.optimizer.step()
@@ -211,14 +219,13 @@ def count(subject: Subject, config: Config, classes: int, kind: Kind, bfloat16: 
     step = SearchStep(subject, config, classes, PROBE, torch.device("meta"), lambda: pretend.autocast(enabled=bfloat16))
     with LiveBytes(PROBE) as live, pretend:
         live.hold(step.tensors())
-        for weight in step.weights:
-            weight.grad = torch.empty_like(weight)
-        step.optimizer.step()  # makes the optimiser's states, which are alive from the second step on
-        step.optimizer.zero_grad(set_to_none=True)
-        live.restart()
+        step.weight_gradients()
+        moments, before = len(live.curve), live.live[0]
+        step.update()
+        states = live.live[0] - before + sum(weight.nbytes for weight in step.weights)  # the gradients are gone
         step.alpha_step()
-        step.weight_step()
     curve = np.array(live.curve, dtype=np.int64)
+    curve[:moments, 0] += states  # they are alive from the second step on
     return Memory(curve[:, 0], curve[:, 1])
 
 
