@@ -50,21 +50,20 @@ def test_every_viable_cell_comes_back_from_its_one_hot_weights() -> None:
 
 
 def brute_force(
-    weights: list[list[float]], rule: str, keep: int, budget: Budget
+    weights: list[list[float]], rule: str, keep: int, budget: Budget, space: Space = SPACE
 ) -> tuple[float, Genotype] | tuple[None, None]:
     best: tuple[float, Genotype] | tuple[None, None] = (None, None)
-    for ops in itertools.product(SPACE.operations, repeat=5):
-        genotype = Genotype.from_ops(2, ops)
-        cost = network_cost(genotype, CONFIG, 10)
-        if not is_viable(genotype) or not budget.fits((cost.params, cost.macs)):
+    for ops in itertools.product(space.operations, repeat=len(space.edges)):
+        genotype = Genotype.from_ops(space.nodes, ops)
+        if not is_viable(genotype) or not budget.fits(budget.cost(genotype)):
             continue
-        counted = range(5)
+        counted = [i for i, op in enumerate(ops) if rule == "strongest" or op != "zero"]
         if rule == "darts":
             kept = [e for e in genotype.edges if e.op != "zero"]
-            if any(sum(e.target == t for e in kept) != min(keep, n) for t, n in {"x1": 2, "x2": 3}.items()):
+            incoming = {f"x{node + 1}": node + 2 for node in range(space.nodes)}
+            if any(sum(e.target == t for e in kept) != min(keep, n) for t, n in incoming.items()):
                 continue
-            counted = [i for i in range(5) if ops[i] != "zero"]  # type: ignore[assignment]
-        score = sum(math.log(weights[i][SPACE.operations.index(ops[i])]) for i in counted)
+        score = sum(math.log(weights[i][space.operations.index(ops[i])]) for i in counted)
         if best[0] is None or score > best[0]:
             best = (score, genotype)
     return best
@@ -89,6 +88,23 @@ def test_budget_against_brute_force(rule: str, seed: int) -> None:
     found = derive(weights, SPACE.everything(), SPACE, rule=rule, edges_per_node=keep, budget=budget)
     assert found.genotype == expected
     assert bool(found.reason) == (found.genotype != found.unconstrained)
+
+
+@pytest.mark.parametrize(
+    ("rule", "space"),
+    [
+        ("darts", Space(3, ("zero", "msa_8", "mlp_1"))),
+        ("strongest", Space(3, ("zero", "msa_8", "mlp_1"))),
+        ("strongest", Space(4, ("zero", "msa_8"))),
+    ],
+)
+def test_more_nodes_against_brute_force(rule: str, space: Space) -> None:
+    weights = random_weights(space, 5)
+    free = derive(weights, space.everything(), space, rule=rule).genotype
+    budget = make_budget(space, *(cost * 9 // 10 for cost in make_budget(space).cost(free)))
+    _, expected = brute_force(weights, rule, 2, budget, space)
+    found = derive(weights, space.everything(), space, rule=rule, budget=budget)
+    assert expected is not None and found.genotype == expected != free
 
 
 def test_budget_costs_are_those_of_the_built_network() -> None:

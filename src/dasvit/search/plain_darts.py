@@ -1,0 +1,138 @@
+"""Plain DARTS on a ViT, as the DARTS family publishes it: what our supernet's speed and memory are measured against.
+
+An `nn.Module` an operation, each with its own LayerNorm; PyTorch's fused attention; every operation's output written
+out, scaled by its weight and summed; the alpha step by a full backward pass whose weight gradients are thrown away.
+Parameters carry the names of `dasvit.search.supernet.Supernet` at ratio 1, so that one loads the other's state
+(`tests/test_plain_darts.py` holds their outputs and gradients together). This is the only code here that may be slow.
+
+Shapes: B images, N tokens, D width, E edges, O operations.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from dasvit.cell.genotype import edge_list, parse_operation
+from dasvit.models.skeleton import TokenEmbedding
+
+
+class Zero(nn.Module):
+    """A tensor of zeros."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return zeros, [B, N, D]."""
+        return torch.zeros_like(x)
+
+
+class SelfAttention(nn.Module):
+    """Pre-norm multi-head self-attention on PyTorch's fused kernel."""
+
+    def __init__(self, dim: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.norm = nn.LayerNorm(dim, eps=1e-6)
+        self.inner = nn.Linear(dim, 3 * dim)
+        self.outer = nn.Linear(dim, dim)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the attention of x, [B, N, D]."""
+        batch, tokens, dim = x.shape
+        qkv = self.inner(self.norm(x)).reshape(batch, tokens, 3, self.heads, dim // self.heads)
+        mixed = F.scaled_dot_product_attention(*qkv.permute(2, 0, 3, 1, 4).unbind(0))
+        output: Tensor = self.outer(mixed.transpose(1, 2).reshape(batch, tokens, dim))
+        return output
+
+
+class FeedForward(nn.Module):
+    """Pre-norm MLP."""
+
+    def __init__(self, dim: int, hidden: int) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(dim, eps=1e-6)
+        self.inner = nn.Linear(dim, hidden)
+        self.outer = nn.Linear(hidden, dim)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the MLP of x, [B, N, D]."""
+        output: Tensor = self.outer(F.gelu(self.inner(self.norm(x))))
+        return output
+
+
+def make_operation(name: str, dim: int) -> nn.Module:
+    """Return the module of an operation's name."""
+    operation = parse_operation(name)
+    if operation.kind == "msa":
+        return SelfAttention(dim, int(operation.number))
+    if operation.kind == "mlp":
+        return FeedForward(dim, round(dim * operation.number))
+    return Zero() if operation.kind == "zero" else nn.Identity()
+
+
+class MixedLayer(nn.Module):
+    """An encoder layer in which every edge runs all its operations and sums their scaled outputs."""
+
+    def __init__(self, nodes: int, operations: Sequence[str], dim: int) -> None:
+        super().__init__()
+        self.nodes, self.pairs = nodes, edge_list(nodes)
+        self.edges = nn.ModuleDict(
+            {
+                f"{source}_{target}": nn.ModuleDict({n.replace(".", "_"): make_operation(n, dim) for n in operations})
+                for source, target in self.pairs
+            }
+        )
+
+    def forward(self, prev2: Tensor, prev1: Tensor, weights: Tensor) -> Tensor:
+        """Return the layer's output [B, N, D] for edge weights [E, O]."""
+        values = {"prev2": prev2, "prev1": prev1}
+        for node in range(self.nodes):
+            target = f"x{node + 1}"
+            total = torch.zeros_like(prev1)
+            for index, (source, end) in enumerate(self.pairs):
+                if end == target:
+                    bank = self.edges[f"{source}_{target}"].children()
+                    total = total + sum(w * op(values[source]) for w, op in zip(weights[index], bank, strict=True))
+            values[target] = total
+        return torch.stack([values[f"x{node + 1}"] for node in range(self.nodes)]).sum(dim=0)
+
+
+class PlainSupernet(nn.Module):
+    """The ViT skeleton over plain mixed layers."""
+
+    def __init__(
+        self,
+        nodes: int,
+        operations: Sequence[str],
+        *,
+        image_size: int,
+        patch_size: int,
+        dim: int,
+        layers: int,
+        classes: int,
+    ) -> None:
+        super().__init__()
+        self.embed = TokenEmbedding(image_size, patch_size, 3, dim)
+        self.blocks = nn.ModuleList(MixedLayer(nodes, operations, dim) for _ in range(layers))
+        self.norm = nn.LayerNorm(dim, eps=1e-6)
+        self.head = nn.Linear(dim, classes)
+
+    def forward(self, images: Tensor, weights: Tensor) -> Tensor:
+        """Return logits [B, classes] for images [B, 3, S, S] under edge weights [E, O]."""
+        prev2 = prev1 = self.embed(images)
+        for block in self.blocks:
+            prev2, prev1 = prev1, block(prev2, prev1, weights)
+        logits: Tensor = self.head(self.norm(prev1[:, 0]))
+        return logits
+
+
+def alpha_gradient(supernet: PlainSupernet, images: Tensor, labels: Tensor, alpha: Tensor) -> Tensor:
+    """Return the gradient of the validation loss in alpha, [E, O], by a full backward pass."""
+    loss = F.cross_entropy(supernet(images, alpha.softmax(dim=-1)), labels)
+    loss.backward()
+    for parameter in supernet.parameters():
+        parameter.grad = None
+    gradient = alpha.grad
+    assert gradient is not None, "alpha is no leaf that requires a gradient"
+    alpha.grad = None
+    return gradient

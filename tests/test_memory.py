@@ -1,0 +1,288 @@
+"""Memory: closed forms, autograd's own hooks, and the same step on a CPU against the count that needs no device."""
+
+import os
+import weakref
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.autograd.graph import saved_tensors_hooks
+from torch.nn import functional as F
+
+from dasvit import recipe
+from dasvit.commands import memory as command
+from dasvit.config import Config
+from dasvit.models.memory import FLOAT32, LOWER, Kind, LiveBytes, Pretend
+from dasvit.search.memory import PROBE, Memory, SearchStep, Subject, count, subjects
+from dasvit.training.progress import Reporter
+from helpers import merge
+
+SMALL = {
+    "model": {"image_size": 8, "patch_size": 2, "width": 16},
+    "space": {"heads": [2, 4, 8]},
+    "search": {
+        "batch_size": 6,
+        "tokens": {"ratio": 0.5, "dim": 4},
+        "stages": {"layers": [1, 2], "keep": [0, 4], "epochs": [2, 2], "weight_epochs": [1, 1]},
+    },
+    "runtime": {"device": "cpu", "precision": "bfloat16"},
+}
+CONFIG = recipe.from_dict(SMALL)
+SUBJECTS = subjects(CONFIG)
+IDS = [f"{subject.stage}: {subject.name}" for subject in SUBJECTS]
+
+
+def on_cpu(subject: Subject, config: Config, batch: int, bfloat16: bool) -> SearchStep:
+    return SearchStep(
+        subject,
+        config,
+        10,
+        batch,
+        torch.device("cpu"),
+        lambda: torch.autocast("cpu", torch.bfloat16, enabled=bfloat16),
+    )
+
+
+@pytest.mark.parametrize("device", ["cpu", "meta"])
+def test_linear_layer_in_closed_form(device: str) -> None:
+    with torch.device(device):
+        layer, x = nn.Linear(5, 3), torch.zeros(7, 5)
+    with LiveBytes() as live:
+        live.hold([*layer.parameters(), x])
+        held = 4 * (3 * 5 + 3 + 7 * 5)
+        assert live.live == (held, 0)
+        loss = layer(x).sum()
+        assert live.live == (held + 4, 0)  # the output is needed by nobody
+        assert live.peak == held + 4 * 7 * 3 + 4
+        loss.backward()
+        assert live.live == (held + 4 + 4 * (3 * 5 + 3), 0)
+    assert layer.weight.grad is not None
+
+
+@pytest.mark.parametrize("device", ["cpu", "meta"])
+def test_mlp_in_closed_form(device: str) -> None:
+    with torch.device(device):
+        layers, x = nn.Sequential(nn.Linear(5, 11), nn.GELU(), nn.Linear(11, 3)), torch.zeros(PROBE, 5)
+    with LiveBytes(PROBE) as live:
+        live.hold([*layers.parameters(), x])
+        weights = 4 * (5 * 11 + 11 + 11 * 3 + 3)
+        assert live.live == (weights, 4 * 5)
+        output = layers(x)
+        assert live.live == (weights, 4 * (5 + 11 + 11 + 3))  # its input, before and after GELU, its output
+        del output
+        assert live.live == (weights, 4 * 5)
+
+
+class Saved:
+    """A tensor that autograd keeps, for as long as it keeps it."""
+
+    def __init__(self, tensor: Tensor) -> None:
+        self.tensor = tensor
+
+
+@pytest.mark.parametrize("bfloat16", [False, True])
+@pytest.mark.parametrize("subject", SUBJECTS, ids=IDS)
+def test_what_a_forward_pass_leaves_is_what_autograd_saves(subject: Subject, bfloat16: bool) -> None:
+    step = on_cpu(subject, CONFIG, 5, bfloat16)
+    saved: weakref.WeakSet[Saved] = weakref.WeakSet()
+
+    def pack(tensor: Tensor) -> Saved:
+        item = Saved(tensor)
+        saved.add(item)
+        return item
+
+    held = [*step.tensors(), *step.architecture.buffers(), step.architecture.alpha]
+    with LiveBytes() as live, saved_tensors_hooks(pack, lambda item: item.tensor):
+        live.hold(held)
+        before = live.live[0]
+        weights = step.architecture()
+        loss = step.loss(step.batches[0], weights)
+        left = live.live[0] - before
+    kept = sizes([loss, weights, *(item.tensor for item in saved)])
+    assert left == sum(size for key, size in kept.items() if key not in sizes(held)) > 0
+
+
+def sizes(tensors: Iterable[Tensor]) -> dict[int, int]:
+    """Return the bytes of every storage."""
+    return {t.untyped_storage()._cdata: t.untyped_storage().nbytes() for t in tensors}
+
+
+@pytest.mark.parametrize("bfloat16", [False, True])
+@pytest.mark.parametrize("subject", SUBJECTS, ids=IDS)
+def test_the_count_is_what_a_step_on_a_cpu_allocates(subject: Subject, bfloat16: bool) -> None:
+    memory = count(subject, CONFIG, 10, "cpu", bfloat16)
+    for batch in (2, 37):
+        assert memory.peak(batch) == pytest.approx(allocated(on_cpu(subject, CONFIG, batch, bfloat16)), rel=1e-3)
+
+
+def allocated(step: SearchStep) -> int:
+    """Return the peak of a step's second run, in which the optimiser has its states."""
+    step.weight_step()
+    with LiveBytes() as live:
+        live.hold(step.tensors())
+        live.hold(state for states in step.optimizer.state.values() for state in states.values())
+        step.alpha_step()
+        step.weight_step()
+    peak: int = live.peak
+    return peak
+
+
+def test_the_second_order_is_counted() -> None:
+    config = recipe.from_dict(merge(SMALL, {"search": {"order": 2, "weights": {"clip_grad": 1.0}}}))
+    second = count(SUBJECTS[2], config, 10, "cpu", bfloat16=False).peak(3)
+    assert second == pytest.approx(allocated(on_cpu(SUBJECTS[2], config, 3, False)), rel=1e-3)
+    assert second > count(SUBJECTS[2], CONFIG, 10, "cpu", bfloat16=False).peak(3)
+
+
+def test_subjects_are_the_stages_of_the_recipe() -> None:
+    assert [(s.stage, s.layers, s.operations, s.ratio, s.plain) for s in SUBJECTS] == [
+        (1, 1, 8, 1.0, True),
+        (1, 1, 8, 1.0, False),
+        (1, 1, 8, 0.5, False),
+        (2, 2, 8, 1.0, True),
+        (2, 2, 4, 1.0, False),
+        (2, 2, 4, 0.5, False),
+    ]
+    assert SUBJECTS[-1].alive == ((False, False, True, True, True, False, False, True),) * 5
+
+
+@pytest.mark.parametrize("name", sorted(LOWER | FLOAT32["cuda"] - {"cross_entropy", "nll_loss"}))
+def test_casts_are_those_of_cuda_autocast(name: str) -> None:
+    """What the dispatcher does with a tensor that says it is on a GPU, which need not be there."""
+    with autocast_flags("cuda"), FakeTensorMode():
+        expected = call(name, "cuda")
+    with Pretend("cuda") as pretend, pretend.autocast():
+        assert call(name, "meta") == expected
+    with torch.autocast("cpu", torch.bfloat16):
+        expected = call(name, "cpu")
+    with Pretend("cpu") as pretend, pretend.autocast():
+        assert call(name, "meta") == expected
+
+
+@contextmanager
+def autocast_flags(kind: str) -> Iterator[None]:
+    before = torch.is_autocast_enabled(kind), torch.get_autocast_dtype(kind)
+    torch.set_autocast_enabled(kind, True)
+    torch.set_autocast_dtype(kind, torch.bfloat16)
+    yield
+    torch.set_autocast_enabled(kind, before[0])
+    torch.set_autocast_dtype(kind, before[1])
+
+
+def call(name: str, device: str) -> tuple[torch.dtype, torch.dtype]:
+    """Return the type of a function's output for float32 and for bfloat16."""
+
+    def output(dtype: torch.dtype) -> torch.dtype:
+        x = torch.zeros(2, 4, 4, device=device, dtype=dtype)
+        arguments: dict[str, tuple[Any, ...]] = {
+            "linear": (x, x[0]),
+            "mm": (x[0], x[0]),
+            "addmm": (x[0], x[0], x[0]),
+            "addbmm": (x[0], x, x),
+            "baddbmm": (x, x, x),
+            "matmul": (x, x),
+            "__matmul__": (x, x),
+            "__rmatmul__": (x, x),
+            "bmm": (x, x),
+            "einsum": ("bij,bjk->bik", x, x),
+            "conv2d": (x[None], x[None]),
+            "scaled_dot_product_attention": (x[None], x[None], x[None]),
+            "layer_norm": (x, (4,)),
+            "pow": (x, 2),
+            "__pow__": (x, 2),
+        }
+        along = ("softmax", "log_softmax", "logsumexp", "cumsum")
+        function = next(getattr(home, name) for home in (F, torch, Tensor) if hasattr(home, name))
+        result: Tensor = function(*arguments.get(name, (x,)), **({"dim": -1} if name in along else {}))
+        return result.dtype
+
+    return output(torch.float32), output(torch.bfloat16)
+
+
+@pytest.mark.parametrize("kind", ["cpu", "cuda"])
+def test_code_sees_the_device_that_is_pretended(kind: Kind) -> None:
+    seen = []
+
+    class Ours(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx: Any, x: Tensor) -> Tensor:
+            seen.append((x.device.type, x.is_cuda))
+            return x.clone()
+
+        @staticmethod
+        def backward(ctx: Any, *gradients: Tensor) -> Tensor:
+            made = torch.ones(2, device=gradients[0].device)
+            seen.append((gradients[0].device.type, made.is_cuda))
+            return gradients[0] * made
+
+    x = torch.zeros(2, device="meta", requires_grad=True)
+    with Pretend(kind):
+        torch.autograd.grad(Ours.apply(x).sum(), x)
+        Ours.apply(x).sum().backward()
+    assert seen == [(kind, kind == "cuda")] * 4
+    assert x.device.type == "meta" and not torch.is_autocast_enabled(kind)
+
+
+def test_attention_keeps_no_probabilities() -> None:
+    q, k, v = (torch.zeros(PROBE, 2, 64, 4, device="meta", requires_grad=True) for _ in range(3))
+    with LiveBytes(PROBE) as live, Pretend("cuda"):
+        output = F.scaled_dot_product_attention(q, k, v)
+        assert live.live == (0, 4 * 2 * 64 * (4 + 1))  # the output and a number for every row
+        assert output.transpose(1, 2).is_contiguous()
+        output.sum().backward()
+
+
+def test_largest_batch_is_the_last_that_fits() -> None:
+    memory = count(SUBJECTS[2], CONFIG, 10, "cuda", bfloat16=True)
+    for batch in (1, 7, 512):
+        assert memory.largest(memory.peak(batch)) == batch
+        assert memory.largest(memory.peak(batch) - 1) == batch - 1
+    assert memory.largest(1000) == 0
+
+
+def test_search_warns_where_it_does_not_fit(monkeypatch: pytest.MonkeyPatch) -> None:
+    said: list[str] = []
+    total = 0
+    counted = {s.stage: count(s, CONFIG, 10, "cpu", bfloat16=True) for s in SUBJECTS if command.is_searched(s, CONFIG)}
+    assert counted.keys() == {1, 2}
+    monkeypatch.setattr(Reporter, "say", lambda self, text: said.append(text))
+    monkeypatch.setattr(command, "count", lambda subject, *_: counted[subject.stage])
+    monkeypatch.setattr(command, "total_memory", lambda device: total)
+    total = counted[2].peak(6)
+    command.warn_memory(CONFIG, 10, Reporter())
+    assert not said
+    total -= 1
+    command.warn_memory(CONFIG, 10, Reporter())
+    assert len(said) == 1 and "stage 2" in said[0] and "at batch 6" in said[0]
+    assert 0 < int(said[0].split("--search.batch_size ")[1].split()[0]) < 6
+    total = 1000
+    command.warn_memory(CONFIG, 10, Reporter())
+    assert "not even a batch of one" in said[1]
+
+
+def test_memory_of_this_machine() -> None:
+    total = command.total_memory(torch.device("cpu"))
+    assert total == os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") > 2**28
+
+
+def test_memory_adds_up() -> None:
+    import numpy as np
+
+    memory = Memory(np.array([10, 0]), np.array([0, 3]))
+    assert [memory.peak(batch) for batch in (0, 3, 4)] == [10, 10, 12]
+    assert memory.largest(12) == 4 and memory.largest(9) == 0
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_a_gpu_allocates_what_is_counted() -> None:
+    from dasvit.search.memory import measure
+
+    wide = {"model": {"image_size": 64, "patch_size": 8, "width": 384}, "runtime": {"device": "cuda"}}
+    config = recipe.from_dict(merge(SMALL, wide))
+    for subject in subjects(config):
+        measured = measure(subject, config, 10, 64, torch.device("cuda"), bfloat16=True)
+        assert count(subject, config, 10, "cuda", bfloat16=True).peak(64) == pytest.approx(measured, rel=0.1)
