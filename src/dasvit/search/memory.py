@@ -24,7 +24,7 @@ from torch.nn import functional as F
 
 from dasvit.cell.space import Alive, Space
 from dasvit.config import Config
-from dasvit.models.cost import operation_cost, token_count
+from dasvit.cell.cost import operation_cost, token_count
 from dasvit.models.memory import Kind, LiveBytes, Pretend
 from dasvit.search.architecture import Architecture
 from dasvit.search.bilevel import first_order, second_order
