@@ -25,10 +25,10 @@ import torch
 from scipy.stats import linregress
 
 from dasvit import recipe
+from dasvit.cell.cost import operation_cost, skeleton_cost, token_count
 from dasvit.cell.space import Space
 from dasvit.config import Config
 from dasvit.errors import UserError
-from dasvit.cell.cost import operation_cost, skeleton_cost, token_count
 from dasvit.models.memory import Kind
 from dasvit.search.derive import Budget, derive
 from dasvit.search.memory import SearchStep, Subject, count

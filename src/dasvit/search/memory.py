@@ -22,9 +22,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from dasvit.cell.cost import operation_cost, token_count
 from dasvit.cell.space import Alive, Space
 from dasvit.config import Config
-from dasvit.cell.cost import operation_cost, token_count
 from dasvit.models.memory import Kind, LiveBytes, Pretend
 from dasvit.search.architecture import Architecture
 from dasvit.search.bilevel import first_order, second_order
