@@ -15,6 +15,7 @@ from PIL import Image
 
 from dasvit.cell.genotype import PUBLISHED, Genotype
 from dasvit.cli import main
+from dasvit.report import refresh_report
 
 TINY = [
     "--config=digits",
@@ -109,11 +110,12 @@ def test_a_run_cut_off_leaves_a_page_that_says_so(
 ) -> None:
     pages: list[str] = []
 
-    def interrupted(*_: object) -> None:
+    def interrupted(*arguments: Any) -> None:
+        refresh_report(*arguments)
         pages.append((tmp_path / "run" / "report.html").read_text(encoding="utf-8"))
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("dasvit.search.loop.save_checkpoint", interrupted)
+    monkeypatch.setattr(sys.modules["dasvit.search.loop"], "refresh_report", interrupted)
     _, err = call(capsys, "search", *TINY, "--run", tmp_path / "run", status=130)
     assert f"report: {tmp_path}/run/report.html" in err and "data-live>" in pages[0]
     text = (tmp_path / "run" / "report.html").read_text(encoding="utf-8")
@@ -425,7 +427,9 @@ def test_mistakes(
     monkeypatch.chdir(tmp_path)
     assert words in fails(capsys, *arguments)
     # and, once the mistake is mended, no half-made run stands in the way
-    assert not any(path.name not in ("config.yaml", "environment.json") for path in tmp_path.rglob("*.*"))
+    assert not any(
+        path.name not in ("config.yaml", "environment.json", "report.html") for path in tmp_path.rglob("*.*")
+    )
 
 
 def test_a_mended_mistake_runs_in_the_same_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
