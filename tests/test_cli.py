@@ -1,5 +1,6 @@
 """The command line end to end on digits, good and bad."""
 
+import importlib
 import json
 import re
 import shutil
@@ -115,7 +116,7 @@ def test_a_run_cut_off_leaves_a_page_that_says_so(
         pages.append((tmp_path / "run" / "report.html").read_text(encoding="utf-8"))
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(sys.modules["dasvit.search.loop"], "refresh_report", interrupted)
+    monkeypatch.setattr(importlib.import_module("dasvit.search.loop"), "refresh_report", interrupted)
     _, err = call(capsys, "search", *TINY, "--run", tmp_path / "run", status=130)
     assert f"report: {tmp_path}/run/report.html" in err and "data-live>" in pages[0]
     text = (tmp_path / "run" / "report.html").read_text(encoding="utf-8")
