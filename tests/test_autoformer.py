@@ -50,7 +50,7 @@ def test_layers_are_those_of_the_published_subnet() -> None:
     for block, heads, ratio in zip(model.get_submodule("blocks").children(), HEADS, RATIOS, strict=True):
         shapes = {name: tuple(parameter.shape) for name, parameter in block.named_parameters()}
         assert shapes["attn.qkv.weight"] == (3 * 64 * heads, 576) and shapes["attn.proj.weight"] == (576, 64 * heads)
-        assert shapes["mlp.fc1.weight"] == (576 * ratio, 576)
+        assert shapes["mlp.fc1.weight"] == (int(576 * ratio), 576)
         assert shapes["attn.key_positions.vertical"] == shapes["attn.value_positions.horizontal"] == (30, 64)
 
 
