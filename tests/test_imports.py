@@ -72,7 +72,9 @@ def test_libraries_stay_in_their_rooms(path: Path) -> None:
         assert not {"torch", "timm"} & tops
 
 
-@pytest.mark.parametrize("command", ["", "search", "derive", "train", "evaluate", "predict", "cost", "quickstart"])
+@pytest.mark.parametrize(
+    "command", ["", "search", "derive", "train", "evaluate", "predict", "cost", "memory", "quickstart"]
+)
 def test_help_reads_well_and_imports_nothing_heavy(command: str) -> None:
     code = f"""
 import sys

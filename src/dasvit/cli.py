@@ -32,6 +32,7 @@ SUMMARIES = {
     "evaluate": "judge a trained model on a data set",
     "predict": "name the classes of images",
     "cost": "count the parameters and multiply-adds of a cell or model",
+    "memory": "count the memory of a search: what batch fits which GPU",
     "quickstart": "search, train and compare on scikit-learn's digits, in minutes",
 }
 CONFIGURED = {
@@ -39,6 +40,7 @@ CONFIGURED = {
     "train": ("cifar10-small", tuple(SECTIONS)),
     "evaluate": ("", ("data", "runtime")),
     "cost": ("cifar10-paper", ("model",)),
+    "memory": ("cifar10-paper", ("model", "space", "search", "runtime")),
     "quickstart": ("digits", tuple(SECTIONS)),
 }
 """Commands that read a recipe: which, when none is given, and its sections that can be overridden."""
@@ -137,7 +139,7 @@ def parse(command: str, arguments: list[str]) -> Request:
     parser.set_defaults(recipes.flatten({name: value for name, value in recipe.items() if name in sections}))
     built = vars(parser.instantiate(parser.parse_args(arguments)))
     config = Config(**{**vars(base), **{name: built.pop(name) for name in sections}})
-    if command in ("search", "quickstart"):
+    if command in ("search", "memory", "quickstart"):
         config = with_method(config, built.get("method") or config.search.method)
     if "search" in sections:
         validate(config, searching=command != "train")
@@ -230,6 +232,10 @@ def _add_options(parser: ArgumentParser, command: str) -> None:
             default=0,
             help="classes of the head (default: 10 for a cell, else the model's own)",
         )
+    elif command == "memory":
+        add("--fits", type=str, default="", metavar="MEMORY", help="print only the largest batch that fits, as 24G")
+        about = "figure, saved as PNG and as SVG (default: runs/memory.png; empty: none)"
+        add("--out", type=str, default="runs/memory.png", metavar="FILE", help=about)
     elif command == "quickstart":
         add("--run", type=str, default="runs/quickstart", help="folder that the runs write")
 

@@ -13,6 +13,7 @@ HOMES = {
     "evaluate": "judge",
     "predict": "judge",
     "cost": "cost",
+    "memory": "memory",
     "quickstart": "quickstart",
 }
 """The module of every command, in which its function is called NAME_command."""

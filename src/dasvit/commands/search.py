@@ -16,6 +16,7 @@ from dasvit.cell.genotype import Genotype
 from dasvit.cell.space import Alive, Space
 from dasvit.cli import Request
 from dasvit.commands.common import describe_cost, make_runtime, note_data, print_json, say_data
+from dasvit.commands.memory import warn_memory
 from dasvit.config import Config, DeriveConfig
 from dasvit.data import load_data
 from dasvit.errors import UserError
@@ -56,6 +57,7 @@ def do_search(config: Config, folder: str, reporter: Reporter) -> dict[str, Any]
     find_device(config.runtime.device)  # before the folder is made
     run.open(config, config.search.method)
     note_data(run, data)
+    warn_memory(config, len(data.classes), reporter)
     seed_everything(config.runtime.seed)
     runtime = make_runtime(config, run, reporter, lambda device: search_probe(config, len(data.classes), device))
     seed_everything(config.runtime.seed)
