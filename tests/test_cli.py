@@ -412,6 +412,9 @@ def test_json_is_all_there_is_on_standard_output(tmp_path: Path) -> None:
         (["search", "--config"], "config"),
         (["evaluate", "."], "holds no trained model"),
         (["cost", "resnet_18"], "Did you mean"),
+        (["memory", "--fits", "24"], "24G"),
+        (["memory", "--out", "memory.jpg"], ".svg"),
+        (["memory", "--runtime.device", "gpu"], "unknown device"),
         (["derive", "nowhere"], "no run folder"),
         (["evaluate", "nowhere"], "there is no model nowhere"),
         (["predict", "nowhere", "x.png"], "there is no model nowhere"),
@@ -539,3 +542,48 @@ def test_a_model_folder_that_says_too_little(
     del config["pretrained_cfg"]["mean"]
     (tmp_path / "model" / "config.json").write_text(json.dumps(config))
     assert "does not say what images" in fails(capsys, "predict", tmp_path / "model", digit)
+
+
+def test_memory(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    recipe = [option for option in TINY if not option.startswith(("--data", "--train"))]
+    counted = json.loads(call(capsys, "memory", *recipe, "--json")[0])
+    assert counted["figures"] == ["runs/memory.png", "runs/memory.svg"]
+    assert Path("runs/memory.png").read_bytes().startswith(b"\x89PNG") and "<svg" in Path("runs/memory.svg").read_text()
+    assert (counted["device"], counted["precision"], counted["batch_size"]) == ("cpu", "float32", 50)
+    names = [(row["stage"], row["layers"], row["operations"], row["network"]) for row in counted["networks"]]
+    assert names == [
+        (1, 1, 6, "plain DARTS"),
+        (1, 1, 6, "DASViT, ρ 1"),
+        (1, 1, 6, "DASViT, ρ 0.5"),
+        (2, 2, 6, "plain DARTS"),
+        (2, 2, 3, "DASViT, ρ 1"),
+        (2, 2, 3, "DASViT, ρ 0.5"),
+    ]
+    for row in counted["networks"]:
+        peaks = [row["peak_bytes"][str(2**power)] for power in range(11)]
+        assert peaks == sorted(peaks) and peaks[-1] > peaks[0]
+    plain, full, half = counted["networks"][:3]
+    assert plain["peak_bytes"]["1024"] > full["peak_bytes"]["1024"] > half["peak_bytes"]["1024"]
+    assert list(counted["largest_batch"]) == ["12 GB", "24 GB", "80 GB"]
+
+    out, _ = call(capsys, "memory", *recipe, "--out", "elsewhere/figure")
+    assert "24 GB: a batch of" in out and "Figure: elsewhere/figure.png" in out
+    assert all(f"{2**power}" in out for power in range(11))
+    out, _ = call(capsys, "memory", *recipe, "--fits", "24G", "--out", "not-drawn")
+    assert out.count("\n") == 1 and f"a batch of {counted['largest_batch']['24 GB']:,} fits" in out
+    assert not Path("not-drawn.png").exists()
+    out, _ = call(capsys, "memory", *recipe, "--fits", "0.1M")
+    assert "not even a batch of one fits" in out
+    out, _ = call(capsys, "memory", *recipe, "--search.method", "darts", "--json", "--out", "")
+    assert [row["network"] for row in json.loads(out)["networks"]] == ["plain DARTS", "DASViT, ρ 1"]
+
+
+def test_search_warns_before_it_starts(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("dasvit.commands.memory.total_memory", lambda device: 2 * 10**6)
+    _, err = call(capsys, "search", *TINY, "--run", tmp_path / "run")
+    warning, *later = [line for line in err.splitlines() if not line.startswith("data: ")]
+    assert warning.startswith("warning: stage ") and "--search.batch_size" in warning
+    assert any(line.startswith("stage 1/2, epoch 1/2") for line in later)

@@ -138,6 +138,21 @@ def test_the_second_order_is_counted() -> None:
     assert second > count(SUBJECTS[2], CONFIG, 10, "cpu", bfloat16=False).peak(3)
 
 
+def test_autocast_keeps_a_weights_cast() -> None:
+    """Used twice, it is cast once."""
+    left = []
+    for device in ("cpu", "meta"):
+        weight, x = torch.zeros(64, 64, device=device, requires_grad=True), torch.zeros(3, 64, device=device)
+        pretend = Pretend("cpu")
+        with LiveBytes() as live, pretend:
+            native = torch.autocast("cpu", torch.bfloat16)
+            with native if device == "cpu" else pretend.autocast():
+                first, second = F.linear(x, weight), F.linear(x, weight)
+                left.append(live.live)
+        assert first.dtype == second.dtype == torch.bfloat16
+    assert left[0] == left[1]
+
+
 def test_subjects_are_the_stages_of_the_recipe() -> None:
     assert [(s.stage, s.layers, s.operations, s.ratio, s.plain) for s in SUBJECTS] == [
         (1, 1, 8, 1.0, True),
@@ -150,7 +165,18 @@ def test_subjects_are_the_stages_of_the_recipe() -> None:
     assert SUBJECTS[-1].alive == ((False, False, True, True, True, False, False, True),) * 5
 
 
-@pytest.mark.parametrize("name", sorted(LOWER | FLOAT32["cuda"] - {"cross_entropy", "nll_loss"}))
+CAST = [
+    *("linear", "matmul", "__matmul__", "__rmatmul__", "mm", "bmm", "addmm", "addbmm", "baddbmm", "einsum", "conv2d"),
+    *("scaled_dot_product_attention", "layer_norm", "softmax", "log_softmax", "logsumexp", "norm", "sum", "cumsum"),
+    *("prod", "exp", "log", "pow", "__pow__", "square", "rsqrt", "mean", "var", "gelu", "relu", "tanh", "sqrt"),
+]
+
+
+def test_every_cast_is_tested() -> None:
+    assert set(CAST) >= (LOWER | FLOAT32["cuda"] | FLOAT32["cpu"]) - {"cross_entropy", "nll_loss"}
+
+
+@pytest.mark.parametrize("name", CAST)
 def test_casts_are_those_of_cuda_autocast(name: str) -> None:
     """What the dispatcher does with a tensor that says it is on a GPU, which need not be there."""
     with autocast_flags("cuda"), FakeTensorMode():

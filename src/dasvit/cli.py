@@ -38,6 +38,7 @@ SUMMARIES = {
     "cost": "count the parameters and multiply-adds of a cell or model",
     "report": "show a run as one HTML page, or several side by side",
     "compare": "train and cost any list of networks, in one table",
+    "memory": "count the memory of a search: what batch fits which GPU",
     "quickstart": "search, train and compare on scikit-learn's digits, in minutes",
 }
 CONFIGURED = {
@@ -46,6 +47,7 @@ CONFIGURED = {
     "evaluate": ("", ("data", "runtime")),
     "cost": ("cifar10-paper", ("model",)),
     "compare": ("cifar10-paper", tuple(SECTIONS)),
+    "memory": ("cifar10-paper", ("model", "space", "search", "runtime")),
     "quickstart": ("digits", tuple(SECTIONS)),
 }
 """Commands that read a recipe: which, when none is given, and its sections that can be overridden."""
@@ -176,7 +178,7 @@ def parse(command: str, arguments: list[str]) -> Request:
     parser.set_defaults(recipes.flatten({name: value for name, value in recipe.items() if name in sections}))
     built = vars(parser.instantiate(parser.parse_args(arguments)))
     config = Config(**{**vars(base), **{name: built.pop(name) for name in sections}})
-    if command in ("search", "quickstart"):
+    if command in ("search", "memory", "quickstart"):
         config = with_method(config, built.get("method") or config.search.method)
     if "search" in sections:
         validate(config, searching=command not in ("train", "compare"))
@@ -319,6 +321,10 @@ def _add_options(parser: ArgumentParser, command: str) -> None:
         add("--format", type=str, default="table", help="table, csv, md, tex or json")
         about = "folder that the runs and the table are written to (default: runs/compare; none with --cost-only)"
         add("--run", type=str, default="", help=about)
+    elif command == "memory":
+        add("--fits", type=str, default="", metavar="MEMORY", help="print only the largest batch that fits, as 24G")
+        about = "figure, saved as PNG and as SVG (default: runs/memory.png; empty: none)"
+        add("--out", type=str, default="runs/memory.png", metavar="FILE", help=about)
     elif command == "quickstart":
         add("--run", type=str, default="runs/quickstart", help="folder that the runs write")
 

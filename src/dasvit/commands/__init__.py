@@ -15,6 +15,7 @@ HOMES = {
     "cost": "cost",
     "report": "report",
     "compare": "compare",
+    "memory": "memory",
     "quickstart": "quickstart",
 }
 """The module of every command, in which its function is called NAME_command."""

@@ -27,6 +27,7 @@ from dasvit.commands.common import (
     say_data,
     settled_data,
 )
+from dasvit.commands.memory import warn_memory
 from dasvit.config import Config, DeriveConfig
 from dasvit.data import load_data
 from dasvit.errors import UserError
@@ -88,6 +89,7 @@ def do_search(
     check_memory(supernet_params(config, len(data.classes)))
     run.open(config, config.search.method, resume)
     note_data(run, data, reporter)
+    warn_memory(config, len(data.classes), reporter)
     seed_everything(config.runtime.seed)
     runtime = make_runtime(config, run, reporter, lambda device: search_probe(config, len(data.classes), device))
     seed_everything(config.runtime.seed)

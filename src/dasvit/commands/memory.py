@@ -1,0 +1,221 @@
+"""`dasvit memory`: what a search needs, against batch size; and `dasvit search`'s warning before it starts."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+from rich.table import Table
+
+from dasvit.cli import Request
+from dasvit.commands.common import print_json
+from dasvit.config import Config
+from dasvit.errors import UserError
+from dasvit.models.cost import token_count
+from dasvit.models.memory import Kind
+from dasvit.search.memory import FREE, Memory, Subject, count, measure, subjects
+from dasvit.training.distributed import find_device
+from dasvit.training.progress import Reporter
+
+BATCHES = tuple(2**power for power in range(11))
+CARDS = (12, 24, 80)
+"""Memory of common GPUs, in GiB."""
+GIB = 2**30
+CLASSES = 10
+"""Classes of the head that is counted: it weighs next to nothing."""
+
+Counted = list[tuple[Subject, Memory]]
+
+
+def memory_command(request: Request) -> None:
+    """`dasvit memory`: peak memory of a search step against batch size, and the largest batch that fits."""
+    assert request.config is not None
+    config, options = request.config, request.options
+    stem = figure_stem(options["out"])
+    kind, bfloat16 = kind_of(config), config.runtime.precision == "bfloat16"
+    limits = {f"{card} GB": card * GIB for card in CARDS}
+    if options["fits"]:
+        limits = {options["fits"]: parse_bytes(options["fits"])}
+    chosen = [s for s in subjects(config) if is_searched(s, config) or not options["fits"]]
+    counted = [(subject, count(subject, config, CLASSES, kind, bfloat16)) for subject in chosen]
+    result = describe(config, kind, counted, limits)
+    if not options["fits"]:
+        note_measured(result, counted, config, bfloat16)
+        result["figures"] = [str(file) for file in draw(result, counted, stem)] if stem else []
+    if options["json"]:
+        print_json(result)
+    elif options["fits"]:
+        print(answer(result, *limits))
+    else:
+        print_all(result)
+
+
+def describe(config: Config, kind: Kind, counted: Counted, limits: dict[str, int]) -> dict[str, Any]:
+    """Return what is printed, as the keys of --json."""
+    searched = [(s, m) for s, m in counted if is_searched(s, config)]
+    batch = config.search.batch_size
+    return {
+        "device": kind,
+        "precision": "bfloat16" if config.runtime.precision == "bfloat16" else "float32",
+        "width": config.search.width or config.model.width,
+        "tokens": token_count(config.model),
+        "ratio": config.search.tokens.ratio,
+        "batch_size": batch,
+        "peak_bytes": max(memory.peak(batch) for _, memory in searched),
+        "largest_batch": {name: min(fitting(m, limit) for _, m in searched) for name, limit in limits.items()},
+        "networks": [
+            {
+                "network": subject.name,
+                "stage": subject.stage,
+                "layers": subject.layers,
+                "operations": subject.operations,
+                "peak_bytes": {str(size): memory.peak(size) for size in sorted({*BATCHES, batch})},
+                "largest_batch": {name: fitting(memory, limit) for name, limit in limits.items()},
+            }
+            for subject, memory in counted
+        ],
+    }
+
+
+def note_measured(result: dict[str, Any], counted: Counted, config: Config, bfloat16: bool) -> None:
+    """Where there is a GPU that holds the recipe's batch, note what it really allocates."""
+    if result["device"] == "cpu" or not torch.cuda.is_available():
+        return
+    device = find_device(config.runtime.device)
+    batch, (free, _) = config.search.batch_size, torch.cuda.mem_get_info(device)
+    for row, (subject, memory) in zip(result["networks"], counted, strict=True):
+        if memory.peak(batch) < (1 - FREE) * free:
+            row["measured_bytes"] = measure(subject, config, CLASSES, batch, device, bfloat16)
+
+
+def print_all(result: dict[str, Any]) -> None:
+    """Print the table, the largest batches and the names of the figures."""
+    about = f"{result['device']}, {result['precision']}, width {result['width']}, {result['tokens']} tokens"
+    caption = "columns: layers × operations of every stage; last rows: the largest batch that fits, a tenth left free"
+    table = Table("batch", title=f"peak memory of a search step in GiB: {about}", caption=caption)
+    rows = result["networks"]
+    for row in rows:
+        short = row["network"].removeprefix("DASViT, ").removesuffix(" DARTS")
+        table.add_column(f"{row['layers']}×{row['operations']}\n{short}", justify="right")
+    for size in BATCHES:
+        table.add_row(str(size), *(gib(row["peak_bytes"][str(size)]) for row in rows))
+    table.add_section()
+    for name in result["largest_batch"]:
+        table.add_row(name, *(str(row["largest_batch"][name]) for row in rows))
+    if any("measured_bytes" in row for row in rows):
+        table.add_section()
+        size = result["batch_size"]
+        table.add_row(f"{size}, counted", *(gib(row["peak_bytes"][str(size)]) for row in rows))
+        table.add_row("measured", *(gib(row["measured_bytes"]) if "measured_bytes" in row else "" for row in rows))
+    Console().print(table)
+    for name in result["largest_batch"]:
+        print(answer(result, name))
+    if result["figures"]:
+        print(f"Figure: {' and '.join(result['figures'])}")
+
+
+def gib(size: int) -> str:
+    """Return bytes as GiB for the table, in few characters."""
+    return f"{size / GIB:.1f}" if size < 100 * GIB else f"{size / GIB:.0f}"
+
+
+def readable(size: int) -> str:
+    """Return bytes with their unit, as 8.3 GiB."""
+    return f"{size / GIB:.1f} GiB" if size >= GIB / 10 else f"{size / 2**20:.1f} MiB"
+
+
+def answer(result: dict[str, Any], name: str) -> str:
+    """Return in a line what batch fits a card."""
+    batch = result["largest_batch"][name]
+    fits = f"a batch of {batch:,} fits" if batch else "not even a batch of one fits"
+    own = f"the recipe's {result['batch_size']} takes {readable(result['peak_bytes'])}"
+    return f"{name}: {fits} all stages at ρ {result['ratio']:g}, a tenth left free; {own}."
+
+
+def draw(result: dict[str, Any], counted: Counted, stem: Path) -> list[Path]:
+    """Save the figure."""
+    from dasvit.report.memory import draw_memory
+
+    about = f"width {result['width']}, {result['tokens']} tokens, {result['precision']}, {result['device']}"
+    peaks = [[memory.peak(size) for size in BATCHES] for _, memory in counted]
+    return draw_memory(result["networks"], peaks, BATCHES, CARDS, result["batch_size"], about, stem)
+
+
+def warn_memory(config: Config, classes: int, reporter: Reporter) -> None:
+    """Say so where a search needs more memory than its device has, and what batch fits."""
+    device = find_device(config.runtime.device)
+    kind: Kind = "cpu" if device.type == "cpu" else "cuda"
+    bfloat16, batch, total = config.runtime.precision == "bfloat16", config.search.batch_size, total_memory(device)
+    searched = [subject for subject in subjects(config) if is_searched(subject, config)]
+    memories = [count(subject, config, classes, kind, bfloat16) for subject in searched]
+    peak, stage = max((memory.peak(batch), subject.stage) for subject, memory in zip(searched, memories, strict=True))
+    if peak <= total:
+        return
+    largest = min(fitting(memory, total) for memory in memories)
+    way_out = f"--search.batch_size {largest} fits" if largest else "not even a batch of one fits"
+    reporter.say(
+        f"warning: stage {stage} takes up to {readable(peak)} at batch {batch}, but {device} has "
+        f"{readable(total)}: {way_out} (see `dasvit memory`)."
+    )
+
+
+def total_memory(device: torch.device) -> int:
+    """Return the bytes of memory that a device has."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_properties(device).total_memory
+    if device.type == "mps":
+        return torch.mps.recommended_max_memory()
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
+def is_searched(subject: Subject, config: Config) -> bool:
+    """Tell whether this is the network that the recipe itself searches with."""
+    return not subject.plain and subject.ratio == config.search.tokens.ratio
+
+
+def fitting(memory: Memory, limit: int) -> int:
+    """Return the largest batch that leaves some of so many bytes free."""
+    return memory.largest(round((1 - FREE) * limit))
+
+
+def kind_of(config: Config) -> Kind:
+    """Return the kind of device that is counted for: a GPU, unless runtime.device says cpu.
+
+    Raises:
+        UserError: There is no device of that name.
+    """
+    name = config.runtime.device
+    try:
+        return "cpu" if name != "auto" and torch.device(name).type == "cpu" else "cuda"
+    except RuntimeError:
+        raise UserError(f"unknown device {name!r}: give auto, cpu or cuda (runtime.device).") from None
+
+
+def parse_bytes(text: str) -> int:
+    """Read a memory such as 24G, 24GB, 11.5GiB or 512M.
+
+    Raises:
+        UserError: It is no such number.
+    """
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([MGT])(?:i?B)?", text.strip(), re.IGNORECASE)
+    if not match:
+        raise UserError(f"--fits takes a memory such as 24G or 512M, not {text!r}.")
+    return round(float(match[1]) * {"M": 2**20, "G": 2**30, "T": 2**40}[match[2].upper()])
+
+
+def figure_stem(out: str) -> Path | None:
+    """Return where the figures go, without the ending; none for an empty text.
+
+    Raises:
+        UserError: It ends as no figure of ours does.
+    """
+    if not out:
+        return None
+    path = Path(out)
+    if path.suffix not in ("", ".png", ".svg"):
+        raise UserError(f"--out ends in .png or .svg (both are written), not in {path.suffix}.")
+    return path.with_suffix("")
