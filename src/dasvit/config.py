@@ -207,17 +207,111 @@ class DeriveConfig:
     """How weights become a cell (section 9).
 
     Attributes:
-        rule: darts (the strongest non-zero operation of the edges_per_node strongest edges into each node)
-            or strongest (the strongest operation of every edge, zero included).
-        edges_per_node: Edges kept into each node, for the rule darts.
+        rule: darts (the strongest non-zero operation of the edges_per_node strongest edges into each node),
+            strongest (the strongest operation of every edge, zero included), or perturbation (as darts, but strong is
+            what the trained supernet's accuracy falls without).
+        edges_per_node: Edges kept into each node, for the rules darts and perturbation.
         max_params: Budget of parameters of the whole network. 0: none.
         max_macs: Budget of multiply-adds of the whole network for one image. 0: none.
+        max_skips: Most edges of the cell that may be identity. -1: no limit.
+        images: Validation images that the rule perturbation judges by. 0: all.
     """
 
-    rule: Literal["darts", "strongest"] = "darts"
+    rule: Literal["darts", "strongest", "perturbation"] = "darts"
     edges_per_node: int = 2
     max_params: int = 0
     max_macs: int = 0
+    max_skips: int = -1
+    images: int = 0
+
+
+@dataclass(kw_only=True)
+class PcDartsConfig:
+    """What the method pc-darts adds.
+
+    Attributes:
+        channels: K: the first D/K channels alone pass through the operations.
+    """
+
+    channels: int = 4
+
+
+@dataclass(kw_only=True)
+class PDartsConfig:
+    """What the method p-darts adds.
+
+    Attributes:
+        dropout: Rate at which skips drop out at the start of each stage (the last entry serves further stages).
+    """
+
+    dropout: list[float] = field(default_factory=lambda: [0.0, 0.4, 0.7])
+
+
+@dataclass(kw_only=True)
+class DartsPlusConfig:
+    """When the method darts+ stops.
+
+    Attributes:
+        skips: At so many skips in the cell that would be derived.
+        patience: Once the operations' order has been the same on every edge for so many epochs. 0: never for that.
+    """
+
+    skips: int = 2
+    patience: int = 10
+
+
+@dataclass(kw_only=True)
+class FairDartsConfig:
+    """What the method fair-darts adds.
+
+    Attributes:
+        weight: Weight of the zero-one loss.
+    """
+
+    weight: float = 10.0
+
+
+@dataclass(kw_only=True)
+class BetaDartsConfig:
+    """What the method beta-darts adds.
+
+    Attributes:
+        weight: Weight of the log-sum-exp of the alphas at the search's end; it rises linearly from 0.
+    """
+
+    weight: float = 50.0
+
+
+@dataclass(kw_only=True)
+class RandomConfig:
+    """Which cells the method random draws from, beside the limits of `derive`.
+
+    Attributes:
+        reference: A cell (name, file or run folder) whose multiply-adds the drawn one shall have. Empty: none.
+        tolerance: The share of these that it may have more or less.
+    """
+
+    reference: str = ""
+    tolerance: float = 0.05
+
+
+@dataclass(kw_only=True)
+class EvolutionConfig:
+    """The method evolution's search over the cells of the trained supernet.
+
+    Attributes:
+        population: Cells of a generation.
+        generations: Generations behind the first, which is drawn.
+        parents: The best cells so far, from which a generation comes.
+        mutation: Rate at which a mutation draws an edge's operation anew.
+        images: Validation images that a cell is judged by. 0: all.
+    """
+
+    population: int = 50
+    generations: int = 20
+    parents: int = 10
+    mutation: float = 0.2
+    images: int = 0
 
 
 @dataclass(kw_only=True)
@@ -225,8 +319,8 @@ class SearchConfig:
     """The bilevel search (section 7) and its parts.
 
     Attributes:
-        method: dasvit, or darts: the same space with none of DASViT's parts (one stage, all tokens,
-            no fairness), at the depth of the first stage.
+        method: dasvit, or a rival on the same space with none of DASViT's parts: darts, pc-darts, p-darts, darts+,
+            darts-, fair-darts, beta-darts, gdas, evolution, random (docs/methods.md).
         width: Embedding width of the supernet. 0: the model's.
         batch_size: Images of one weight step, and of one alpha step.
         val_fraction: Share of the training set that alpha is trained on.
@@ -235,6 +329,9 @@ class SearchConfig:
         temperature: Temperature of the relaxation at the start.
         final_temperature: Temperature at the end of the search (annealed geometrically).
         smoothing: Label smoothing of the training loss.
+        target_params: Parameters of the derived network that the alphas shall keep within, as 5M. 0: no target.
+        target_macs: Its multiply-adds for one image, likewise, as 300M.
+        cost_weight: Weight of max(0, log(expected / target)) in the alphas' loss.
     """
 
     method: str = "dasvit"
@@ -246,6 +343,9 @@ class SearchConfig:
     temperature: float = 1.0
     final_temperature: float = 1.0
     smoothing: float = 0.0
+    target_params: int = 0
+    target_macs: int = 0
+    cost_weight: float = 1.0
     tokens: TokensConfig = field(default_factory=TokensConfig)
     fairness: FairnessConfig = field(default_factory=FairnessConfig)
     stages: StagesConfig = field(default_factory=StagesConfig)
@@ -253,6 +353,13 @@ class SearchConfig:
     alphas: AlphaConfig = field(default_factory=AlphaConfig)
     augment: AugmentConfig = field(default_factory=AugmentConfig)
     derive: DeriveConfig = field(default_factory=DeriveConfig)
+    pc_darts: PcDartsConfig = field(default_factory=PcDartsConfig)
+    p_darts: PDartsConfig = field(default_factory=PDartsConfig)
+    darts_plus: DartsPlusConfig = field(default_factory=DartsPlusConfig)
+    fair_darts: FairDartsConfig = field(default_factory=FairDartsConfig)
+    beta_darts: BetaDartsConfig = field(default_factory=BetaDartsConfig)
+    random: RandomConfig = field(default_factory=RandomConfig)
+    evolution: EvolutionConfig = field(default_factory=EvolutionConfig)
 
 
 @dataclass(kw_only=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Collection
 from typing import Any
 
 from dasvit.config import Config, SearchConfig, StagesConfig
@@ -39,7 +40,15 @@ def _dasvit(search: SearchConfig) -> SearchConfig:
     return search
 
 
+def _without_parts(search: SearchConfig) -> SearchConfig:
+    """Leave out DASViT's parts but the stages."""
+    tokens = dataclasses.replace(search.tokens, ratio=1.0)
+    fairness = dataclasses.replace(search.fairness, skip=0.0, types=0.0)
+    return dataclasses.replace(search, tokens=tokens, fairness=fairness)
+
+
 def _plain_darts(search: SearchConfig) -> SearchConfig:
+    """Leave out all of DASViT's parts: one stage of the first one's depth, as many epochs as all together."""
     stages = search.stages
     one = dataclasses.replace(
         stages,
@@ -48,24 +57,77 @@ def _plain_darts(search: SearchConfig) -> SearchConfig:
         epochs=[sum(stages.epochs)],
         weight_epochs=stages.weight_epochs[:1],
     )
-    tokens = dataclasses.replace(search.tokens, ratio=1.0)
-    fairness = dataclasses.replace(search.fairness, skip=0.0, types=0.0)
-    return dataclasses.replace(search, tokens=tokens, fairness=fairness, stages=one)
+    return dataclasses.replace(_without_parts(search), stages=one)
 
 
-METHODS = {"dasvit": _dasvit, "darts": _plain_darts}
+def _p_darts(search: SearchConfig) -> SearchConfig:
+    skips = 2 if search.derive.max_skips < 0 else search.derive.max_skips
+    return dataclasses.replace(_without_parts(search), derive=dataclasses.replace(search.derive, max_skips=skips))
+
+
+def _fair_darts(search: SearchConfig) -> SearchConfig:
+    return dataclasses.replace(_plain_darts(search), relaxation="sigmoid")
+
+
+def _beta_darts(search: SearchConfig) -> SearchConfig:
+    return dataclasses.replace(_plain_darts(search), alphas=dataclasses.replace(search.alphas, weight_decay=0.0))
+
+
+def _gdas(search: SearchConfig) -> SearchConfig:
+    plain = dataclasses.replace(_plain_darts(search), order=1)
+    if search.temperature == search.final_temperature == 1.0:
+        return dataclasses.replace(plain, temperature=10.0, final_temperature=0.1)
+    return plain
+
+
+METHODS = {
+    "dasvit": _dasvit,
+    "darts": _plain_darts,
+    "pc-darts": _plain_darts,
+    "p-darts": _p_darts,
+    "darts+": _plain_darts,
+    "darts-": _plain_darts,
+    "fair-darts": _fair_darts,
+    "beta-darts": _beta_darts,
+    "gdas": _gdas,
+    "random": _plain_darts,
+    "evolution": _plain_darts,
+}
 """What each search method makes of a recipe's section search."""
+WITHOUT_ALPHAS = ("random", "evolution")
+"""Methods that move no alphas by gradients."""
 
 
-def with_method(config: Config, method: str) -> Config:
+def with_method(config: Config, method: str, given: Collection[str] = ()) -> Config:
     """Return the configuration under a search method; doing it twice changes nothing more.
+
+    Args:
+        config: The configuration.
+        method: The method.
+        given: Dotted names of fields that the user set, and that stay as they are for it (`search.stages` do not: how
+            many there are is the method's).
 
     Raises:
         UserError: Unknown method.
     """
     if method not in METHODS:
         raise unknown("search method", method, METHODS)
-    return dataclasses.replace(config, search=METHODS[method](dataclasses.replace(config.search, method=method)))
+    search = METHODS[method](dataclasses.replace(config.search, method=method))
+    return dataclasses.replace(config, search=_keep_given(config.search, search, "search", given))
+
+
+def _keep_given(before: Any, after: Any, prefix: str, given: Collection[str]) -> Any:
+    """Return a section as a method makes it, with the fields that the user set as they were before."""
+    kept = {}
+    for field in dataclasses.fields(after):
+        name, old, new = f"{prefix}.{field.name}", getattr(before, field.name), getattr(after, field.name)
+        if name in ("search.method", "search.stages"):
+            continue
+        if name in given:
+            kept[field.name] = old
+        elif dataclasses.is_dataclass(new):
+            kept[field.name] = _keep_given(old, new, name, given)
+    return dataclasses.replace(after, **kept)
 
 
 def validate(config: Config, searching: bool = True) -> None:
@@ -89,23 +151,38 @@ def validate(config: Config, searching: bool = True) -> None:
         "search.batch_size": search.batch_size,
         "search.tokens.dim": search.tokens.dim,
         "search.derive.edges_per_node": search.derive.edges_per_node,
+        "search.pc_darts.channels": search.pc_darts.channels,
+        "search.darts_plus.skips": search.darts_plus.skips,
+        "search.evolution.population": search.evolution.population,
+        "search.evolution.parents": search.evolution.parents,
         "train.epochs": train.epochs,
         "train.batch_size": train.batch_size,
         "train.eval_every": train.eval_every,
     }.items():
         if value < 1:
             raise UserError(f"{name} must be at least 1, not {value}.")
-    for name, value in {
+    at_least_zero: dict[str, float] = {
         "data.limit": config.data.limit,
         "data.eval_limit": config.data.eval_limit,
         "search.width": search.width,
         "search.derive.max_params": search.derive.max_params,
         "search.derive.max_macs": search.derive.max_macs,
+        "search.derive.images": search.derive.images,
+        "search.target_params": search.target_params,
+        "search.target_macs": search.target_macs,
+        "search.cost_weight": search.cost_weight,
+        "search.darts_plus.patience": search.darts_plus.patience,
+        "search.fair_darts.weight": search.fair_darts.weight,
+        "search.beta_darts.weight": search.beta_darts.weight,
+        "search.evolution.generations": search.evolution.generations,
+        "search.evolution.images": search.evolution.images,
+        "search.random.tolerance": search.random.tolerance,
         "runtime.workers": config.runtime.workers,
         "runtime.seed": config.runtime.seed,
-    }.items():
-        if value < 0:
-            raise UserError(f"{name} must not be negative, but is {value}.")
+    }
+    for name, least in at_least_zero.items():
+        if least < 0:
+            raise UserError(f"{name} must not be negative, but is {least}.")
     _check_ranges(config)
     _check_sizes(config)
     if model.image_size % model.patch_size:
@@ -118,6 +195,7 @@ def validate(config: Config, searching: bool = True) -> None:
     if searching:
         _check_width("model.width", model.width, space.heads)
         _check_width("search.width", search.width or model.width, space.heads)
+        _check_method(search, search.width or model.width, space.heads)
     if any(not ratio > 0 for ratio in space.ratios):
         raise UserError(f"space.ratios must all be positive, not {space.ratios}.")
     for name, values in (("space.heads", list(map(float, space.heads))), ("space.ratios", space.ratios)):
@@ -173,6 +251,32 @@ def _check_sizes(config: Config) -> None:
             f"an image of {model.image_size} pixels in patches of {model.patch_size} has {patches:,} of them, more "
             f"than {MAX_PATCHES:,}: lower model.image_size or raise model.patch_size."
         )
+
+
+def _check_method(search: SearchConfig, width: int, heads: list[int]) -> None:
+    """Check what a search method asks for beside the rest."""
+    channels = search.pc_darts.channels
+    if search.method == "pc-darts":
+        if width % channels:
+            raise UserError(f"the supernet's width {width} is not divisible by search.pc_darts.channels {channels}.")
+        for count in heads:
+            if width // channels % count:
+                raise UserError(
+                    f"a share of {width // channels} channels is not divisible by {count} attention heads: lower "
+                    "search.pc_darts.channels or raise search.width."
+                )
+    if not search.p_darts.dropout or not all(0 <= rate < 1 for rate in search.p_darts.dropout):
+        raise UserError(f"search.p_darts.dropout needs rates in [0, 1), not {search.p_darts.dropout}.")
+    if not 0 < search.evolution.mutation <= 1:
+        raise UserError(f"search.evolution.mutation must lie in (0, 1], not {search.evolution.mutation}.")
+    if search.method in WITHOUT_ALPHAS:
+        if search.target_params or search.target_macs:
+            raise UserError(
+                f"the method {search.method} moves no alphas, so it takes no target: limit the cell by "
+                "search.derive.max_params and search.derive.max_macs."
+            )
+        if search.derive.rule == "perturbation":
+            raise UserError(f"the method {search.method} has no mixture for the rule perturbation: take darts.")
 
 
 def _check_ranges(config: Config) -> None:

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
 
 from dasvit import recipe as recipes
 from dasvit.cell.cost import operation_cost, skeleton_cost, token_count
@@ -33,10 +32,12 @@ from dasvit.data import load_data
 from dasvit.errors import UserError
 from dasvit.models.cost import cost_of
 from dasvit.report.tables import number
-from dasvit.search.architecture import Architecture
-from dasvit.search.derive import Budget, Derivation, derive
-from dasvit.search.loop import make_supernet, search
+from dasvit.search.cost import make_budget
+from dasvit.search.derive import Derivation, derive
+from dasvit.search.loop import WithWeights, make_architecture, make_supernet, search
 from dasvit.search.stages import with_pruned
+from dasvit.search.strategies import make_strategy
+from dasvit.search.strategies.base import Moment
 from dasvit.training.distributed import find_device, seed_everything
 from dasvit.training.files import write_whole
 from dasvit.training.loop import probe_step
@@ -150,16 +151,12 @@ def derive_found(stages: Stages, config: Config, classes: int, choice: DeriveCon
         UserError: No cell of the space fits.
     """
     space = Space.from_config(config.space)
-    model = config.model
-    costs = {op: operation_cost(op, model.width, token_count(model)) * model.layers for op in space.operations}
-    base = skeleton_cost(model, classes)
-    budget = Budget(
-        {op: (cost.params, cost.macs) for op, cost in costs.items()},
-        (base.params, base.macs),
-        choice.max_params,
-        choice.max_macs,
-    )
-    how: dict[str, Any] = {"rule": choice.rule, "edges_per_node": choice.edges_per_node, "budget": budget}
+    how: dict[str, Any] = {
+        "rule": "strongest" if choice.rule == "strongest" else "darts",
+        "edges_per_node": choice.edges_per_node,
+        "budget": make_budget(config, classes, choice.max_params, choice.max_macs),
+        "max_skips": choice.max_skips,
+    }
     weights, alive = stages[-1]
     try:
         return derive(weights, alive, space, **how)
@@ -244,19 +241,11 @@ def search_probe(config: Config, classes: int, device: torch.device) -> Callable
     space = Space.from_config(config.space)
     alive = space.everything()
     supernet = make_supernet(config, space, alive, next(iter(config.search.stages)).layers, classes).to(device)
-    weights = Architecture(space, alive).to(device)().detach()
-    network = _WithWeights(supernet, weights)
+    architecture = make_architecture(config, space, alive).to(device)
+    strategy = make_strategy(config, space, classes)
+    strategy.begin_step(Moment(0, 0.0, 0, 0.0), supernet, architecture)
+    network = WithWeights(supernet, strategy.weights(architecture).detach())
     return probe_step(network, config.model.image_size, config.search.batch_size, classes, device)
-
-
-class _WithWeights(nn.Module):
-    def __init__(self, supernet: nn.Module, weights: torch.Tensor) -> None:
-        super().__init__()
-        self.supernet, self.weights = supernet, weights
-
-    def forward(self, images: torch.Tensor) -> torch.Tensor:
-        logits: torch.Tensor = self.supernet(images, self.weights)
-        return logits
 
 
 def parse_count(text: str, option: str) -> int:

@@ -46,16 +46,25 @@ class Architecture(nn.Module):
         alive: Operations that are still candidates.
         relaxation: A name in RELAXATIONS.
         init_std: Standard deviation of alpha at the start.
+        normalise_edges: Multiply an edge's weights by its share among the edges into its node.
 
     Attributes:
         alpha: [E, O]; entries of operations that are not alive are never used.
+        beta: [E], the edges' own parameters; None unless edges are normalised.
         temperature: Of the relaxation; the search loop lowers it.
     """
 
     alive: Tensor
     noise: Tensor
 
-    def __init__(self, space: Space, alive: Alive, relaxation: str = "softmax", init_std: float = 1e-3) -> None:
+    def __init__(
+        self,
+        space: Space,
+        alive: Alive,
+        relaxation: str = "softmax",
+        init_std: float = 1e-3,
+        normalise_edges: bool = False,
+    ) -> None:
         super().__init__()
         if relaxation not in RELAXATIONS:
             raise unknown("relaxation", relaxation, RELAXATIONS)
@@ -65,6 +74,8 @@ class Architecture(nn.Module):
         self.alpha = nn.Parameter(torch.randn(mask.shape) * init_std)
         self.register_buffer("alive", mask)
         self.register_buffer("noise", torch.zeros(mask.shape))
+        self.beta = nn.Parameter(torch.randn(len(mask)) * init_std) if normalise_edges else None
+        self.targets = [target for _, target in space.edges]
 
     def sample(self) -> None:
         """Draw the Gumbel noise of the next step; relaxations without noise draw nothing."""
@@ -74,12 +85,23 @@ class Architecture(nn.Module):
 
     def forward(self) -> Tensor:
         """Return the edge weights [E, O] of this step."""
-        return self.relax(self.alpha, self.alive, self.temperature, self.noise)
+        return self._of_edges(self.relax(self.alpha, self.alive, self.temperature, self.noise))
 
     @torch.no_grad()
     def strengths(self) -> Tensor:
         """Return the edge weights [E, O] free of noise and at temperature 1: what pruning and derivation see."""
-        return self.relax(self.alpha, self.alive, 1.0, torch.zeros_like(self.noise))
+        return self._of_edges(self.relax(self.alpha, self.alive, 1.0, torch.zeros_like(self.noise)))
+
+    def _of_edges(self, weights: Tensor) -> Tensor:
+        return weights if self.beta is None else weights * self.edge_shares().unsqueeze(1)
+
+    def edge_shares(self) -> Tensor:
+        """Return the softmax of beta over the edges into each node, [E]; without beta all are 1."""
+        if self.beta is None:
+            return torch.ones_like(self.alpha[:, 0])
+        others = torch.tensor([[one != other for other in self.targets] for one in self.targets])
+        shares = self.beta.repeat(len(others), 1).masked_fill(others.to(self.beta.device), float("-inf"))
+        return shares.softmax(dim=1).diagonal()
 
 
 def entropy(weights: Tensor) -> Tensor:

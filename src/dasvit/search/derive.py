@@ -19,7 +19,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from dasvit.cell.genotype import INPUTS, Genotype, is_viable
+from dasvit.cell.genotype import INPUTS, SKIPS, Genotype, is_viable
 from dasvit.cell.graph import live_edges
 from dasvit.cell.space import Alive, Space
 from dasvit.errors import UserError, unknown
@@ -83,6 +83,7 @@ def derive(
     rule: str = "darts",
     edges_per_node: int = 2,
     budget: Budget | None = None,
+    max_skips: int = -1,
 ) -> Derivation:
     """Return the best viable cell within the budget.
 
@@ -93,6 +94,7 @@ def derive(
         rule: darts or strongest.
         edges_per_node: Edges kept into each node by the rule darts (all, where a node has fewer).
         budget: Limits and cost tables. None: no limits.
+        max_skips: Most edges that may be `identity`. -1: no limit.
 
     Raises:
         UserError: No cell of the rule is viable, or none that is viable fits; then the message says what the
@@ -103,15 +105,22 @@ def derive(
     scores = _scores(weights, alive, space)
     keep = edges_per_node if rule == "darts" else 0
     free = RULES[rule](scores, space, keep)
-    if is_viable(free) and (budget is None or budget.fits(budget.cost(free))):
-        return Derivation(free, free, "")
-    best = _best(scores, space, keep, budget and budget.where_limited())
-    if best is None:
-        raise UserError(_why_none(scores, space, keep, budget))
     reasons = [] if is_viable(free) else ["it holds no attention on a path from input to output"]
     if budget and not budget.fits(budget.cost(free)):
         reasons.append("it exceeds the budget")
+    if 0 <= max_skips < skips(free):
+        reasons.append(f"it holds more than {max_skips} skips")
+    if not reasons:
+        return Derivation(free, free, "")
+    best = _best(scores, space, keep, budget and budget.where_limited(), max_skips)
+    if best is None:
+        raise UserError(_why_none(scores, space, keep, budget, max_skips))
     return Derivation(best, free, f"The strongest cell was not taken: {' and '.join(reasons)}.")
+
+
+def skips(cell: Genotype) -> int:
+    """Return how many edges of a cell are skips."""
+    return sum(op in SKIPS for op in cell.ops)
 
 
 def discretise(scores: Sequence[Mapping[str, float]], space: Space, keep: int = 0) -> Genotype:
@@ -161,15 +170,18 @@ def _scores(weights: Sequence[Sequence[float]], alive: Alive, space: Space) -> l
     ]
 
 
-_State = tuple[tuple[int, ...], int, int, int, int]  # nodes' sight, current node's sight, edges kept, params, macs
+# nodes' sight, current node's sight, edges kept, skips, params, macs
+_State = tuple[tuple[int, ...], int, int, int, int, int]
 
 
-def _best(scores: list[dict[str, float]], space: Space, keep: int, budget: Budget | None) -> Genotype | None:
+def _best(
+    scores: list[dict[str, float]], space: Space, keep: int, budget: Budget | None, max_skips: int = -1
+) -> Genotype | None:
     """Return the viable cell of the highest score within the budget, or None where there is none."""
     edges = space.edges
     places = {name: place for place, name in enumerate([*INPUTS, *dict.fromkeys(target for _, target in edges)])}
     table: dict[_State, tuple[float, tuple[str, ...]]] = {
-        ((1, 1), 0, 0, *(budget.base if budget else (0, 0))): (0.0, ())
+        ((1, 1), 0, 0, 0, *(budget.base if budget else (0, 0))): (0.0, ())
     }
     for index, (source, target) in enumerate(edges):
         incoming = sum(t == target for _, t in edges)
@@ -177,19 +189,22 @@ def _best(scores: list[dict[str, float]], space: Space, keep: int, budget: Budge
         wanted = min(keep, incoming) if keep else 0
         choices = _choices(scores[index], keep, budget)
         grown: dict[_State, tuple[float, tuple[str, ...]]] = {}
-        for (sight, here, kept, params, macs), (score, ops) in table.items():
+        for (sight, here, kept, skipped, params, macs), (score, ops) in table.items():
             at_source = sight[places[source]]
             for op, gain, more_params, more_macs in choices:
                 count = kept + (op != "zero")
                 # What reads a node that sees nothing is not built, and costs nothing.
                 cost = (params + more_params, macs + more_macs) if at_source else (params, macs)
+                skip_count = skipped + (op in SKIPS) if max_skips >= 0 else 0
+                if skip_count > max_skips >= 0:
+                    continue
                 if (keep and not wanted - left <= count <= wanted) or (budget and not budget.fits(cost)):
                     continue
                 through = 0 if op == "zero" or not at_source else 2 if op.startswith("msa") else at_source
                 now = max(here, through)
-                state: _State = (sight, now, count if keep else 0, *cost)
+                state: _State = (sight, now, count if keep else 0, skip_count, *cost)
                 if left == 0:
-                    state = ((*sight, now), 0, 0, *cost)
+                    state = ((*sight, now), 0, 0, skip_count, *cost)
                 if state not in grown or score + gain > grown[state][0]:
                     grown[state] = (score + gain, (*ops, op))
         table = grown
@@ -207,12 +222,16 @@ def _choices(candidates: dict[str, float], keep: int, budget: Budget | None) -> 
     return [*choices, ("zero", 0.0, 0, 0)] if keep else choices
 
 
-def _why_none(scores: list[dict[str, float]], space: Space, keep: int, budget: Budget | None) -> str:
+def _why_none(
+    scores: list[dict[str, float]], space: Space, keep: int, budget: Budget | None, max_skips: int = -1
+) -> str:
     if budget is None or _best(scores, space, keep, None) is None:
         return (
             "no cell left after pruning holds an attention on a path from input to output: keep more operations "
             "(search.stages.keep) or another number of edges (--edges-per-node)."
         )
+    if max_skips >= 0 and _best(scores, space, keep, budget) is not None:
+        return f"no viable cell holds at most {max_skips} skips: raise search.derive.max_skips (--max-skips)."
     texts = []
     for axis, (name, limit) in enumerate({"parameters": budget.max_params, "multiply-adds": budget.max_macs}.items()):
         if limit:

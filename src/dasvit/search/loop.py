@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -19,10 +20,15 @@ from dasvit.data import Data, Loader, Preprocess, split_indices, train_transform
 from dasvit.report import refresh_report
 from dasvit.search.architecture import Architecture, entropy
 from dasvit.search.bilevel import first_order, second_order
+from dasvit.search.cost import CostPenalty
 from dasvit.search.fairness import fairness
 from dasvit.search.stages import prune
+from dasvit.search.strategies import STRATEGIES, make_strategy
+from dasvit.search.strategies.base import Judge, Moment, Strategy
+from dasvit.search.strategies.random_cell import RandomCell
 from dasvit.search.supernet import Supernet
 from dasvit.training.distributed import Runtime, reseed
+from dasvit.training.evaluation import Evaluation, evaluate
 from dasvit.training.metrics import EpochMetrics, check_finite
 from dasvit.training.optim import make_optimizer, make_schedule
 from dasvit.training.progress import Reporter
@@ -64,6 +70,9 @@ def search(
         Stopped: By a signal or the deadline; the state is saved.
     """
     space = Space.from_config(config.space)
+    strategy = make_strategy(config, space, len(data.classes))
+    if isinstance(strategy, RandomCell):
+        return drawn(strategy, space, config, run, runtime)
     batches = SearchBatches(data, config, runtime)
     preprocess = Preprocess(config.model.image_size, erasing=config.search.augment.erasing).to(runtime.device)
     stages = list(config.search.stages)
@@ -75,20 +84,37 @@ def search(
             if state is not None and number < state["stage"]:
                 continue
             if part is not None:
+                if strategy.stopped:
+                    break
                 alive = prune(part.architecture.strengths().tolist(), alive, stage.keep, space)
             if number:
                 reseed(config.runtime.seed, STAGES, number)
-            part = StageState(config, space, alive, number, len(data.classes), len(batches), runtime, inherit_from=part)
+            part = StageState(
+                config, space, alive, number, len(data.classes), len(batches), runtime, strategy, inherit_from=part
+            )
             if state is not None:
                 part.load(state)
                 state = None
-            while part.epoch < stage.epochs:
+            while part.epoch < stage.epochs and not strategy.stopped:
                 part.architecture.temperature = temperature(config, part.done)
                 run_epoch(part, config, batches, preprocess, runtime, reporter, saver)
+                judge = make_judge(part, config, batches, preprocess, runtime, saver)
+                strategy.end_epoch(part.architecture, part.moves_alphas, part.done + 1 == part.total, judge)
                 end_epoch(part, config, run, runtime, reporter)
         assert part is not None, "a search without a stage"
-        saver.finish(part.done * len(batches), part.state)
+        saver.finish(part.done * len(batches) + strategy.judged, part.state)
     return Found(part.architecture.strengths().tolist(), alive)
+
+
+def drawn(strategy: RandomCell, space: Space, config: Config, run: RunFolder, runtime: Runtime) -> Found:
+    """Return a cell drawn at random, as the weights of a search that had found it."""
+    architecture = strategy.draw()
+    if runtime.is_main:
+        run.truncate("architecture.jsonl", 0)
+        cost = CostPenalty(config, space, strategy.classes)
+        row = describe_architecture(architecture, space, config, cost, stage=1, epoch=1, layers=config.model.layers)
+        run.append("architecture.jsonl", row)
+    return Found(architecture.strengths().tolist(), space.everything())
 
 
 class SearchBatches:
@@ -109,11 +135,18 @@ class SearchBatches:
             "world": runtime.world,
         }
         transform = train_transform(options.augment, config.model.image_size, data.train.size)
+        self.upper, self.common = upper, common
         self.train = Loader(data.train, lower, transform=transform, seed=config.runtime.seed, **common)
         self.val = Loader(data.train, upper, transform=None, seed=config.runtime.seed + 1, **common)
 
     def __len__(self) -> int:
         return len(self.train)
+
+    def judging(self, images: int) -> Loader:
+        """Return the loader of the images for alpha, each once an epoch: all (0), or so many of them."""
+        some = np.random.default_rng(self.val.batches.seed).permutation(self.upper)[: images or None]
+        options = {**self.common, "shuffle": False, "drop_last": False, "workers": 0}
+        return Loader(self.val.batches.images, some, transform=None, seed=0, **options)
 
     def endless_val(self, done: int) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield batches for alpha without end, from the one that follows so many earlier ones."""
@@ -149,29 +182,35 @@ class StageState:
         classes: int,
         steps: int,
         runtime: Runtime,
+        strategy: Strategy,
         inherit_from: StageState | None = None,
     ) -> None:
         options = config.search
         stages = list(options.stages)
+        self.strategy, self.steps = strategy, steps
+        self.cost = CostPenalty(config, space, classes)
         self.number, self.stage, self.stages = number, stages[number], len(stages)
         self.before = sum(stage.epochs for stage in stages[:number])
+        self.total = sum(stage.epochs for stage in stages)
         self.epoch = self.step = 0
         self.metrics = EpochMetrics(runtime.device)
         self.supernet = make_supernet(config, space, alive, self.stage.layers, classes).to(runtime.device)
-        self.architecture = Architecture(space, alive, options.relaxation, options.alphas.init_std).to(runtime.device)
+        self.architecture = make_architecture(config, space, alive).to(runtime.device)
         if inherit_from is not None:
             if options.stages.inherit in ("weights", "both"):
                 self.supernet.inherit(inherit_from.supernet)
             if options.stages.inherit in ("alphas", "both"):
                 with torch.no_grad():
-                    self.architecture.alpha.copy_(inherit_from.architecture.alpha)
+                    pairs = zip(self.architecture.parameters(), inherit_from.architecture.parameters(), strict=True)
+                    for mine, theirs in pairs:
+                        mine.copy_(theirs)
         self.network = runtime.prepare(self.supernet)
         self.weights: list[nn.Parameter] = list(self.supernet.parameters())
         self.weight_optimizer = make_optimizer(self.supernet, options.weights)
         self.schedule = make_schedule(self.weight_optimizer, options.weights, self.stage.epochs, steps)
         alphas = options.alphas
         self.alpha_optimizer = torch.optim.Adam(
-            [self.architecture.alpha], lr=alphas.lr, betas=alphas.betas, weight_decay=alphas.weight_decay
+            self.architecture.parameters(), lr=alphas.lr, betas=alphas.betas, weight_decay=alphas.weight_decay
         )
 
     @property
@@ -184,6 +223,23 @@ class StageState:
         """Stage and epoch, as the terminal shows them."""
         epoch = min(self.epoch + 1, self.stage.epochs)
         return f"stage {self.number + 1}/{self.stages}, epoch {epoch}/{self.stage.epochs}"
+
+    @property
+    def moves_alphas(self) -> bool:
+        """Whether the epoch that goes on has alpha steps."""
+        return self.strategy.moves_alphas and self.epoch >= self.stage.weight_epochs
+
+    def begin_step(self) -> None:
+        """Let the search method prepare the step that comes."""
+        step, here = self.done * self.steps + self.step, self.epoch * self.steps + self.step
+        progress = step / max(1, self.total * self.steps - 1)
+        stage_progress = here / max(1, self.stage.epochs * self.steps - 1)
+        moment = Moment(step, progress, self.number, stage_progress)
+        self.strategy.begin_step(moment, self.supernet, self.architecture)
+
+    def edge_weights(self) -> Tensor:
+        """Return the edge weights of a forward pass, as the search method has them."""
+        return self.strategy.weights(self.architecture)
 
     def state(self) -> dict[str, Any]:
         """Return all that a checkpoint holds: position, surviving operations, and the parts' states.
@@ -211,6 +267,7 @@ class StageState:
             "metrics": self.metrics,
             "supernet": self.supernet,
             "architecture": self.architecture,
+            "strategy": self.strategy,
             "weight_optimizer": self.weight_optimizer,
             "alpha_optimizer": self.alpha_optimizer,
         }
@@ -227,7 +284,56 @@ def make_supernet(config: Config, space: Space, alive: Alive, layers: int, class
         layers=layers,
         num_classes=classes,
         tokens=config.search.tokens,
+        share=STRATEGIES[config.search.method].channel_share(config),
     )
+
+
+def make_architecture(config: Config, space: Space, alive: Alive) -> Architecture:
+    """Build a stage's alphas, as the search method has them."""
+    options = config.search
+    normalise_edges = STRATEGIES[options.method].normalises_edges
+    return Architecture(space, alive, options.relaxation, options.alphas.init_std, normalise_edges)
+
+
+def make_judge(
+    part: StageState,
+    config: Config,
+    batches: SearchBatches,
+    preprocess: nn.Module,
+    runtime: Runtime,
+    saver: Saver,
+) -> Judge:
+    """Return what judges the supernet at an epoch's end; it saves before each judgement where it is time to."""
+    loader = batches.judging(config.search.evolution.images)
+
+    def judge(weights: Tensor) -> float:
+        number = part.done * len(batches) + part.step + part.strategy.judged
+        saver.step(number, part.state, f"{part.where}, {part.strategy.judged} cells judged")
+        part.supernet.variation.chosen = weights.argmax(dim=1).tolist()
+        return judge_supernet(part.supernet, weights, preprocess, loader, runtime).top1
+
+    return judge
+
+
+def judge_supernet(
+    supernet: Supernet, weights: Tensor, preprocess: nn.Module, loader: Loader, runtime: Runtime
+) -> Evaluation:
+    """Judge a supernet under edge weights [E, O] or [E, O + 1]."""
+    network = WithWeights(supernet, weights.to(runtime.device))
+    return evaluate(network, preprocess, loader, runtime, supernet.head.out_features)
+
+
+class WithWeights(nn.Module):
+    """A supernet under fixed edge weights, as a network of images alone."""
+
+    def __init__(self, supernet: Supernet, weights: Tensor) -> None:
+        super().__init__()
+        self.supernet, self.weights = supernet, weights
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return logits [B, classes] for images [B, 3, S, S]."""
+        logits: Tensor = self.supernet(images, self.weights)
+        return logits
 
 
 def run_epoch(
@@ -248,14 +354,15 @@ def run_epoch(
     val = batches.endless_val(before + part.step)
     for images, labels in reporter.track(batches.train, part.where, part.step):
         reseed(config.runtime.seed, STEPS, before + part.step, runtime.rank)
+        part.begin_step()
         preprocess.train()
         inputs, targets = preprocess(images.to(runtime.device)), labels.to(runtime.device)
-        if part.epoch >= part.stage.weight_epochs:
+        if part.moves_alphas:
             preprocess.eval()
             val_images, val_labels = next(val)
             val_inputs = preprocess(val_images.to(runtime.device))
             alpha_step(part, inputs, targets, val_inputs, val_labels.to(runtime.device), config, runtime, metrics)
-        loss = weight_loss(part, part.network, inputs, targets, config, runtime, part.architecture().detach())
+        loss = weight_loss(part, part.network, inputs, targets, config, runtime, part.edge_weights().detach())
         loss.backward()
         if config.search.weights.clip_grad:
             nn.utils.clip_grad_norm_(part.weights, config.search.weights.clip_grad)
@@ -276,7 +383,9 @@ def end_epoch(part: StageState, config: Config, run: RunFolder, runtime: Runtime
     row = part.metrics.row(runtime, **place, lr=part.weight_optimizer.param_groups[0]["lr"])
     check_finite(row, "train_loss", "search.weights.lr")
     if runtime.is_main:
-        line = describe_architecture(part, config, **place)
+        space, layers = part.supernet.space, part.stage.layers
+        line = describe_architecture(part.architecture, space, config, part.cost, layers=layers, **place)
+        line |= {"method": notes} if (notes := part.strategy.notes()) else {}
         run.append("metrics.jsonl", row)
         run.append("architecture.jsonl", line)
         refresh_report(run.path, reporter.say)
@@ -313,19 +422,19 @@ def alpha_step(
     architecture.sample()
 
     def val_loss() -> Tensor:
-        weights = architecture()
+        weights = part.edge_weights()
         with runtime.autocast():
             logits = part.supernet(val_inputs, weights).float()
         loss = F.cross_entropy(logits, val_targets)
         hits = (logits.detach().argmax(1) == val_targets).double().mean()
         metrics.add("val_loss", loss, len(val_targets))
         metrics.add("val_top1", 100 * hits, len(val_targets))
-        return loss + fairness(weights, architecture.alive, part.supernet.space, options.fairness).total
+        return loss + alpha_loss(part, weights[:, : len(part.supernet.space.operations)], config)
 
     def train_loss() -> Tensor:
-        return weight_loss(part, part.supernet, inputs, targets, config, runtime, architecture())
+        return weight_loss(part, part.supernet, inputs, targets, config, runtime, part.edge_weights())
 
-    alphas = [architecture.alpha]
+    alphas = list(architecture.parameters())
     if options.order == 1:
         gradients = first_order(val_loss, alphas, part.weights)
     else:
@@ -338,6 +447,12 @@ def alpha_step(
     part.alpha_optimizer.zero_grad(set_to_none=True)
 
 
+def alpha_loss(part: StageState, weights: Tensor, config: Config) -> Tensor:
+    """Return what alpha minimises beside L_val: L_fair, the cost's penalty and the search method's own, a scalar."""
+    fair = fairness(weights, part.architecture.alive, part.supernet.space, config.search.fairness).total
+    return fair + part.cost(weights) + part.strategy.alpha_loss(part.architecture, weights)
+
+
 def temperature(config: Config, done: int) -> float:
     """Return the relaxation's temperature after so many epochs: geometric from the first to the last epoch."""
     total = sum(stage.epochs for stage in config.search.stages)
@@ -345,17 +460,19 @@ def temperature(config: Config, done: int) -> float:
     return float(start * (end / start) ** (done / max(1, total - 1)))
 
 
-def describe_architecture(part: StageState, config: Config, stage: int, epoch: int) -> dict[str, Any]:
+def describe_architecture(
+    architecture: Architecture, space: Space, config: Config, cost: CostPenalty, *, stage: int, epoch: int, layers: int
+) -> dict[str, Any]:
     """Return an epoch's line of `architecture.jsonl`."""
-    architecture, space = part.architecture, part.supernet.space
     weights = architecture.strengths()
+    params, macs = cost.expected(weights).tolist()
     terms = fairness(weights, architecture.alive, space, config.search.fairness)
     mean = dict(zip(space.operations, weights.mean(dim=0).tolist(), strict=True))
     alive = architecture.alive.tolist()
     return {
         "stage": stage,
         "epoch": epoch,
-        "layers": part.stage.layers,
+        "layers": layers,
         "temperature": architecture.temperature,
         "weights": {
             edge: {op: w for op, w, is_alive in zip(space.operations, row, mask, strict=True) if is_alive}
@@ -369,6 +486,8 @@ def describe_architecture(part: StageState, config: Config, stage: int, epoch: i
             "type_weights": {name: float(value) for name, value in terms.type_weights.items()},
         },
         "entropy": float(entropy(weights)),
+        "expected_params": round(params),
+        "expected_macs": round(macs),
     }
 
 

@@ -5,6 +5,9 @@ It owns no alphas, no optimiser and no schedule. Shapes: B images, N tokens, D w
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -23,6 +26,19 @@ def _key(operation: str) -> str:
     return operation.replace(".", "_")  # a submodule's name holds no dot
 
 
+@dataclass
+class Variation:
+    """What a search method changes of the mixture from step to step; as it is made, it changes nothing.
+
+    Attributes:
+        chosen: For every edge the index of the one operation that is evaluated. None: all are.
+        skip_dropout: Rate at which numbers that `identity` passes on drop out in training.
+    """
+
+    chosen: Sequence[int] | None = None
+    skip_dropout: float = 0.0
+
+
 class MixedCell(nn.Module):
     """An encoder layer whose edges mix their candidate operations.
 
@@ -31,17 +47,29 @@ class MixedCell(nn.Module):
         alive: The candidates of every edge; others are not built.
         dim: Embedding width D.
         tokens: Token selection; at ratio 1 there is none, and none of its parameters.
+        share: K: the first D/K channels alone pass through the operations, the others bypass them.
+        variation: What a search method changes from step to step. None: nothing.
     """
 
-    def __init__(self, space: Space, alive: Alive, dim: int, tokens: TokensConfig) -> None:
+    def __init__(
+        self,
+        space: Space,
+        alive: Alive,
+        dim: int,
+        tokens: TokensConfig,
+        share: int = 1,
+        variation: Variation | None = None,
+    ) -> None:
         super().__init__()
         self.space = space
+        self.share, self.channels = share, dim // share
+        self.variation = variation or Variation()
         self.selector = TokenSelector(dim, tokens.ratio, tokens.dim) if tokens.ratio < 1 else None
         self.candidates = [
             [(o, name) for o, name in enumerate(space.operations) if row[o] and name != "zero"] for row in alive
         ]
         banks = [
-            nn.ModuleDict({_key(name): make_operation(name, dim) for _, name in candidates})
+            nn.ModuleDict({_key(name): make_operation(name, self.channels) for _, name in candidates})
             for candidates in self.candidates
         ]
         self.names = [f"{source}_{target}" for source, target in space.edges]
@@ -50,7 +78,8 @@ class MixedCell(nn.Module):
     def forward(self, prev2: Tensor, prev1: Tensor, weights: Tensor, *, class_only: bool = False) -> Tensor:
         """Return the layer's output [B, N, D] from those of the two before it and the edge weights [E, O].
 
-        With `class_only`, as the last layer is asked, only its class token [B, 1, D].
+        With `class_only`, as the last layer is asked, only its class token [B, 1, D]. Edge weights [E, O + 1] hold in
+        their last column the weight of what bypasses an edge's operations: its source.
         """
         if self.selector is None:
             return self._mix(prev2, prev1, weights, class_only)
@@ -72,22 +101,46 @@ class MixedCell(nn.Module):
                 if x is None:
                     continue
                 if source not in normalised:
-                    normalised[source] = normalise(x)
+                    normalised[source] = normalise(self._seen(x))
                 value = add(value, self._edge(index, x, normalised[source], weights[index], at_class))
             values[target] = value
             output = add(output, value[:, :1] if class_only and value is not None else value)
         return torch.zeros_like(prev1[:, :1] if class_only else prev1) if output is None else output
 
+    def _seen(self, x: Tensor) -> Tensor:
+        """Return the channels of x that pass through operations, [B, N, D] -> [B, N, D/K]."""
+        return x if self.share == 1 else x[..., : self.channels]
+
     def _edge(self, index: int, x: Tensor, z: Tensor, weights: Tensor, at_class: bool) -> Tensor | None:
-        """Mix an edge's candidates for its source x [B, N, D], normalised z, with its weights [O]."""
+        """Return an edge's output for its source x [B, N, D], normalised z, under its weights [O] or [O + 1]."""
+        mixed = self._operations(index, self._seen(x), z, weights, at_class)
+        if len(weights) == len(self.space.operations):
+            return mixed
+        around = weights[-1].to(x.dtype) * (x[:, :1] if at_class else x)
+        return add(mixed, around) if self.share == 1 else self._joined(mixed, around)
+
+    def _joined(self, mixed: Tensor | None, around: Tensor) -> Tensor:
+        """Return the mixture [B, N, D/K] and the other channels of what goes around it, dealt out anew."""
+        first, rest = around[..., : self.channels], around[..., self.channels :]
+        joined = torch.cat([torch.zeros_like(first) if mixed is None else mixed.to(rest.dtype), rest], dim=-1)
+        dealt: Tensor = joined.unflatten(-1, (self.share, self.channels)).transpose(-1, -2).flatten(-2)
+        return dealt
+
+    def _operations(self, index: int, x: Tensor, z: Tensor, weights: Tensor, at_class: bool) -> Tensor | None:
+        """Mix an edge's candidates for what they see of its source, x [B, N, D/K], normalised z."""
         output: Tensor | None = None
         places, mixed = [], []
+        chosen = self.variation.chosen
         for (o, _), operation in zip(self.candidates[index], self.edges[self.names[index]].children(), strict=True):
+            if chosen is not None and chosen[index] != o:
+                continue
             if isinstance(operation, Parametric):
                 places.append(o)
                 mixed.append(operation)
             else:
                 found = operation(x)
+                if self.variation.skip_dropout:
+                    found = F.dropout(found, self.variation.skip_dropout, self.training)
                 output = add(output, weights[o].to(x.dtype) * (found[:, :1] if at_class else found))
         if not mixed:
             return output
@@ -115,6 +168,10 @@ class Supernet(nn.Module):
         layers: Encoder layers.
         num_classes: Width of the head.
         tokens: Token selection.
+        share: K of partial channels: D/K of them pass through the operations. 1: all.
+
+    Attributes:
+        variation: What a search method changes from step to step, in all layers.
     """
 
     def __init__(
@@ -128,18 +185,20 @@ class Supernet(nn.Module):
         layers: int,
         num_classes: int,
         tokens: TokensConfig,
+        share: int = 1,
     ) -> None:
         super().__init__()
         self.space = space
+        self.variation = Variation()
         self.embed = TokenEmbedding(image_size, patch_size, 3, dim)
-        self.blocks = nn.ModuleList(MixedCell(space, alive, dim, tokens) for _ in range(layers))
+        self.blocks = nn.ModuleList(MixedCell(space, alive, dim, tokens, share, self.variation) for _ in range(layers))
         self.norm = nn.LayerNorm(dim, eps=NORM_EPS)
         self.head = nn.Linear(dim, num_classes)
         self.blocks.apply(init_weights)
         init_weights(self.head)
 
     def forward(self, images: Tensor, weights: Tensor) -> Tensor:
-        """Return logits [B, classes] for images [B, 3, S, S] under edge weights [E, O]."""
+        """Return logits [B, classes] for images [B, 3, S, S] under edge weights [E, O] (see `MixedCell.forward`)."""
         prev2 = prev1 = self.embed(images)
         for depth, block in enumerate(self.blocks, start=1):
             prev2, prev1 = prev1, block(prev2, prev1, weights, class_only=depth == len(self.blocks))

@@ -1,0 +1,119 @@
+"""A search method as what it does differently from DARTS.
+
+Shapes: E edges, O operations.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from dasvit.cell.space import Space
+from dasvit.config import Config
+from dasvit.search.architecture import Architecture
+from dasvit.search.supernet import Supernet
+
+DRAWS = 4
+"""What random numbers of `Strategy.generator` are for, beside those of the search loop."""
+Judge = Callable[[Tensor], float]
+"""Gives the supernet's top-1 on the validation images under edge weights, in percent."""
+
+
+@dataclass(frozen=True)
+class Moment:
+    """Where a search is at the start of a step.
+
+    Attributes:
+        step: Steps of the whole search that are done.
+        progress: 0 at the search's first step, 1 at its last.
+        stage: The stage's number, from 0.
+        stage_progress: 0 at the stage's first step, 1 at its last.
+    """
+
+    step: int
+    progress: float
+    stage: int
+    stage_progress: float
+
+
+class Strategy:
+    """A search method: hooks that the search loop calls. Here each does what plain DARTS does: nothing.
+
+    What a strategy draws comes from `generator`, a function of seed and position, the same on every process. What else
+    it must remember from step to step belongs into its state, so that an interrupted run ends as an undisturbed one.
+
+    Args:
+        config: The recipe.
+        space: The search space.
+        classes: Classes of the data.
+
+    Attributes:
+        moves_alphas: Whether there are alpha steps.
+        normalises_edges: Whether edges have parameters of their own.
+        stopped: Whether the search is over before its last epoch.
+        judged: How often the supernet was judged; the checkpoints' numbers go on by it.
+    """
+
+    moves_alphas = True
+    normalises_edges = False
+
+    def __init__(self, config: Config, space: Space, classes: int) -> None:
+        self.config, self.space, self.classes = config, space, classes
+        self.stopped = False
+        self.judged = 0
+
+    @classmethod
+    def channel_share(cls, config: Config) -> int:
+        """Return K: the operations see every K-th channel."""
+        return 1
+
+    def begin_step(self, moment: Moment, supernet: Supernet, architecture: Architecture) -> None:
+        """Prepare a step: the alpha step and the weight step that follow see the same."""
+
+    def weights(self, architecture: Architecture) -> Tensor:
+        """Return the edge weights of a forward pass, [E, O], or [E, O + 1] with a bypass (see `MixedCell`)."""
+        weights: Tensor = architecture()
+        return weights
+
+    def alpha_loss(self, architecture: Architecture, weights: Tensor) -> Tensor:
+        """Return what the upper level's loss has beside L_val and L_fair, a scalar.
+
+        Args:
+            architecture: The alphas.
+            weights: Their edge weights [E, O], without a bypass.
+        """
+        nothing: Tensor = weights.new_zeros(())
+        return nothing
+
+    def end_epoch(self, architecture: Architecture, moved: bool, is_last: bool, judge: Judge) -> None:
+        """Look at an epoch's outcome, before it is logged.
+
+        Args:
+            architecture: The alphas.
+            moved: Whether the epoch had alpha steps.
+            is_last: Whether it is the search's last.
+            judge: Judges the supernet; the state is saved in between.
+        """
+
+    def notes(self) -> dict[str, Any]:
+        """Return what the epoch's line of `architecture.jsonl` says under `method`."""
+        return {}
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what a checkpoint must hold."""
+        return {}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take over what `state_dict` returned."""
+
+    def generator(self, step: int) -> torch.Generator:
+        """Return the generator of a step's draws, the same on every process."""
+        place = [self.config.runtime.seed, DRAWS, step]
+        generator = torch.Generator()
+        generator.manual_seed(int(np.random.SeedSequence(place).generate_state(1)[0]))
+        return generator

@@ -1,0 +1,112 @@
+"""Evolution over the cells of a supernet that was trained a path at a time."""
+
+from __future__ import annotations
+
+import random
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from dasvit.cell.genotype import Genotype
+from dasvit.cell.space import Space
+from dasvit.config import Config
+from dasvit.search.architecture import Architecture
+from dasvit.search.cost import make_budget
+from dasvit.search.sampling import Cells
+from dasvit.search.strategies.base import Judge, Moment, Strategy
+from dasvit.search.supernet import Supernet
+
+FAR = 1000.0
+"""How far below the chosen operation's alpha the others are put: a softmax of them is exactly 0."""
+
+
+class Evolution(Strategy):
+    """A one-shot supernet trained by single paths drawn uniformly, then an evolution over its cells.
+
+    Single Path One-Shot NAS with Uniform Sampling (Guo, Zhang, Mu, Heng, Liu, Wei, Sun; 2019; arXiv:1904.00420); for
+    vision transformers AutoFormer (Chen, Peng, Fu, Ling; 2021; arXiv:2107.00651). Every weight step trains one viable
+    cell. After the last epoch a population of cells within the budget (`search.derive`) evolves: the best so far are
+    parents, half of a generation are mutations of theirs and half are crosses; what counts is the supernet's top-1 on
+    the validation half. The alphas never move by gradients: in the end they are set to the best cell.
+    """
+
+    moves_alphas = False
+
+    def __init__(self, config: Config, space: Space, classes: int) -> None:
+        super().__init__(config, space, classes)
+        derive = config.search.derive
+        keep = derive.edges_per_node if derive.rule == "darts" else 0
+        self.paths = Cells(space, keep, make_budget(config, classes))
+        self.cells = Cells(space, keep, make_budget(config, classes, derive.max_params, derive.max_macs))
+        self.cells.draw(random.Random(0))  # a budget that nothing fits is told before the training
+        self.path = torch.zeros(0)
+        self.scores: dict[str, float] = {}
+        self.best: list[float] = []
+
+    def begin_step(self, moment: Moment, supernet: Supernet, architecture: Architecture) -> None:
+        """Draw the step's path."""
+        cell = self.paths.draw(random.Random(self.generator(moment.step).initial_seed()))
+        self.path = torch.tensor(self.space.one_hot(cell), device=architecture.alpha.device)
+        supernet.variation.chosen = self.path.argmax(dim=1).tolist()
+
+    def weights(self, architecture: Architecture) -> Tensor:
+        """Return the one-hot weights of the step's path, [E, O]."""
+        return self.path
+
+    def end_epoch(self, architecture: Architecture, moved: bool, is_last: bool, judge: Judge) -> None:
+        """Evolve after the last epoch, and set the alphas to the best cell."""
+        if is_last:
+            best = torch.tensor(self.space.one_hot(self.evolve(judge)), device=architecture.alpha.device)
+            with torch.no_grad():
+                architecture.alpha.copy_(FAR * (best - 1))
+
+    def evolve(self, judge: Judge) -> Genotype:
+        """Return the best cell that the evolution finds; what it judged before is not judged again."""
+        options = self.config.search.evolution
+        chance = random.Random(self.config.runtime.seed)
+        population = [self.cells.draw(chance) for _ in range(options.population)]
+        known: dict[Genotype, float] = {}
+        parents: list[Genotype] = []
+        self.best = []
+        for generation in range(options.generations + 1):
+            if generation:
+                population = self.children(parents, chance)
+            for cell in population:
+                known[cell] = self.score(cell, judge)
+            parents = sorted(known, key=known.__getitem__, reverse=True)[: options.parents]
+            self.best.append(known[parents[0]])
+        return parents[0]
+
+    def children(self, parents: list[Genotype], chance: random.Random) -> list[Genotype]:
+        """Return the next population: mutations of parents, and crosses of two."""
+        options = self.config.search.evolution
+        mutants = [
+            self.cells.mutate(chance.choice(parents), options.mutation, chance) for _ in range(options.population // 2)
+        ]
+        crosses = [
+            self.cells.cross(chance.choice(parents), chance.choice(parents), chance)
+            for _ in range(options.population - len(mutants))
+        ]
+        return [*mutants, *crosses]
+
+    def score(self, cell: Genotype, judge: Judge) -> float:
+        """Return a cell's top-1 in percent, judged once."""
+        name = " ".join(cell.ops)
+        if name not in self.scores:
+            self.scores[name] = judge(torch.tensor(self.space.one_hot(cell)))
+            self.judged = len(self.scores)
+        return self.scores[name]
+
+    def notes(self) -> dict[str, Any]:
+        """Return the best top-1 after each generation, and how many cells were judged; nothing before the end."""
+        return {"best_top1": self.best, "judged": len(self.scores)} if self.best else {}
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what was judged; the rest of an evolution follows from it and the seed."""
+        return {"scores": dict(self.scores)}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take over what `state_dict` returned."""
+        self.scores = dict(state["scores"])
+        self.judged = len(self.scores)

@@ -1,0 +1,38 @@
+"""GDAS: one sampled operation an edge."""
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from dasvit.cell.space import Space
+from dasvit.config import Config
+from dasvit.search.architecture import Architecture
+from dasvit.search.strategies.base import Moment, Strategy
+from dasvit.search.supernet import Supernet
+
+
+class Gdas(Strategy):
+    """GDAS: Searching for A Robust Neural Architecture in Four GPU Hours (Dong, Yang; 2019; arXiv:1910.04465).
+
+    Each step draws one operation an edge (the largest of alpha plus Gumbel noise) and evaluates that alone. Its weight
+    is 1, with the gradient of the softmax at `search.temperature` (straight through).
+    """
+
+    def __init__(self, config: Config, space: Space, classes: int) -> None:
+        super().__init__(config, space, classes)
+        self.chosen: Tensor = torch.zeros(len(space.edges), dtype=torch.int64)
+
+    def begin_step(self, moment: Moment, supernet: Supernet, architecture: Architecture) -> None:
+        """Draw an operation for every edge."""
+        uniform = torch.rand(architecture.noise.shape, generator=self.generator(moment.step)).clamp_(1e-9, 1 - 1e-9)
+        architecture.noise.copy_(-(-uniform.log()).log())
+        noisy = (architecture.alpha.detach() + architecture.noise).masked_fill(~architecture.alive, float("-inf"))
+        self.chosen = noisy.argmax(dim=1)
+        supernet.variation.chosen = self.chosen.tolist()
+
+    def weights(self, architecture: Architecture) -> Tensor:
+        """Return weights [E, O] of exactly 1 and 0 that have the gradient of the softmax of the noisy alphas."""
+        noisy = (architecture.alpha + architecture.noise) / architecture.temperature
+        soft = noisy.masked_fill(~architecture.alive, float("-inf")).softmax(dim=1)
+        hard = F.one_hot(self.chosen, soft.shape[1]).to(soft)
+        return hard + (soft - soft.detach())

@@ -1,0 +1,40 @@
+"""P-DARTS: skips held back by dropout while the supernet deepens."""
+
+import math
+from typing import Any
+
+from dasvit.search.architecture import Architecture
+from dasvit.search.strategies.base import Moment, Strategy
+from dasvit.search.supernet import Supernet
+
+DECAY = 5.0
+"""The dropout's exponent at a stage's end: 0.2 an epoch over the 25 epochs of a stage there."""
+
+
+class PDarts(Strategy):
+    """P-DARTS: Progressive Differentiable Architecture Search (Chen, Xie, Wu, Tian; 2019; arXiv:1904.12760).
+
+    The supernet deepens and the candidates grow fewer stage by stage (`search.stages`); what skips pass on drops out,
+    at a rate that starts at `search.p_darts.dropout` of the stage and decays exponentially; the derived cell holds
+    `search.derive.max_skips` skips at most.
+    """
+
+    rate = 0.0
+
+    def begin_step(self, moment: Moment, supernet: Supernet, architecture: Architecture) -> None:
+        """Set the rate at which skips drop out."""
+        rates = self.config.search.p_darts.dropout
+        self.rate = rates[min(moment.stage, len(rates) - 1)] * math.exp(-DECAY * moment.stage_progress)
+        supernet.variation.skip_dropout = self.rate
+
+    def notes(self) -> dict[str, Any]:
+        """Return the last rate."""
+        return {"skip_dropout": self.rate}
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the last rate, for an epoch's line that is still to be written."""
+        return self.notes()
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take over what `state_dict` returned."""
+        self.rate = state["skip_dropout"]

@@ -1,0 +1,65 @@
+"""A cell drawn at random: what a search must beat."""
+
+from __future__ import annotations
+
+import dataclasses
+import random
+
+import torch
+
+from dasvit.cell.genotype import Genotype, load_genotype
+from dasvit.cell.space import Space
+from dasvit.config import Config
+from dasvit.errors import UserError
+from dasvit.search.architecture import Architecture
+from dasvit.search.cost import make_budget
+from dasvit.search.sampling import Cells
+from dasvit.search.strategies.base import Strategy
+from dasvit.search.strategies.evolution import FAR
+
+
+class RandomCell(Strategy):
+    """A viable cell drawn uniformly within a budget (Li, Talwalkar; 2019; arXiv:1902.07638).
+
+    It comes from the cells that the rule of derivation can give, within `search.derive`'s limits and, where
+    `search.random.reference` names a cell, within `search.random.tolerance` of that one's multiply-adds. Nothing is
+    trained.
+    """
+
+    moves_alphas = False
+
+    def draw(self) -> Architecture:
+        """Return alphas whose weights are exactly those of the cell drawn by the seed."""
+        cell = comparable_cells(self.config, self.classes).draw(random.Random(self.config.runtime.seed))
+        architecture = Architecture(self.space, self.space.everything())
+        with torch.no_grad():
+            architecture.alpha.copy_(FAR * (torch.tensor(self.space.one_hot(cell)) - 1))
+        return architecture
+
+
+def comparable_cells(config: Config, classes: int, reference: Genotype | None = None) -> Cells:
+    """Return the cells that a search under this recipe could have found, as costly as a reference.
+
+    Args:
+        config: The recipe: rule and limits of the derivation, reference and tolerance of the draw.
+        classes: Classes of the data.
+        reference: Whose multiply-adds count. None: `search.random.reference`, or no cell's.
+
+    Raises:
+        UserError: There is no such reference, or it is of another space.
+    """
+    derive, options = config.search.derive, config.search.random
+    space = Space.from_config(config.space)
+    budget = make_budget(config, classes, derive.max_params, derive.max_macs)
+    keep = 0 if derive.rule == "strongest" else derive.edges_per_node
+    if reference is None and options.reference:
+        reference = load_genotype(options.reference)
+    if reference is None:
+        return Cells(space, keep, budget)
+    strange = sorted(set(reference.ops) - set(space.operations))
+    if strange:
+        raise UserError(f"search.random.reference holds {', '.join(strange)}, which space does not: change either.")
+    macs = budget.cost(reference)[1]
+    most = round(macs * (1 + options.tolerance))
+    limit = min(most, derive.max_macs) if derive.max_macs else most
+    return Cells(space, keep, dataclasses.replace(budget, max_macs=limit), round(macs * (1 - options.tolerance)))
