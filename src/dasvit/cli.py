@@ -1,7 +1,7 @@
 """The command line: parses first, and imports torch and timm only inside the stage it runs.
 
-A recipe (by name or file) comes first, then the user's own overrides, then what the search method rules out: `--method
-darts` behind the options of a DASViT search is the same search without DASViT's parts.
+A recipe (by name or file) comes first, then what the search method rules out of it, then the user's own overrides.
+Stages alone are the method's in the end: `--method darts` makes one of those that the options of a DASViT search name.
 """
 
 from __future__ import annotations
@@ -53,6 +53,10 @@ CONFIGURED = {
 """Commands that read a recipe: which, when none is given, and its sections that can be overridden."""
 LONGEST = 1000
 """Characters of an error's message; what is in between is left out of a longer one."""
+
+
+COUNTS = ("search.target_params", "search.target_macs", "search.derive.max_params", "search.derive.max_macs")
+"""Fields that take a unit on the command line, as 6M."""
 
 
 @dataclass(frozen=True)
@@ -160,6 +164,8 @@ def parse(command: str, arguments: list[str]) -> Request:
         SystemExit: After --help and --print_config.
     """
     parser = make_parser(command)
+    if command in CONFIGURED:
+        arguments, given = _plain_fields(arguments)
     _check_sections(command, arguments)
     if command == "train":  # to the parser --model is the section's own name
         arguments = [re.sub(r"^--model(?=$|=)", "--baseline", argument) for argument in arguments]
@@ -179,13 +185,34 @@ def parse(command: str, arguments: list[str]) -> Request:
     built = vars(parser.instantiate(parser.parse_args(arguments)))
     config = Config(**{**vars(base), **{name: built.pop(name) for name in sections}})
     if command in ("search", "memory", "quickstart"):
-        config = with_method(config, built.get("method") or config.search.method)
+        config = with_method(config, built.get("method") or config.search.method, given)
     if "search" in sections:
         validate(config, searching=command not in ("train", "compare"))
     if printing:
         print(recipes.to_yaml(config, sections), end="")
         raise SystemExit(0)
     return Request(command, built, config)
+
+
+def _plain_fields(arguments: list[str]) -> tuple[list[str], set[str]]:
+    """Write fields with underscores and counts in full: --search.target-macs 300M; return the fields' names as well."""
+    plain, given, name = [], set(), ""
+    for argument in arguments:
+        if argument.startswith("--"):
+            option, equals, value = argument.removeprefix("--").partition("=")
+            name = option.replace("-", "_").rstrip("+") if "." in option else ""
+            given |= {name} - {""}
+            argument = f"--{option.replace('-', '_') if name else option}{equals}{_count(name, value)}"
+            name = "" if equals else name
+        else:
+            argument, name = _count(name, argument), ""
+        plain.append(argument)
+    return plain, given
+
+
+def _count(name: str, value: str) -> str:
+    """Return a field's value, its unit written out where the field is a count: 300M as 300000000."""
+    return str(recipes.parse_count(value, f"--{name}")) if name in COUNTS and value[-1:].isalpha() else value
 
 
 def _check_sections(command: str, arguments: list[str]) -> None:
@@ -266,10 +293,12 @@ def _add_options(parser: ArgumentParser, command: str) -> None:
         _add_going_on(parser)
     elif command == "derive":
         add("run", type=str, help="run folder of a search")
-        add("--rule", type=str, default="", help="darts or strongest (default: the run's)")
+        about = "darts, strongest, or perturbation, which needs checkpoints and images (default: the run's)"
+        add("--rule", type=str, default="", help=about)
         add("--edges-per-node", type=int, default=0, help="edges kept into each node (default: the run's)")
         add("--max-params", type=str, default="", help="budget of parameters, as 6M")
         add("--max-macs", type=str, default="", help="budget of multiply-adds of one image, as 500M")
+        add("--max-skips", type=int, default=-1, help="most edges that may be identity (default: the run's)")
         add("--out", type=str, default="", help="file of the cell (default: in RUN/derived/)")
     elif command == "train":
         add(

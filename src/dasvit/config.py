@@ -330,7 +330,7 @@ class SearchConfig:
         final_temperature: Temperature at the end of the search (annealed geometrically).
         smoothing: Label smoothing of the training loss.
         target_params: Parameters of the derived network that the alphas shall keep within, as 5M. 0: no target.
-        target_macs: Its multiply-adds for one image, likewise, as 300M.
+        target_macs: Its multiply-adds for one image, likewise, as 300M (--search.target-macs will do, too).
         cost_weight: Weight of max(0, log(expected / target)) in the alphas' loss.
     """
 

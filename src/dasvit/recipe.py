@@ -132,6 +132,21 @@ def section_classes(cls: type = Config, prefix: str = "") -> dict[str, type]:
     return found
 
 
+def parse_count(text: str, option: str) -> int:
+    """Read a number such as 6M, 500k, 1.5G or 6_000_000; nothing is 0.
+
+    Raises:
+        UserError: It is no such number.
+    """
+    if not text:
+        return 0
+    match = re.fullmatch(r"(\d[\d_]{0,30}(?:\.\d{1,30})?)\s*([kKmMgGbB]?)", text.strip())
+    if not match:
+        raise UserError(f"{option} takes a number such as 6M, 500M or 1.5G, not {text!r}.")
+    unit = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "b": 10**9}[match[2].lower()]
+    return round(float(match[1].replace("_", "")) * unit)
+
+
 def flatten(content: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """Return a nested dictionary with dotted keys, as {"search.tokens.ratio": 0.5}."""
     flat: dict[str, Any] = {}

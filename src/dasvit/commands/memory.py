@@ -11,11 +11,11 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
+from dasvit.cell.cost import token_count
 from dasvit.cli import Request
 from dasvit.commands.common import print_json
 from dasvit.config import Config
 from dasvit.errors import UserError
-from dasvit.models.cost import token_count
 from dasvit.models.memory import Kind
 from dasvit.search.memory import FREE, Memory, Subject, count, measure, subjects
 from dasvit.training.distributed import find_device

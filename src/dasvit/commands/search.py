@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -35,17 +34,20 @@ from dasvit.models.cost import cost_of
 from dasvit.report.tables import number
 from dasvit.search.cost import make_budget
 from dasvit.search.derive import Derivation, derive
-from dasvit.search.loop import WithWeights, make_architecture, make_supernet, search
+from dasvit.search.loop import WithWeights, make_architecture, make_supernet, perturbed, restore, search
 from dasvit.search.stages import with_pruned
 from dasvit.search.strategies import make_strategy
 from dasvit.search.strategies.base import Moment
-from dasvit.training.distributed import find_device, seed_everything
+from dasvit.training.distributed import Runtime, find_device, seed_everything
 from dasvit.training.files import write_whole
 from dasvit.training.loop import probe_step
 from dasvit.training.progress import Reporter
 from dasvit.training.run_folder import RunFolder
 from dasvit.training.saver import NEVER, Deadline
+from dasvit.validation import WITHOUT_ALPHAS
 
+CHOICES = ("darts", "strongest", "perturbation")
+"""The rules of derivation."""
 Stages = list[tuple[list[list[float]], Alive]]
 """Edge weights [E][O] and operations alive, at the end of every stage."""
 
@@ -94,8 +96,10 @@ def do_search(
     runtime = make_runtime(config, run, reporter, lambda device: search_probe(config, len(data.classes), device))
     seed_everything(config.runtime.seed)
     with live_report(run, runtime, reporter):
-        search(config, data, run, runtime, reporter, deadline)
+        found = search(config, data, run, runtime, reporter, deadline)
         stages = read_stages(run, Space.from_config(config.space))
+        if config.search.derive.rule == "perturbation" and found.part is not None:
+            stages[-1] = perturbed(found.part, data, config, runtime)
         derivation = derive_found(stages, config, len(data.classes), config.search.derive)
         result = describe_derivation(derivation, config, len(data.classes))
         if runtime.is_main:
@@ -110,16 +114,21 @@ def derive_command(request: Request) -> None:
     folder = Path(options["run"])
     config, stages, classes = read_search(folder)
     base = config.search.derive
-    if options["rule"] not in ("", "darts", "strongest"):
-        raise UserError(f"--rule is darts or strongest, not {options['rule']!r}.")
-    choice = DeriveConfig(
+    if options["rule"] not in ("", *CHOICES):
+        raise UserError(f"--rule is {', '.join(CHOICES[:-1])} or {CHOICES[-1]}, not {options['rule']!r}.")
+    choice = replace(
+        base,
         rule=options["rule"] or base.rule,
         edges_per_node=options["edges_per_node"] or base.edges_per_node,
-        max_params=parse_count(options["max_params"], "--max-params") or base.max_params,
-        max_macs=parse_count(options["max_macs"], "--max-macs") or base.max_macs,
+        max_params=recipes.parse_count(options["max_params"], "--max-params") or base.max_params,
+        max_macs=recipes.parse_count(options["max_macs"], "--max-macs") or base.max_macs,
     )
+    if options["max_skips"] >= 0:
+        choice.max_skips = options["max_skips"]
     if choice.edges_per_node < 1:
         raise UserError("--edges-per-node must be at least 1.")
+    if choice.rule == "perturbation":
+        stages[-1] = perturb_again(folder, config, classes, choice)
     derivation = derive_found(stages, config, classes, choice)
     result = describe_derivation(derivation, config, classes)
     out = Path(options["out"]) if options["out"] else folder / "derived" / f"{slug(choice)}.json"
@@ -136,6 +145,22 @@ def derive_command(request: Request) -> None:
         print(f"{derivation.reason} It was:\n{derivation.unconstrained}")
     print(f"\n{out}: {number(result['params'])} parameters, {number(result['macs'])} multiply-adds.")
     print(f"Train it: dasvit train --cell {out}")
+
+
+def perturb_again(folder: Path, config: Config, classes: int, choice: DeriveConfig) -> tuple[list[list[float]], Alive]:
+    """Return edge weights [E][O] by perturbation of the supernet in a run's newest checkpoint, and what is alive.
+
+    Raises:
+        UserError: The search trained no mixture, or left no checkpoint.
+    """
+    if config.search.method in WITHOUT_ALPHAS:
+        raise UserError(f"the method {config.search.method} trains no mixture that could be perturbed.")
+    run, reporter = RunFolder(folder, "search"), Reporter()
+    config = replace(config, search=replace(config.search, derive=choice))
+    runtime = Runtime(config.runtime, "bfloat16" if run.notes().get("precision") == "bfloat16" else "float32")
+    part = restore(config, classes, run, runtime, reporter)
+    data = load_data(config.data, config.model.image_size, config.runtime.seed)
+    return perturbed(part, data, config, runtime)
 
 
 def derive_found(stages: Stages, config: Config, classes: int, choice: DeriveConfig) -> Derivation:
@@ -250,27 +275,14 @@ def search_probe(config: Config, classes: int, device: torch.device) -> Callable
     return probe_step(network, config.model.image_size, config.search.batch_size, classes, device)
 
 
-def parse_count(text: str, option: str) -> int:
-    """Read a number such as 6M, 500k, 1.5G or 6_000_000; nothing is 0.
-
-    Raises:
-        UserError: It is no such number.
-    """
-    if not text:
-        return 0
-    match = re.fullmatch(r"(\d[\d_]{0,30}(?:\.\d{1,30})?)\s*([kKmMgGbB]?)", text.strip())
-    if not match:
-        raise UserError(f"{option} takes a number such as 6M, 500M or 1.5G, not {text!r}.")
-    unit = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "b": 10**9}[match[2].lower()]
-    return round(float(match[1].replace("_", "")) * unit)
-
-
 def slug(choice: DeriveConfig) -> str:
     """Return a file name that says how a cell was derived."""
     parts: list[str] = [choice.rule]
-    if choice.rule == "darts":
+    if choice.rule != "strongest":
         parts.append(f"{choice.edges_per_node}-edges")
     for name, limit in {"params": choice.max_params, "macs": choice.max_macs}.items():
         if limit:
             parts.append(f"{name}-{limit}")
+    if choice.max_skips >= 0:
+        parts.append(f"skips-{choice.max_skips}")
     return "_".join(parts)

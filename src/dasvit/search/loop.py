@@ -6,7 +6,7 @@ Shapes: B images, E edges, O operations.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -17,16 +17,19 @@ from torch.nn import functional as F
 from dasvit.cell.space import Alive, Space
 from dasvit.config import Config
 from dasvit.data import Data, Loader, Preprocess, split_indices, train_transform
+from dasvit.errors import UserError
 from dasvit.report import refresh_report
 from dasvit.search.architecture import Architecture, entropy
 from dasvit.search.bilevel import first_order, second_order
 from dasvit.search.cost import CostPenalty
 from dasvit.search.fairness import fairness
+from dasvit.search.perturbation import perturbation_weights
 from dasvit.search.stages import prune
 from dasvit.search.strategies import STRATEGIES, make_strategy
 from dasvit.search.strategies.base import Judge, Moment, Strategy
 from dasvit.search.strategies.random_cell import RandomCell
 from dasvit.search.supernet import Supernet
+from dasvit.training.checkpoint import load_checkpoint
 from dasvit.training.distributed import Runtime, reseed
 from dasvit.training.evaluation import Evaluation, evaluate
 from dasvit.training.metrics import EpochMetrics, check_finite
@@ -38,14 +41,17 @@ from dasvit.training.saver import NEVER, Deadline, Saver
 LOGS = ("metrics.jsonl", "architecture.jsonl")
 STAGES, STEPS = 1, 2
 """What random numbers are for: a stage's first weights, or a step."""
+TIE = 1e-3
+"""What a nat of loss counts for, in percent of accuracy: it decides between cells that are equally accurate."""
 
 
 @dataclass
 class Found:
-    """What a search ends with: edge weights [E][O] and the operations that survived."""
+    """What a search ends with: edge weights [E][O], the operations that survived, and the last stage (none: random)."""
 
     weights: list[list[float]]
     alive: Alive
+    part: StageState | None = field(default=None, compare=False, repr=False)
 
 
 def search(
@@ -103,7 +109,7 @@ def search(
                 end_epoch(part, config, run, runtime, reporter)
         assert part is not None, "a search without a stage"
         saver.finish(part.done * len(batches) + strategy.judged, part.state)
-    return Found(part.architecture.strengths().tolist(), alive)
+    return Found(part.architecture.strengths().tolist(), alive, part)
 
 
 def drawn(strategy: RandomCell, space: Space, config: Config, run: RunFolder, runtime: Runtime) -> Found:
@@ -321,6 +327,40 @@ def judge_supernet(
     """Judge a supernet under edge weights [E, O] or [E, O + 1]."""
     network = WithWeights(supernet, weights.to(runtime.device))
     return evaluate(network, preprocess, loader, runtime, supernet.head.out_features)
+
+
+def perturbed(part: StageState, data: Data, config: Config, runtime: Runtime) -> tuple[list[list[float]], Alive]:
+    """Return a stage's edge weights [E][O] by perturbation, measured on the images for alpha, and what is alive."""
+    architecture, space = part.architecture, part.supernet.space
+    loader = SearchBatches(data, config, runtime).judging(config.search.derive.images)
+    preprocess = Preprocess(config.model.image_size).to(runtime.device)
+    bypass = part.edge_weights().detach()[:, len(space.operations) :]
+    alive = tuple(tuple(row) for row in architecture.alive.tolist())
+    part.supernet.variation.chosen = None
+
+    def measure(weights: Tensor) -> float:
+        found = judge_supernet(part.supernet, weights, preprocess, loader, runtime)
+        return found.top1 - TIE * found.loss
+
+    weights = torch.cat([architecture.strengths(), bypass], dim=1)
+    return perturbation_weights(weights, alive, space, measure, config.runtime.seed), alive
+
+
+def restore(config: Config, classes: int, run: RunFolder, runtime: Runtime, reporter: Reporter) -> StageState:
+    """Return the stage that a search's newest checkpoint holds.
+
+    Raises:
+        UserError: There is none.
+    """
+    state = load_checkpoint(run.checkpoints, reporter.say)
+    if state is None:
+        raise UserError(f"{run.path} holds no checkpoint, and so no supernet to perturb: take --rule darts.")
+    space = Space.from_config(config.space)
+    alive = tuple(tuple(row) for row in state["alive"])
+    strategy = make_strategy(config, space, classes)
+    part = StageState(config, space, alive, state["stage"], classes, 1, runtime, strategy)
+    part.load(state)
+    return part
 
 
 class WithWeights(nn.Module):

@@ -161,7 +161,7 @@ def _product(matrix: Tensor, factor: Tensor, dtype: torch.dtype) -> Tensor:
 
 def _dot(one: Tensor, other: Tensor) -> Tensor:
     """Return the inner product of two tensors of as many elements, added up in float32 at least."""
-    return (one * other.view_as(one)).sum(dtype=torch.promote_types(one.dtype, torch.float32))
+    return (one * other.reshape(one.shape)).sum(dtype=torch.promote_types(one.dtype, torch.float32))
 
 
 def product_dtype(x: Tensor) -> torch.dtype:

@@ -87,7 +87,8 @@ class Strategy:
             architecture: The alphas.
             weights: Their edge weights [E, O], without a bypass.
         """
-        return weights.new_zeros(())
+        nothing: Tensor = weights.new_zeros(())
+        return nothing
 
     def end_epoch(self, architecture: Architecture, moved: bool, is_last: bool, judge: Judge) -> None:
         """Look at an epoch's outcome, before it is logged.

@@ -30,3 +30,11 @@ class PDarts(Strategy):
     def notes(self) -> dict[str, Any]:
         """Return the last rate."""
         return {"skip_dropout": self.rate}
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the last rate, for an epoch's line that is still to be written."""
+        return self.notes()
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take over what `state_dict` returned."""
+        self.rate = state["skip_dropout"]
