@@ -12,6 +12,7 @@ Shapes: B images, E edges, O operations.
 from __future__ import annotations
 
 import dataclasses
+import warnings
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -217,7 +218,9 @@ def count(subject: Subject, config: Config, classes: int, kind: Kind, bfloat16: 
     """
     pretend = Pretend(kind)
     step = SearchStep(subject, config, classes, PROBE, torch.device("meta"), lambda: pretend.autocast(enabled=bfloat16))
-    with LiveBytes(PROBE) as live, pretend:
+    with LiveBytes(PROBE) as live, pretend, warnings.catch_warnings():
+        # A backward pass that computes features again asks for the GPU's autocast, which need not be there.
+        warnings.filterwarnings("ignore", message="CUDA is not available")
         live.hold(step.tensors())
         step.weight_gradients()
         moments, before = len(live.curve), live.live[0]
