@@ -104,6 +104,7 @@ def test_the_pages_say_how_the_runs_ended(trained: Path) -> None:
     for folder, epochs in ((trained, 3), (trained / "train", 2)):
         text = (folder / "report.html").read_text(encoding="utf-8")
         assert f"Ended after {epochs} epochs." in text and "data-live>" not in text
+        assert ("trained: test top-1" in text) == (folder == trained)
 
 
 def test_a_run_cut_off_leaves_a_page_that_says_so(
@@ -431,9 +432,8 @@ def test_mistakes(
     monkeypatch.chdir(tmp_path)
     assert words in fails(capsys, *arguments)
     # and, once the mistake is mended, no half-made run stands in the way
-    assert not any(
-        path.name not in ("config.yaml", "environment.json", "report.html") for path in tmp_path.rglob("*.*")
-    )
+    head = ("config.yaml", "environment.json", "report.html")
+    assert not any(path.name not in head for path in tmp_path.rglob("*.*"))
 
 
 def test_a_mended_mistake_runs_in_the_same_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

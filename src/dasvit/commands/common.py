@@ -60,6 +60,9 @@ def live_report(run: RunFolder, runtime: Runtime, reporter: Reporter) -> Iterato
         yield
     finally:
         refresh_report(run.path, reporter.say, live=False)
+        search = run.path.parent
+        if run.path.name == "train" and (search / "derivation.json").is_file():  # its page tells how the cell did
+            refresh_report(search, reporter.say, live=False)
 
 
 def describe_cost(cost: Cost) -> dict[str, int]:
