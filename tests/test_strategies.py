@@ -280,7 +280,7 @@ def test_darts_minus_fades_to_the_plain_network() -> None:
     for moment in (START, MIDDLE, END):
         strategy.begin_step(moment, supernet, architecture)
         weights = strategy.weights(architecture)
-        coefficients.append(float(weights[0, -1]))
+        coefficients.append(weights[0, -1].item())
         assert torch.equal(weights[:, :-1], architecture())
     assert coefficients == [1.0, 0.5, 0.0]
     assert torch.equal(supernet(images(), strategy.weights(architecture)), plain)
@@ -315,7 +315,7 @@ def test_fair_darts_has_sigmoids_and_the_zero_one_loss() -> None:
     )
     flat = [1 / (1 + math.exp(-a)) for row in alphas for a in row]
     expected = -10 / len(flat) * sum((s - 0.5) ** 2 for s in flat)
-    assert float(strategy.alpha_loss(architecture, weights)) == pytest.approx(expected, rel=1e-12)
+    assert strategy.alpha_loss(architecture, weights).item() == pytest.approx(expected, rel=1e-12)
 
 
 def test_beta_darts_adds_the_log_sum_exp_with_a_rising_weight() -> None:

@@ -27,10 +27,10 @@ from dasvit.cell.cost import operation_cost, token_count
 from dasvit.cell.space import Alive, Space
 from dasvit.config import Config
 from dasvit.models.memory import Kind, LiveBytes, Pretend
-from dasvit.search.architecture import Architecture
 from dasvit.search.bilevel import first_order, second_order
-from dasvit.search.loop import make_supernet
+from dasvit.search.loop import make_architecture, make_supernet
 from dasvit.search.plain_darts import PlainSupernet
+from dasvit.search.strategies import make_strategy
 from dasvit.training.optim import make_optimizer
 
 PROBE = 10007
@@ -118,9 +118,10 @@ class SearchStep:
         space, options = Space.from_config(config.space), config.search
         with device:
             self.network = make_network(subject, config, space, classes)
-            self.architecture = Architecture(space, subject.alive, options.relaxation, options.alphas.init_std)
+            self.architecture = make_architecture(config, space, subject.alive)
             side = config.model.image_size
             self.batches = [(torch.zeros(batch, 3, side, side), torch.zeros(batch).long()) for _ in range(2)]
+        self.strategy = make_strategy(config, space, classes)
         self.weights = list(self.network.parameters())
         self.optimizer = make_optimizer(self.network, options.weights)
 
@@ -135,19 +136,26 @@ class SearchStep:
             logits = self.network(images, weights).float()
         return F.cross_entropy(logits, labels)
 
+    def edge_weights(self) -> Tensor:
+        """Return the edge weights of a forward pass: a search method's, where it moves alphas."""
+        if self.plain or not self.strategy.moves_alphas:
+            weights: Tensor = self.architecture()
+            return weights
+        return self.strategy.weights(self.architecture)
+
     def alpha_step(self) -> None:
         """Compute the gradient in alpha."""
         train, val = self.batches
-        alphas = [self.architecture.alpha]
+        alphas = list(self.architecture.parameters())
         if self.plain:
-            self.loss(val, self.architecture()).backward()
+            self.loss(val, self.edge_weights()).backward()
             self.optimizer.zero_grad(set_to_none=True)
         elif self.config.search.order == 1:
-            first_order(lambda: self.loss(val, self.architecture()), alphas, self.weights)
+            first_order(lambda: self.loss(val, self.edge_weights()), alphas, self.weights)
         else:
             second_order(
-                lambda: self.loss(train, self.architecture()),
-                lambda: self.loss(val, self.architecture()),
+                lambda: self.loss(train, self.edge_weights()),
+                lambda: self.loss(val, self.edge_weights()),
                 alphas,
                 self.weights,
                 self.config.search.weights.lr,
@@ -160,7 +168,7 @@ class SearchStep:
 
     def weight_gradients(self) -> None:
         """Compute the gradients of the weights."""
-        self.loss(self.batches[0], self.architecture().detach()).backward()
+        self.loss(self.batches[0], self.edge_weights().detach()).backward()
 
     def update(self) -> None:
         """Move the weights down their gradients, and drop these."""
