@@ -385,7 +385,7 @@ def _without_places(data: dict[str, Any], where: str, arguments: list[str]) -> d
         UserError: It does.
     """
     folder = data.get("cache")
-    given = any(re.match(r"--data(\.cache)?(=|$)", argument) for argument in arguments)
+    given = any(re.match(r"--data\.cache(=|$)", argument) for argument in arguments)
     if folder and not given and not is_cache(str(folder)):
         raise UserError(
             f"{where} asks to keep decoded images in {folder}, which is no cache yet, and files do not choose where is "

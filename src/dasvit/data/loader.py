@@ -170,13 +170,13 @@ class Loader:
 
     def _from_workers(self, due: list[tuple[int, int]]) -> Iterator[Batch]:
         """Yield batches from workers; where one dies, all are started anew and go on with the batch that was due."""
-        failures = 0
-        while due:
+        failures = done = 0
+        while done < len(due):
             try:
-                for batch in self._pooled(due):
+                for batch in self._pooled(due[done:]):
                     if isinstance(batch, str):
                         raise UserError(batch)
-                    failures, due = 0, due[1:]
+                    failures, done = 0, done + 1
                     yield batch
             except WorkerDied as error:
                 failures += 1
