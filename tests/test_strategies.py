@@ -326,7 +326,7 @@ def test_beta_darts_adds_the_log_sum_exp_with_a_rising_weight() -> None:
     for moment in (START, MIDDLE, END):
         strategy.begin_step(moment, supernet, architecture)
         loss = strategy.alpha_loss(architecture, strategy.weights(architecture))
-        assert float(loss) == pytest.approx(50 * moment.progress * mean, rel=1e-12)
+        assert loss.item() == pytest.approx(50 * moment.progress * mean, rel=1e-12)
     (gradient,) = torch.autograd.grad(loss, architecture.alpha)
     torch.testing.assert_close(gradient, 50 / 5 * architecture().detach())  # beta's decay: the softmax itself
     assert strategy.config.search.alphas.weight_decay == 0

@@ -19,11 +19,11 @@ from dasvit.commands.common import (
     check_memory,
     describe_cost,
     live_report,
-    make_runtime,
     note_data,
     noted_classes,
     print_json,
     say_data,
+    settle_precision,
     settled_data,
 )
 from dasvit.commands.memory import warn_memory
@@ -38,7 +38,7 @@ from dasvit.search.loop import WithWeights, make_architecture, make_supernet, pe
 from dasvit.search.stages import with_pruned
 from dasvit.search.strategies import make_strategy
 from dasvit.search.strategies.base import Moment
-from dasvit.training.distributed import Runtime, find_device, seed_everything
+from dasvit.training.distributed import Runtime, seed_everything
 from dasvit.training.files import write_whole
 from dasvit.training.loop import probe_step
 from dasvit.training.progress import Reporter
@@ -84,28 +84,47 @@ def do_search(
         Stopped: By a signal or the deadline; the same call goes on.
     """
     run = RunFolder(folder, "search")
-    data = load_data(config.data, config.model.image_size, config.runtime.seed)
+    runtime = Runtime(config.runtime)
+    with runtime.first_of_machine():
+        data = load_data(config.data, config.model.image_size, config.runtime.seed)
     say_data(data, reporter)
     config = settled_data(config)
-    find_device(config.runtime.device)  # before the folder is made
     check_memory(supernet_params(config, len(data.classes)))
-    run.open(config, config.search.method, resume)
-    note_data(run, data, reporter)
-    warn_memory(config, len(data.classes), reporter)
+    if runtime.is_main:
+        run.open(config, config.search.method, resume)
+        note_data(run, data, reporter)
+        warn_memory(config, len(data.classes), reporter)
     seed_everything(config.runtime.seed)
-    runtime = make_runtime(config, run, reporter, lambda device: search_probe(config, len(data.classes), device))
+    classes = len(data.classes)
+    settle_precision(runtime, config, run, reporter, lambda device: search_probe(config, classes, device))
     seed_everything(config.runtime.seed)
     with live_report(run, runtime, reporter):
         found = search(config, data, run, runtime, reporter, deadline)
-        stages = read_stages(run, Space.from_config(config.space))
+        measured = None
         if config.search.derive.rule == "perturbation" and found.part is not None:
-            stages[-1] = perturbed(found.part, data, config, runtime)
-        derivation = derive_found(stages, config, len(data.classes), config.search.derive)
-        result = describe_derivation(derivation, config, len(data.classes))
-        if runtime.is_main:
-            run.write_text("genotype.json", derivation.genotype.to_json())
-            run.write_json("derivation.json", result)
-    return {"run": folder, **result}
+            measured = perturbed(found.part, data, config, runtime)
+        return runtime.from_main(lambda: write_cell(run, config, classes, measured))
+
+
+def write_cell(
+    run: RunFolder, config: Config, classes: int, measured: tuple[list[list[float]], Alive] | None
+) -> dict[str, Any]:
+    """Derive the cell of a search that has ended, write it, and return what was found.
+
+    Args:
+        run: The search's folder.
+        config: Its recipe.
+        classes: Classes of the data.
+        measured: Edge weights by perturbation and what is alive, in place of the last stage's. None: that stage's.
+    """
+    stages = read_stages(run, Space.from_config(config.space))
+    if measured is not None:
+        stages[-1] = measured
+    derivation = derive_found(stages, config, classes, config.search.derive)
+    result = describe_derivation(derivation, config, classes)
+    run.write_text("genotype.json", derivation.genotype.to_json())
+    run.write_json("derivation.json", result)
+    return {"run": str(run.path), **result}
 
 
 def derive_command(request: Request) -> None:

@@ -30,17 +30,18 @@ from dasvit.search.strategies.base import Judge, Moment, Strategy
 from dasvit.search.strategies.random_cell import RandomCell
 from dasvit.search.supernet import Supernet
 from dasvit.training.checkpoint import load_checkpoint
-from dasvit.training.distributed import Runtime, reseed
+from dasvit.training.distributed import Runtime, generator, reseed
 from dasvit.training.evaluation import Evaluation, evaluate
-from dasvit.training.metrics import EpochMetrics, check_finite
+from dasvit.training.metrics import EpochMetrics, check_steps
 from dasvit.training.optim import make_optimizer, make_schedule
 from dasvit.training.progress import Reporter
 from dasvit.training.run_folder import RunFolder
 from dasvit.training.saver import NEVER, Deadline, Saver
+from dasvit.training.steps import BatchLoss, Steps, at_least_float32
 
 LOGS = ("metrics.jsonl", "architecture.jsonl")
-STAGES, STEPS = 1, 2
-"""What random numbers are for: a stage's first weights, or a step."""
+STAGES, STEPS, NOISE = 1, 2, 3
+"""What random numbers are for: a stage's first weights, a step's images, or a step's Gumbel noise."""
 TIE = 1e-3
 """What a nat of loss counts for, in percent of accuracy: it decides between cells that are equally accurate."""
 
@@ -82,6 +83,8 @@ def search(
     batches = SearchBatches(data, config, runtime)
     preprocess = Preprocess(config.model.image_size, erasing=config.search.augment.erasing).to(runtime.device)
     stages = list(config.search.stages)
+    runtime.share_of(config.search.batch_size, "search.batch_size")
+    steps = Steps(runtime, reporter)
     with Saver(run, LOGS, runtime, reporter, deadline) as saver:
         state = saver.load()
         alive = space.everything() if state is None else tuple(tuple(row) for row in state["alive"])
@@ -96,7 +99,7 @@ def search(
             if number:
                 reseed(config.runtime.seed, STAGES, number)
             part = StageState(
-                config, space, alive, number, len(data.classes), len(batches), runtime, strategy, inherit_from=part
+                config, space, alive, number, len(data.classes), len(batches), runtime, steps, strategy, part
             )
             if state is not None:
                 part.load(state)
@@ -173,6 +176,7 @@ class StageState:
         done: Epochs of the whole search that have ended.
         step: Steps of the epoch that goes on.
         metrics: What that epoch has added up.
+        steps: How batches are differentiated.
         supernet: The network of weights.
         architecture: The alphas.
         weight_optimizer: Of the weights.
@@ -186,14 +190,15 @@ class StageState:
         alive: Alive,
         number: int,
         classes: int,
-        steps: int,
+        length: int,
         runtime: Runtime,
+        steps: Steps,
         strategy: Strategy,
         inherit_from: StageState | None = None,
     ) -> None:
         options = config.search
         stages = list(options.stages)
-        self.strategy, self.steps = strategy, steps
+        self.steps, self.strategy, self.length = steps, strategy, length
         self.cost = CostPenalty(config, space, classes)
         self.number, self.stage, self.stages = number, stages[number], len(stages)
         self.before = sum(stage.epochs for stage in stages[:number])
@@ -210,10 +215,11 @@ class StageState:
                     pairs = zip(self.architecture.parameters(), inherit_from.architecture.parameters(), strict=True)
                     for mine, theirs in pairs:
                         mine.copy_(theirs)
-        self.network = runtime.prepare(self.supernet)
+        runtime.equalise(self.supernet)
+        runtime.equalise(self.architecture)
         self.weights: list[nn.Parameter] = list(self.supernet.parameters())
         self.weight_optimizer = make_optimizer(self.supernet, options.weights)
-        self.schedule = make_schedule(self.weight_optimizer, options.weights, self.stage.epochs, steps)
+        self.schedule = make_schedule(self.weight_optimizer, options.weights, self.stage.epochs, length)
         alphas = options.alphas
         self.alpha_optimizer = torch.optim.Adam(
             self.architecture.parameters(), lr=alphas.lr, betas=alphas.betas, weight_decay=alphas.weight_decay
@@ -237,9 +243,9 @@ class StageState:
 
     def begin_step(self) -> None:
         """Let the search method prepare the step that comes."""
-        step, here = self.done * self.steps + self.step, self.epoch * self.steps + self.step
-        progress = step / max(1, self.total * self.steps - 1)
-        stage_progress = here / max(1, self.stage.epochs * self.steps - 1)
+        step, here = self.done * self.length + self.step, self.epoch * self.length + self.step
+        progress = step / max(1, self.total * self.length - 1)
+        stage_progress = here / max(1, self.stage.epochs * self.length - 1)
         moment = Moment(step, progress, self.number, stage_progress)
         self.strategy.begin_step(moment, self.supernet, self.architecture)
 
@@ -257,13 +263,14 @@ class StageState:
             "epoch": self.epoch,
             "step": self.step,
             "rows": self.done,
+            "parts": self.steps.parts,
             "alive": self.architecture.alive.tolist(),
             **{name: part.state_dict() for name, part in self.parts().items()},
         }
 
     def load(self, state: dict[str, Any]) -> None:
         """Take over a checkpoint of this stage."""
-        self.epoch, self.step = state["epoch"], state["step"]
+        self.epoch, self.step, self.steps.parts = state["epoch"], state["step"], state["parts"]
         for name, part in self.parts().items():
             part.load_state_dict(state[name])
 
@@ -358,7 +365,7 @@ def restore(config: Config, classes: int, run: RunFolder, runtime: Runtime, repo
     space = Space.from_config(config.space)
     alive = tuple(tuple(row) for row in state["alive"])
     strategy = make_strategy(config, space, classes)
-    part = StageState(config, space, alive, state["stage"], classes, 1, runtime, strategy)
+    part = StageState(config, space, alive, state["stage"], classes, 1, runtime, Steps(runtime, reporter), strategy)
     part.load(state)
     return part
 
@@ -388,63 +395,65 @@ def run_epoch(
     """Do what is left of an epoch: alpha steps (after the weights-only epochs) and weight steps."""
     if part.step == 0:
         part.metrics = EpochMetrics(runtime.device)
-    metrics, before = part.metrics, part.done * len(batches)
+    before = part.done * len(batches)
     batches.train.set_epoch(part.done)
     batches.train.skip(part.step)
     val = batches.endless_val(before + part.step)
     for images, labels in reporter.track(batches.train, part.where, part.step):
-        reseed(config.runtime.seed, STEPS, before + part.step, runtime.rank)
+        reseed(config.runtime.seed, NOISE, before + part.step)  # what a search method draws, all processes share
         part.begin_step()
+        reseed(config.runtime.seed, STEPS, before + part.step, runtime.rank)
         preprocess.train()
         inputs, targets = preprocess(images.to(runtime.device)), labels.to(runtime.device)
+        is_good = True
         if part.moves_alphas:
+            part.architecture.sample(generator(config.runtime.seed, NOISE, before + part.step))
             preprocess.eval()
             val_images, val_labels = next(val)
             val_inputs = preprocess(val_images.to(runtime.device))
-            alpha_step(part, inputs, targets, val_inputs, val_labels.to(runtime.device), config, runtime, metrics)
-        loss = weight_loss(part, part.network, inputs, targets, config, runtime, part.edge_weights().detach())
-        loss.backward()
-        if config.search.weights.clip_grad:
-            nn.utils.clip_grad_norm_(part.weights, config.search.weights.clip_grad)
-        part.weight_optimizer.step()
-        part.weight_optimizer.zero_grad(set_to_none=True)
+            is_good = alpha_step(part, inputs, targets, val_inputs, val_labels.to(runtime.device), config, runtime)
+        is_good &= weight_step(part, inputs, targets, config, runtime)
+        part.metrics.skipped += not is_good
         part.step += 1
+        where = f"{part.where}, step {part.step}/{len(batches)}"
+        part.steps.count(is_good, where, part.weight_optimizer.param_groups[0]["lr"], "search.weights.lr")
         part.schedule.step_update(part.epoch * len(batches) + part.step)
-        metrics.add("train_loss", loss, len(images))
-        metrics.images += len(images)
-        saver.step(before + part.step, part.state, f"{part.where}, step {part.step}/{len(batches)}")
+        saver.step(before + part.step, part.state, where, is_good)
 
 
-def end_epoch(part: StageState, config: Config, run: RunFolder, runtime: Runtime, reporter: Reporter) -> None:
-    """Log an epoch, and go on to the next."""
-    where = part.where
-    part.epoch, part.step = part.epoch + 1, 0
-    place = {"stage": part.number + 1, "epoch": part.epoch}
-    row = part.metrics.row(runtime, **place, lr=part.weight_optimizer.param_groups[0]["lr"])
-    check_finite(row, "train_loss", "search.weights.lr")
-    if runtime.is_main:
-        space, layers = part.supernet.space, part.stage.layers
-        line = describe_architecture(part.architecture, space, config, part.cost, layers=layers, **place)
-        line |= {"method": notes} if (notes := part.strategy.notes()) else {}
-        run.append("metrics.jsonl", row)
-        run.append("architecture.jsonl", line)
-        refresh_report(run.path, reporter.say)
-        reporter.say(f"{where}: {describe_epoch(row, line)}")
+def weight_step(part: StageState, inputs: Tensor, targets: Tensor, config: Config, runtime: Runtime) -> bool:
+    """Move the weights one step down L_train; return False where its numbers were not finite, and it was left out."""
+    weights = part.edge_weights().detach()
+    loss = train_loss(part, inputs, targets, config, runtime, lambda: weights)
+    part.steps.within_memory(lambda: part.steps.backward(loss, part.weights), part.weights, loss)
+    norm = part.steps.norm(loss, [weight.grad for weight in part.weights])
+    if norm is not None:
+        if config.search.weights.clip_grad:
+            nn.utils.clip_grads_with_norm_(part.weights, config.search.weights.clip_grad, norm)
+        part.weight_optimizer.step()
+        part.metrics.add("train_loss", loss.means["loss"], loss.total)
+        part.metrics.images += loss.total
+    part.weight_optimizer.zero_grad(set_to_none=True)
+    return norm is not None
 
 
-def weight_loss(
+def train_loss(
     part: StageState,
-    network: Callable[[Tensor, Tensor], Tensor],
     inputs: Tensor,
     targets: Tensor,
     config: Config,
     runtime: Runtime,
-    weights: Tensor,
-) -> Tensor:
-    """Return L_train of a batch."""
-    with runtime.autocast():
-        logits = network(inputs, weights).float()
-    return F.cross_entropy(logits, targets, label_smoothing=config.search.smoothing)
+    weights: Callable[[], Tensor],
+) -> BatchLoss:
+    """Return L_train of a batch under edge weights."""
+
+    def of(rows: slice) -> tuple[Tensor, dict[str, Tensor]]:
+        with runtime.autocast():
+            logits = at_least_float32(part.supernet(inputs[rows], weights()))
+        loss = F.cross_entropy(logits, targets[rows], label_smoothing=config.search.smoothing)
+        return loss, {"loss": loss}
+
+    return BatchLoss(len(inputs), config.search.batch_size, of)
 
 
 def alpha_step(
@@ -455,36 +464,57 @@ def alpha_step(
     val_targets: Tensor,
     config: Config,
     runtime: Runtime,
-    metrics: EpochMetrics,
-) -> None:
-    """Move alpha one step down L_val + L_fair (section 7), on the unwrapped supernet."""
-    architecture, options = part.architecture, config.search
-    architecture.sample()
+) -> bool:
+    """Move alpha one step down L_val + L_fair (section 7); return False where its numbers were not finite: left out."""
+    options = config.search
 
-    def val_loss() -> Tensor:
+    def of(rows: slice) -> tuple[Tensor, dict[str, Tensor]]:
         weights = part.edge_weights()
         with runtime.autocast():
-            logits = part.supernet(val_inputs, weights).float()
-        loss = F.cross_entropy(logits, val_targets)
-        hits = (logits.detach().argmax(1) == val_targets).double().mean()
-        metrics.add("val_loss", loss, len(val_targets))
-        metrics.add("val_top1", 100 * hits, len(val_targets))
-        return loss + alpha_loss(part, weights[:, : len(part.supernet.space.operations)], config)
+            logits = at_least_float32(part.supernet(val_inputs[rows], weights))
+        loss = F.cross_entropy(logits, val_targets[rows])
+        hits = (logits.detach().argmax(1) == val_targets[rows]).double().mean()
+        more = alpha_loss(part, weights[:, : len(part.supernet.space.operations)], config)
+        return loss + more, {"val_loss": loss, "val_top1": 100 * hits}
 
-    def train_loss() -> Tensor:
-        return weight_loss(part, part.supernet, inputs, targets, config, runtime, part.edge_weights())
+    alphas, found = list(part.architecture.parameters()), list[Tensor]()
+    val_loss = BatchLoss(len(val_inputs), options.batch_size, of)
 
-    alphas = list(architecture.parameters())
-    if options.order == 1:
-        gradients = first_order(val_loss, alphas, part.weights)
-    else:
-        lr = part.weight_optimizer.param_groups[0]["lr"]
-        gradients = second_order(train_loss, val_loss, alphas, part.weights, lr)
-    # No framework averages what torch.autograd.grad returns.
-    for alpha, gradient in zip(alphas, gradients, strict=True):
-        alpha.grad = runtime.mean(gradient)
+    def differentiate() -> None:
+        if options.order == 1:
+            found[:] = first_order(val_loss, alphas, part.weights, part.steps.differentiate)
+            return
+        rate = part.weight_optimizer.param_groups[0]["lr"]
+        below = train_loss(part, inputs, targets, config, runtime, part.edge_weights)
+        found[:] = second_order(below, val_loss, alphas, part.weights, rate, part.steps.differentiate)
+
+    part.steps.within_memory(differentiate, part.weights, val_loss)
+    if part.steps.norm(val_loss, found) is None:
+        return False
+    for alpha, gradient in zip(alphas, found, strict=True):
+        alpha.grad = gradient
     part.alpha_optimizer.step()
     part.alpha_optimizer.zero_grad(set_to_none=True)
+    for name, mean in val_loss.means.items():
+        part.metrics.add(name, mean, val_loss.total)
+    return True
+
+
+def end_epoch(part: StageState, config: Config, run: RunFolder, runtime: Runtime, reporter: Reporter) -> None:
+    """Log an epoch, and go on to the next."""
+    where = part.where
+    check_steps(part.metrics, where, "search.weights.lr")
+    part.epoch, part.step = part.epoch + 1, 0
+    place = {"stage": part.number + 1, "epoch": part.epoch}
+    row = part.metrics.row(runtime, **place, lr=part.weight_optimizer.param_groups[0]["lr"])
+    if runtime.is_main:
+        space, layers = part.supernet.space, part.stage.layers
+        line = describe_architecture(part.architecture, space, config, part.cost, layers=layers, **place)
+        line |= {"method": notes} if (notes := part.strategy.notes()) else {}
+        run.append("metrics.jsonl", row)
+        run.append("architecture.jsonl", line)
+        refresh_report(run.path, reporter.say)
+        reporter.say(f"{where}: {describe_epoch(row, line)}")
 
 
 def alpha_loss(part: StageState, weights: Tensor, config: Config) -> Tensor:
