@@ -23,7 +23,7 @@ from dasvit.errors import UserError
 Precision = Literal["float32", "bfloat16"]
 T = TypeVar("T")
 PATIENCE = timedelta(hours=1)
-"""How long a process waits for its peers."""
+"""How long a process waits for its peers: one that decodes a large data set may take its time."""
 
 
 def find_device(name: str) -> torch.device:
@@ -97,6 +97,18 @@ def measure_precision(device: torch.device, step: Callable[[], object]) -> tuple
     return ("bfloat16" if medians["bfloat16"] < medians["float32"] else "float32"), medians
 
 
+def meet_peers(backend: str) -> None:
+    """Join the processes that torchrun has started with this one, where it has.
+
+    accelerate would do so, too. But torchrun keeps its store when it starts killed workers again, with the addresses
+    that their predecessors left there: gloo then calls the dead. So every start gets its own part of the store.
+    """
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1 and not distributed.is_initialized():
+        store, rank, world = next(distributed.rendezvous("env://", timeout=PATIENCE))
+        store = distributed.PrefixStore(f"start {os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", store)
+        distributed.init_process_group(backend, store=store, rank=rank, world_size=world, timeout=PATIENCE)
+
+
 class Runtime:
     """Where the arithmetic is done: a device, a precision, and this process among its peers.
 
@@ -114,19 +126,14 @@ class Runtime:
 
     def __init__(self, config: RuntimeConfig, precision: Precision = "float32") -> None:
         from accelerate import Accelerator
-        from accelerate.utils import InitProcessGroupKwargs
 
         device = find_device(config.device)
+        meet_peers("gloo" if device.type == "cpu" else "nccl")
         if device.index is not None:
             os.environ.setdefault("ACCELERATE_TORCH_DEVICE", str(device))
         self.precision: Precision = precision
         # Its state is one a process, yet a search and a training may differ in precision: autocast is ours.
-        self._accelerator: Any = Accelerator(
-            cpu=device.type == "cpu",
-            mixed_precision="no",
-            # A peer that died is torchrun's to notice; one that decodes a large data set first may take its time.
-            kwargs_handlers=[InitProcessGroupKwargs(timeout=PATIENCE)],
-        )
+        self._accelerator: Any = Accelerator(cpu=device.type == "cpu", mixed_precision="no")
         self.device: torch.device = self._accelerator.device
         self.rank: int = self._accelerator.process_index
         self.world: int = self._accelerator.num_processes
@@ -186,12 +193,12 @@ class Runtime:
         return bool(self.largest(int(here))[0])
 
     def largest(self, *numbers: int) -> list[int]:
-        """Return the largest of each number over the processes; goes past the GPU, which need not be waited for."""
+        """Return the largest of each number over the processes."""
         if self.world == 1:
             return list(numbers)
-        flags = torch.tensor(numbers)
-        distributed.all_reduce(flags, distributed.ReduceOp.MAX, group=_flags_group())
-        return [int(flag) for flag in flags]
+        flags = torch.tensor(numbers, device=self.device)
+        distributed.all_reduce(flags, distributed.ReduceOp.MAX)
+        return [int(flag) for flag in flags.tolist()]
 
     def from_main(self, make: Callable[[], T]) -> T:
         """Return what a function gives on the main process; others do not call it."""
@@ -215,8 +222,3 @@ class Runtime:
 
         unit = 1 if sys.platform == "darwin" else 1024  # ru_maxrss: bytes on macOS, KiB on Linux
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**20
-
-
-@functools.cache
-def _flags_group() -> Any:
-    return distributed.new_group(backend="gloo", timeout=PATIENCE)
