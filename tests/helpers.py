@@ -67,7 +67,8 @@ class Zygote:
             argv: Arguments of dasvit.
             always_save: Write a checkpoint after every step.
             moment: When to kill it: `place` (a function's dotted name), `call` (which call of it) and `half` (write
-                half of its last argument to its first); or `seconds`, and perhaps another `signal`.
+                half of its last argument to its first); or `seconds`, and perhaps another `signal`. Besides: how many
+                `processes` share the work, whether in `float64`, and with `lonely_alphas`: gradients not summed.
         """
         self.output.write_text("")
         order = {"argv": [str(a) for a in argv], "output": str(self.output), "always_save": always_save, **moment}

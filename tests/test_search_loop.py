@@ -175,7 +175,7 @@ def test_the_test_set_is_never_looked_at(tmp_path: Path) -> None:
 def test_a_loss_that_is_not_a_number_stops_the_run_with_a_sentence(tmp_path: Path) -> None:
     from dasvit.errors import UserError
 
-    with pytest.raises(UserError, match=r"lower search\.weights\.lr"):
+    with pytest.raises(UserError, match=r"Lower search\.weights\.lr"):
         run_search(make(search={"weights": {"lr": 1e30, "min_lr": 1e30}}), tmp_path)
 
 

@@ -11,22 +11,27 @@ import json
 import math
 import os
 import signal
+import socket
 import sys
 import time
 import traceback
+from collections.abc import Callable, Iterator
 from typing import Any
+from unittest import mock
 
 import accelerate.utils  # noqa: F401
 import docstring_parser  # noqa: F401
 import jsonargparse  # noqa: F401
 import safetensors.torch  # noqa: F401
 import sklearn.datasets  # noqa: F401
-import torch._dynamo  # noqa: F401
+import torch._dynamo
 
 # What a child would import: all of it, but nothing that starts a thread.
 from dasvit import cli
 from dasvit.commands import cost, judge, quickstart, search, train  # noqa: F401
 from dasvit.training import saver
+from dasvit.training.distributed import Runtime
+from dasvit.training.steps import Steps
 
 
 def find(place: str) -> tuple[Any, str]:
@@ -62,38 +67,98 @@ def die_at(place: str, call: int, half: bool, number: int) -> None:
     setattr(owner, name, lethal)
 
 
+def spoil_at(place: str, call: int, act: Callable[[Any], Any]) -> None:
+    """Pass what a function returns at one call through another function."""
+    owner, name = find(place)
+    original, calls = getattr(owner, name), 0
+
+    def spoiled(*arguments: Any, **named: Any) -> Any:
+        nonlocal calls
+        calls += 1
+        result = original(*arguments, **named)
+        return act(result) if calls == call else result
+
+    setattr(owner, name, spoiled)
+
+
+def exhausted(terms: Any) -> Any:
+    raise torch.OutOfMemoryError("raised by the test")
+
+
+def lonely_alphas() -> None:
+    """Take the sum over the processes out of what autograd returns."""
+    original = Steps.differentiate
+
+    def differentiate(self: Steps, *arguments: Any) -> Any:
+        with mock.patch.object(Runtime, "add_up"):
+            return original(self, *arguments)
+
+    mock.patch.object(Steps, "differentiate", differentiate).start()
+
+
 def child(order: dict[str, Any]) -> None:
     descriptor = os.open(order["output"], os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     os.dup2(descriptor, 1)
     os.dup2(descriptor, 2)
     saver.SHARE = math.inf if order["always_save"] else saver.SHARE
-    if order.get("place"):
+    if order.get("spoil"):
+        spoil_at(order["place"], order["call"], lambda terms: (term * math.nan for term in terms))
+    elif order.get("exhaust"):
+        spoil_at(order["place"], order["call"], exhausted)
+    elif order.get("place"):
         number = order.get("signal", signal.SIGKILL)
         die_at(order["place"], order["call"], order.get("half", False), number)
+    if order.get("float64"):
+        torch.set_default_dtype(torch.float64)
+    if order.get("lonely_alphas"):
+        lonely_alphas()
     cli.main(order["argv"])
+
+
+def fork(order: dict[str, Any]) -> int:
+    """Start a child, and return its number."""
+    pid = os.fork()
+    if pid == 0:
+        status = 1
+        try:
+            child(order)
+        except SystemExit as end:
+            status = int(end.code or 0)
+        except BaseException:
+            traceback.print_exc()
+        finally:
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(status)
+    return pid
+
+
+def peers(order: dict[str, Any]) -> Iterator[int]:
+    """Start a child, or as many as share the work as torchrun would start, and yield their numbers."""
+    world = order.get("processes", 1)
+    if world == 1:
+        yield fork(order)
+        return
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        port = listener.getsockname()[1]
+    for rank in range(world):
+        names = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": world, "LOCAL_WORLD_SIZE": world, "MASTER_PORT": port}
+        with mock.patch.dict(os.environ, {name: str(value) for name, value in names.items()}, MASTER_ADDR="127.0.0.1"):
+            yield fork(order)
 
 
 def main() -> None:
     for line in sys.stdin:
         order = json.loads(line)
-        pid = os.fork()
-        if pid == 0:
-            status = 1
-            try:
-                child(order)
-            except SystemExit as end:
-                status = int(end.code or 0)
-            except BaseException:
-                traceback.print_exc()
-            finally:
-                sys.stdout.flush()
-                sys.stderr.flush()
-                os._exit(status)
+        children = list(peers(order))
         if order.get("seconds"):
             time.sleep(order["seconds"])
-            os.kill(pid, order.get("signal", signal.SIGKILL))  # not reaped yet, so the number is its own
-        code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
-        print(code, flush=True)
+            for pid in children:  # none is reaped yet, so the numbers are their own
+                os.kill(pid, order.get("signal", signal.SIGKILL))
+        codes = [os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) for pid in children]
+        print(next((code for code in codes if code), 0), flush=True)
 
 
-main()
+if __name__ == "__main__":
+    main()

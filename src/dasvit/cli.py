@@ -70,15 +70,19 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
     debug = "--debug" in arguments
+    who = "dasvit"
+    if os.environ.get("RANK", "0") != "0":  # torchrun's: one process speaks for all, unless something goes wrong
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115
+        who = f"dasvit (process {os.environ['RANK']})"
     try:
         run(arguments)
     except (UserError, OSError) as error:
         if debug:
             traceback.print_exc()
-        print(f"dasvit: error: {error}", file=sys.stderr)
+        print(f"{who}: error: {error}", file=sys.stderr)
         raise SystemExit(2) from None
     except Stopped as stop:
-        print(f"dasvit: {stop}; the state is saved. Go on with\n  {again(arguments)}", file=sys.stderr)
+        print(f"{who}: {stop}; the state is saved. Go on with\n  {again(arguments)}", file=sys.stderr)
         raise SystemExit(stop.status) from None
     except KeyboardInterrupt:
         goes_on = arguments[:1] in (["search"], ["train"], ["quickstart"])
@@ -91,8 +95,8 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
 def again(arguments: list[str]) -> str:
     """Return the command line that was given, for a shell."""
     program = ["dasvit"] if Path(sys.argv[0]).stem == "dasvit" else [Path(sys.executable).name, "-m", "dasvit"]
-    if "LOCAL_WORLD_SIZE" in os.environ:  # torchrun's own options are not known here
-        program = ["torchrun", "...", "-m", "dasvit"]
+    if "LOCAL_WORLD_SIZE" in os.environ:  # torchrun's own options are not known here, and it takes --run for its own
+        program = ["torchrun", "...", "-m", "--", "dasvit"]
     return f"{' '.join(program)} {shlex.join(arguments)}"
 
 

@@ -12,30 +12,34 @@ import torch
 from dasvit.config import Config
 from dasvit.data import Data
 from dasvit.models.cost import Cost
-from dasvit.training.distributed import Runtime, find_device, measure_precision
+from dasvit.training.distributed import Precision, Runtime, measure_precision
 from dasvit.training.progress import Reporter
 from dasvit.training.run_folder import RunFolder
 
 
-def make_runtime(
+def settle_precision(
+    runtime: Runtime,
     config: Config,
     run: RunFolder,
     reporter: Reporter,
     probe: Callable[[torch.device], Callable[[], None]],
-) -> Runtime:
-    """Settle device and precision: auto is measured once, printed, and kept in the run folder."""
-    device = find_device(config.runtime.device)
-    precision = config.runtime.precision
-    if precision == "auto":
-        kept = run.notes().get("precision")
-        if kept is None:
-            kept, seconds = measure_precision(device, probe(device))
-            run.note(precision=kept, precision_seconds=seconds)
-            times = ", ".join(f"{name} {1000 * value:.0f} ms" for name, value in seconds.items())
-            reporter.say(f"precision: {kept} (a step: {times})")
-        precision = kept
-    run.note(device=str(device), precision=precision)
-    return Runtime(config.runtime, precision)
+) -> None:
+    """Settle the precision, on the main process for all: auto is measured once, printed, and kept in the run folder."""
+
+    def settle() -> Precision:
+        precision = config.runtime.precision
+        if precision == "auto":
+            kept: Precision | None = run.notes().get("precision")
+            if kept is None:
+                kept, seconds = measure_precision(runtime.device, probe(runtime.device))
+                run.note(precision=kept, precision_seconds=seconds)
+                times = ", ".join(f"{name} {1000 * value:.0f} ms" for name, value in seconds.items())
+                reporter.say(f"precision: {kept} (a step: {times})")
+            precision = kept
+        run.note(device=str(runtime.device), precision=precision, processes=runtime.world)
+        return precision
+
+    runtime.precision = runtime.from_main(settle)
 
 
 def describe_cost(cost: Cost) -> dict[str, int]:

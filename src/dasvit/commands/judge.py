@@ -30,7 +30,9 @@ def evaluate_command(request: Request) -> None:
     described = read_input(folder)
     names = described.classes
     config = request.config
-    data = load_data(config.data, described.side, config.runtime.seed)
+    runtime = Runtime(config.runtime, settled(config.runtime))
+    with runtime.first_of_machine():
+        data = load_data(config.data, described.side, config.runtime.seed)
     if len(data.classes) < len(names):
         raise UserError(
             f"the model has {len(names)} classes, the data {len(data.classes)}: evaluate it on its own classes."
@@ -39,7 +41,6 @@ def evaluate_command(request: Request) -> None:
         raise UserError(
             f"the model's classes ({', '.join(names[:3])}, …) are not the data's ({', '.join(data.classes[:3])}, …)."
         )
-    runtime = Runtime(config.runtime, settled(config.runtime))
     model = load_model(folder).to(runtime.device)
     batches = test_batches(data, config, runtime)
     preprocess = described.preprocess.to(runtime.device)

@@ -15,7 +15,7 @@ from dasvit import recipe as recipes
 from dasvit.cell.genotype import Genotype
 from dasvit.cell.space import Alive, Space
 from dasvit.cli import Request
-from dasvit.commands.common import describe_cost, make_runtime, note_data, print_json, say_data
+from dasvit.commands.common import describe_cost, note_data, print_json, say_data, settle_precision
 from dasvit.config import Config, DeriveConfig
 from dasvit.data import load_data
 from dasvit.errors import UserError
@@ -25,7 +25,7 @@ from dasvit.search.architecture import Architecture
 from dasvit.search.derive import Budget, Derivation, derive
 from dasvit.search.loop import make_supernet, search
 from dasvit.search.stages import with_pruned
-from dasvit.training.distributed import find_device, seed_everything
+from dasvit.training.distributed import Runtime, seed_everything
 from dasvit.training.files import write_whole
 from dasvit.training.loop import probe_step
 from dasvit.training.progress import Reporter
@@ -68,22 +68,29 @@ def do_search(
         Stopped: By a signal or the deadline; the same call goes on.
     """
     run = RunFolder(folder, "search")
-    data = load_data(config.data, config.model.image_size, config.runtime.seed)
+    runtime = Runtime(config.runtime)
+    with runtime.first_of_machine():
+        data = load_data(config.data, config.model.image_size, config.runtime.seed)
     say_data(data, reporter)
-    find_device(config.runtime.device)  # before the folder is made
-    run.open(config, config.search.method, resume)
-    note_data(run, data)
+    if runtime.is_main:
+        run.open(config, config.search.method, resume)
+        note_data(run, data)
     seed_everything(config.runtime.seed)
-    runtime = make_runtime(config, run, reporter, lambda device: search_probe(config, len(data.classes), device))
+    classes = len(data.classes)
+    settle_precision(runtime, config, run, reporter, lambda device: search_probe(config, classes, device))
     seed_everything(config.runtime.seed)
     search(config, data, run, runtime, reporter, deadline)
+    return runtime.from_main(lambda: write_cell(run, config, classes))
+
+
+def write_cell(run: RunFolder, config: Config, classes: int) -> dict[str, Any]:
+    """Derive the cell of a search that has ended, write it, and return what was found."""
     stages = read_stages(run, Space.from_config(config.space))
-    derivation = derive_found(stages, config, len(data.classes), config.search.derive)
-    result = describe_derivation(derivation, config, len(data.classes))
-    if runtime.is_main:
-        run.write_text("genotype.json", derivation.genotype.to_json())
-        run.write_json("derivation.json", result)
-    return {"run": folder, **result}
+    derivation = derive_found(stages, config, classes, config.search.derive)
+    result = describe_derivation(derivation, config, classes)
+    run.write_text("genotype.json", derivation.genotype.to_json())
+    run.write_json("derivation.json", result)
+    return {"run": str(run.path), **result}
 
 
 def derive_command(request: Request) -> None:

@@ -12,7 +12,7 @@ from torch import nn
 
 from dasvit.cell.genotype import Genotype, load_genotype
 from dasvit.cli import Request
-from dasvit.commands.common import describe_cost, make_runtime, note_data, print_json, say_data
+from dasvit.commands.common import describe_cost, note_data, print_json, say_data, settle_precision
 from dasvit.config import Config
 from dasvit.data import MEAN, STD, load_data
 from dasvit.errors import UserError
@@ -20,7 +20,7 @@ from dasvit.models.baselines import make_model, make_network, prefer_fast_attent
 from dasvit.models.cost import cost_of
 from dasvit.models.folder import save_model
 from dasvit.report.tables import network_table
-from dasvit.training.distributed import find_device, seed_everything
+from dasvit.training.distributed import Runtime, seed_everything
 from dasvit.training.loop import probe_step, train
 from dasvit.training.progress import Reporter
 from dasvit.training.run_folder import RunFolder
@@ -68,17 +68,18 @@ def do_train(
         Stopped: By a signal or the deadline; the same call goes on.
     """
     run = RunFolder(folder, "train")
-    data = load_data(config.data, config.model.image_size, config.runtime.seed)
+    runtime = Runtime(config.runtime)
+    with runtime.first_of_machine():
+        data = load_data(config.data, config.model.image_size, config.runtime.seed)
     say_data(data, reporter)
-    cost = cost_of(subject, config.model, len(data.classes))
-    find_device(config.runtime.device)  # what can fail, before the folder is made
+    classes = len(data.classes)
+    cost = cost_of(subject, config.model, classes)  # what can fail, before the folder is made
     seed_everything(config.runtime.seed)
-    model = build(subject, config, len(data.classes))
-    run.open(config, subject.to_json() if isinstance(subject, Genotype) else subject, resume)
-    note_data(run, data)
-    runtime = make_runtime(
-        config, run, reporter, lambda device: train_probe(subject, config, len(data.classes), device)
-    )
+    model = build(subject, config, classes)
+    if runtime.is_main:
+        run.open(config, subject.to_json() if isinstance(subject, Genotype) else subject, resume)
+        note_data(run, data)
+    settle_precision(runtime, config, run, reporter, lambda device: train_probe(subject, config, classes, device))
     prefer_fast_attention(model, runtime.device, torch.bfloat16 if runtime.precision == "bfloat16" else torch.float32)
     seed_everything(config.runtime.seed)
     trained = train(model, data, config, run, runtime, reporter, deadline)

@@ -66,10 +66,14 @@ class Architecture(nn.Module):
         self.register_buffer("alive", mask)
         self.register_buffer("noise", torch.zeros(mask.shape))
 
-    def sample(self) -> None:
-        """Draw the Gumbel noise of the next step; relaxations without noise draw nothing."""
+    def sample(self, generator: torch.Generator | None = None) -> None:
+        """Draw the Gumbel noise of the next step; relaxations without noise draw nothing.
+
+        Args:
+            generator: Where from. None: torch's own.
+        """
         if self.relax is gumbel_softmax:
-            uniform = torch.rand(self.noise.shape).clamp_(1e-9, 1 - 1e-9)
+            uniform = torch.rand(self.noise.shape, generator=generator).clamp_(1e-9, 1 - 1e-9)
             self.noise.copy_(-(-uniform.log()).log())
 
     def forward(self) -> Tensor:

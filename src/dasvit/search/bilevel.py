@@ -10,9 +10,21 @@ import torch
 from torch import Tensor
 
 Closure = Callable[[], Tensor]
+Differentiate = Callable[[Closure, Sequence[Tensor]], list[Tensor | None]]
+"""Gives the gradients of a loss in some tensors, None for those that it does not depend on."""
 
 
-def first_order(val_loss: Closure, alphas: Sequence[Tensor], weights: Sequence[Tensor]) -> list[Tensor]:
+def gradients(loss: Closure, tensors: Sequence[Tensor]) -> list[Tensor | None]:
+    """Return the gradients of a loss that one call computes."""
+    return list(torch.autograd.grad(loss(), list(tensors), allow_unused=True))
+
+
+def first_order(
+    val_loss: Closure,
+    alphas: Sequence[Tensor],
+    weights: Sequence[Tensor],
+    differentiate: Differentiate = gradients,
+) -> list[Tensor]:
     """Return the gradients of L_val(w, alpha) in alpha alone.
 
     The weights are frozen meanwhile, so autograd neither computes their gradients nor keeps what these need.
@@ -21,18 +33,25 @@ def first_order(val_loss: Closure, alphas: Sequence[Tensor], weights: Sequence[T
         val_loss: Computes the upper level's loss.
         alphas: The upper level's parameters.
         weights: The lower level's parameters.
+        differentiate: How a loss is differentiated.
     """
     with frozen(weights):
-        return list(torch.autograd.grad(val_loss(), list(alphas)))
+        return _filled(differentiate(val_loss, alphas), alphas)
 
 
 def second_order(
-    train_loss: Closure, val_loss: Closure, alphas: Sequence[Tensor], weights: Sequence[Tensor], lr: float
+    train_loss: Closure,
+    val_loss: Closure,
+    alphas: Sequence[Tensor],
+    weights: Sequence[Tensor],
+    lr: float,
+    differentiate: Differentiate = gradients,
 ) -> list[Tensor]:
     """Return the gradients of L_val(w', alpha) in alpha, where w' = w - lr * grad_w L_train(w, alpha).
 
     DARTS's unrolled step: grad_alpha L_val(w', alpha) - lr * grad²_{alpha,w} L_train(w, alpha) · v with
-    v = grad_w' L_val(w', alpha), the product by central differences. The weights are as before afterwards, to the bit.
+    v = grad_w' L_val(w', alpha), the product by central differences. The weights are as before afterwards, to the bit,
+    also where a loss cannot be computed.
 
     Args:
         train_loss: Computes the lower level's loss.
@@ -40,12 +59,31 @@ def second_order(
         alphas: The upper level's parameters.
         weights: The lower level's parameters.
         lr: Learning rate of the unrolled step.
+        differentiate: How a loss is differentiated.
     """
     alphas, weights = list(alphas), list(weights)
     saved = [w.detach().clone() for w in weights]
-    inner = torch.autograd.grad(train_loss(), weights, allow_unused=True)
-    _move(weights, saved, inner, -lr)
-    outer = torch.autograd.grad(val_loss(), [*alphas, *weights], allow_unused=True)
+    try:
+        direct, sides, epsilon = _unrolled(train_loss, val_loss, alphas, weights, saved, lr, differentiate)
+    finally:
+        with torch.no_grad():
+            for weight, old in zip(weights, saved, strict=True):
+                weight.copy_(old)
+    return [d - lr * (plus - minus) / (2 * epsilon) for d, plus, minus in zip(direct, *sides, strict=True)]
+
+
+def _unrolled(
+    train_loss: Closure,
+    val_loss: Closure,
+    alphas: list[Tensor],
+    weights: list[Tensor],
+    saved: list[Tensor],
+    lr: float,
+    differentiate: Differentiate,
+) -> tuple[list[Tensor], list[list[Tensor]], float]:
+    """Return grad_alpha L_val(w', alpha), grad_alpha L_train at w + epsilon v and w - epsilon v, and epsilon."""
+    _move(weights, saved, differentiate(train_loss, weights), -lr)
+    outer = differentiate(val_loss, [*alphas, *weights])
     direct, v = outer[: len(alphas)], outer[len(alphas) :]
     norm = torch.sqrt(sum((g.square().sum() for g in v if g is not None), torch.zeros((), device=saved[0].device)))
     # DARTS's step 0.01 / ||v||. The floor lies far below any loss that still moves weights.
@@ -53,14 +91,12 @@ def second_order(
     sides = []
     for sign in (1.0, -1.0):
         _move(weights, saved, v, sign * epsilon)
-        sides.append(first_order(train_loss, alphas, weights))
-    with torch.no_grad():
-        for weight, old in zip(weights, saved, strict=True):
-            weight.copy_(old)
-    gradients = []
-    for alpha, d, plus, minus in zip(alphas, direct, *sides, strict=True):
-        gradients.append((torch.zeros_like(alpha) if d is None else d) - lr * (plus - minus) / (2 * epsilon))
-    return gradients
+        sides.append(first_order(train_loss, alphas, weights, differentiate))
+    return _filled(direct, alphas), sides, epsilon
+
+
+def _filled(found: Sequence[Tensor | None], tensors: Sequence[Tensor]) -> list[Tensor]:
+    return [torch.zeros_like(t) if g is None else g for g, t in zip(found, tensors, strict=True)]
 
 
 @contextmanager

@@ -21,16 +21,17 @@ from dasvit.search.bilevel import first_order, second_order
 from dasvit.search.fairness import fairness
 from dasvit.search.stages import prune
 from dasvit.search.supernet import Supernet
-from dasvit.training.distributed import Runtime, reseed
-from dasvit.training.metrics import EpochMetrics, check_finite
+from dasvit.training.distributed import Runtime, generator, reseed
+from dasvit.training.metrics import EpochMetrics, check_steps
 from dasvit.training.optim import make_optimizer, make_schedule
 from dasvit.training.progress import Reporter
 from dasvit.training.run_folder import RunFolder
 from dasvit.training.saver import NEVER, Deadline, Saver
+from dasvit.training.steps import BatchLoss, Steps, at_least_float32
 
 LOGS = ("metrics.jsonl", "architecture.jsonl")
-STAGES, STEPS = 1, 2
-"""What random numbers are for: a stage's first weights, or a step."""
+STAGES, STEPS, NOISE = 1, 2, 3
+"""What random numbers are for: a stage's first weights, a step's images, or a step's Gumbel noise."""
 
 
 @dataclass
@@ -66,6 +67,8 @@ def search(
     batches = SearchBatches(data, config, runtime)
     preprocess = Preprocess(config.model.image_size, erasing=config.search.augment.erasing).to(runtime.device)
     stages = list(config.search.stages)
+    runtime.share_of(config.search.batch_size, "search.batch_size")
+    steps = Steps(runtime, reporter)
     with Saver(run, LOGS, runtime, reporter, deadline) as saver:
         state = saver.load()
         alive = space.everything() if state is None else tuple(tuple(row) for row in state["alive"])
@@ -77,7 +80,7 @@ def search(
                 alive = prune(part.architecture.strengths().tolist(), alive, stage.keep, space)
             if number:
                 reseed(config.runtime.seed, STAGES, number)
-            part = StageState(config, space, alive, number, len(data.classes), len(batches), runtime, inherit_from=part)
+            part = StageState(config, space, alive, number, len(data.classes), len(batches), runtime, steps, part)
             if state is not None:
                 part.load(state)
                 state = None
@@ -133,6 +136,7 @@ class StageState:
         done: Epochs of the whole search that have ended.
         step: Steps of the epoch that goes on.
         metrics: What that epoch has added up.
+        steps: How batches are differentiated.
         supernet: The network of weights.
         architecture: The alphas.
         weight_optimizer: Of the weights.
@@ -146,12 +150,14 @@ class StageState:
         alive: Alive,
         number: int,
         classes: int,
-        steps: int,
+        length: int,
         runtime: Runtime,
+        steps: Steps,
         inherit_from: StageState | None = None,
     ) -> None:
         options = config.search
         stages = list(options.stages)
+        self.steps = steps
         self.number, self.stage, self.stages = number, stages[number], len(stages)
         self.before = sum(stage.epochs for stage in stages[:number])
         self.epoch = self.step = 0
@@ -164,10 +170,11 @@ class StageState:
             if options.stages.inherit in ("alphas", "both"):
                 with torch.no_grad():
                     self.architecture.alpha.copy_(inherit_from.architecture.alpha)
-        self.network = runtime.prepare(self.supernet)
+        runtime.equalise(self.supernet)
+        runtime.equalise(self.architecture)
         self.weights: list[nn.Parameter] = list(self.supernet.parameters())
         self.weight_optimizer = make_optimizer(self.supernet, options.weights)
-        self.schedule = make_schedule(self.weight_optimizer, options.weights, self.stage.epochs, steps)
+        self.schedule = make_schedule(self.weight_optimizer, options.weights, self.stage.epochs, length)
         alphas = options.alphas
         self.alpha_optimizer = torch.optim.Adam(
             [self.architecture.alpha], lr=alphas.lr, betas=alphas.betas, weight_decay=alphas.weight_decay
@@ -194,13 +201,14 @@ class StageState:
             "epoch": self.epoch,
             "step": self.step,
             "rows": self.done,
+            "parts": self.steps.parts,
             "alive": self.architecture.alive.tolist(),
             **{name: part.state_dict() for name, part in self.parts().items()},
         }
 
     def load(self, state: dict[str, Any]) -> None:
         """Take over a checkpoint of this stage."""
-        self.epoch, self.step = state["epoch"], state["step"]
+        self.epoch, self.step, self.steps.parts = state["epoch"], state["step"], state["parts"]
         for name, part in self.parts().items():
             part.load_state_dict(state[name])
 
@@ -241,7 +249,7 @@ def run_epoch(
     """Do what is left of an epoch: alpha steps (after the weights-only epochs) and weight steps."""
     if part.step == 0:
         part.metrics = EpochMetrics(runtime.device)
-    metrics, before = part.metrics, part.done * len(batches)
+    before = part.done * len(batches)
     batches.train.set_epoch(part.done)
     batches.train.skip(part.step)
     val = batches.endless_val(before + part.step)
@@ -249,51 +257,55 @@ def run_epoch(
         reseed(config.runtime.seed, STEPS, before + part.step, runtime.rank)
         preprocess.train()
         inputs, targets = preprocess(images.to(runtime.device)), labels.to(runtime.device)
+        is_good = True
         if part.epoch >= part.stage.weight_epochs:
+            part.architecture.sample(generator(config.runtime.seed, NOISE, before + part.step))
             preprocess.eval()
             val_images, val_labels = next(val)
             val_inputs = preprocess(val_images.to(runtime.device))
-            alpha_step(part, inputs, targets, val_inputs, val_labels.to(runtime.device), config, runtime, metrics)
-        loss = weight_loss(part, part.network, inputs, targets, config, runtime, part.architecture().detach())
-        loss.backward()
-        if config.search.weights.clip_grad:
-            nn.utils.clip_grad_norm_(part.weights, config.search.weights.clip_grad)
-        part.weight_optimizer.step()
-        part.weight_optimizer.zero_grad(set_to_none=True)
+            is_good = alpha_step(part, inputs, targets, val_inputs, val_labels.to(runtime.device), config, runtime)
+        is_good &= weight_step(part, inputs, targets, config, runtime)
+        part.metrics.skipped += not is_good
         part.step += 1
+        where = f"{part.where}, step {part.step}/{len(batches)}"
+        part.steps.count(is_good, where, part.weight_optimizer.param_groups[0]["lr"], "search.weights.lr")
         part.schedule.step_update(part.epoch * len(batches) + part.step)
-        metrics.add("train_loss", loss, len(images))
-        metrics.images += len(images)
-        saver.step(before + part.step, part.state, f"{part.where}, step {part.step}/{len(batches)}")
+        saver.step(before + part.step, part.state, where, is_good)
 
 
-def end_epoch(part: StageState, config: Config, run: RunFolder, runtime: Runtime, reporter: Reporter) -> None:
-    """Log an epoch, and go on to the next."""
-    where = part.where
-    part.epoch, part.step = part.epoch + 1, 0
-    place = {"stage": part.number + 1, "epoch": part.epoch}
-    row = part.metrics.row(runtime, **place, lr=part.weight_optimizer.param_groups[0]["lr"])
-    check_finite(row, "train_loss", "search.weights.lr")
-    if runtime.is_main:
-        line = describe_architecture(part, config, **place)
-        run.append("metrics.jsonl", row)
-        run.append("architecture.jsonl", line)
-        reporter.say(f"{where}: {describe_epoch(row, line)}")
+def weight_step(part: StageState, inputs: Tensor, targets: Tensor, config: Config, runtime: Runtime) -> bool:
+    """Move the weights one step down L_train; return False where its numbers were not finite, and it was left out."""
+    weights = part.architecture().detach()
+    loss = train_loss(part, inputs, targets, config, runtime, lambda: weights)
+    part.steps.within_memory(lambda: part.steps.backward(loss, part.weights), part.weights, loss)
+    norm = part.steps.norm(loss, [weight.grad for weight in part.weights])
+    if norm is not None:
+        if config.search.weights.clip_grad:
+            nn.utils.clip_grads_with_norm_(part.weights, config.search.weights.clip_grad, norm)
+        part.weight_optimizer.step()
+        part.metrics.add("train_loss", loss.means["loss"], loss.total)
+        part.metrics.images += loss.total
+    part.weight_optimizer.zero_grad(set_to_none=True)
+    return norm is not None
 
 
-def weight_loss(
+def train_loss(
     part: StageState,
-    network: Callable[[Tensor, Tensor], Tensor],
     inputs: Tensor,
     targets: Tensor,
     config: Config,
     runtime: Runtime,
-    weights: Tensor,
-) -> Tensor:
-    """Return L_train of a batch."""
-    with runtime.autocast():
-        logits = network(inputs, weights).float()
-    return F.cross_entropy(logits, targets, label_smoothing=config.search.smoothing)
+    weights: Callable[[], Tensor],
+) -> BatchLoss:
+    """Return L_train of a batch under edge weights."""
+
+    def of(rows: slice) -> tuple[Tensor, dict[str, Tensor]]:
+        with runtime.autocast():
+            logits = at_least_float32(part.supernet(inputs[rows], weights()))
+        loss = F.cross_entropy(logits, targets[rows], label_smoothing=config.search.smoothing)
+        return loss, {"loss": loss}
+
+    return BatchLoss(len(inputs), config.search.batch_size, of)
 
 
 def alpha_step(
@@ -304,36 +316,54 @@ def alpha_step(
     val_targets: Tensor,
     config: Config,
     runtime: Runtime,
-    metrics: EpochMetrics,
-) -> None:
-    """Move alpha one step down L_val + L_fair (section 7), on the unwrapped supernet."""
+) -> bool:
+    """Move alpha one step down L_val + L_fair (section 7); return False where its numbers were not finite: left out."""
     architecture, options = part.architecture, config.search
-    architecture.sample()
 
-    def val_loss() -> Tensor:
+    def of(rows: slice) -> tuple[Tensor, dict[str, Tensor]]:
         weights = architecture()
         with runtime.autocast():
-            logits = part.supernet(val_inputs, weights).float()
-        loss = F.cross_entropy(logits, val_targets)
-        hits = (logits.detach().argmax(1) == val_targets).double().mean()
-        metrics.add("val_loss", loss, len(val_targets))
-        metrics.add("val_top1", 100 * hits, len(val_targets))
-        return loss + fairness(weights, architecture.alive, part.supernet.space, options.fairness).total
+            logits = at_least_float32(part.supernet(val_inputs[rows], weights))
+        loss = F.cross_entropy(logits, val_targets[rows])
+        hits = (logits.detach().argmax(1) == val_targets[rows]).double().mean()
+        fair = fairness(weights, architecture.alive, part.supernet.space, options.fairness).total
+        return loss + fair, {"val_loss": loss, "val_top1": 100 * hits}
 
-    def train_loss() -> Tensor:
-        return weight_loss(part, part.supernet, inputs, targets, config, runtime, architecture())
+    alphas, found = [architecture.alpha], list[Tensor]()
+    val_loss = BatchLoss(len(val_inputs), options.batch_size, of)
 
-    alphas = [architecture.alpha]
-    if options.order == 1:
-        gradients = first_order(val_loss, alphas, part.weights)
-    else:
-        lr = part.weight_optimizer.param_groups[0]["lr"]
-        gradients = second_order(train_loss, val_loss, alphas, part.weights, lr)
-    # No framework averages what torch.autograd.grad returns.
-    for alpha, gradient in zip(alphas, gradients, strict=True):
-        alpha.grad = runtime.mean(gradient)
+    def differentiate() -> None:
+        if options.order == 1:
+            found[:] = first_order(val_loss, alphas, part.weights, part.steps.differentiate)
+            return
+        rate = part.weight_optimizer.param_groups[0]["lr"]
+        below = train_loss(part, inputs, targets, config, runtime, architecture)
+        found[:] = second_order(below, val_loss, alphas, part.weights, rate, part.steps.differentiate)
+
+    part.steps.within_memory(differentiate, part.weights, val_loss)
+    if part.steps.norm(val_loss, found) is None:
+        return False
+    for alpha, gradient in zip(alphas, found, strict=True):
+        alpha.grad = gradient
     part.alpha_optimizer.step()
     part.alpha_optimizer.zero_grad(set_to_none=True)
+    for name, mean in val_loss.means.items():
+        part.metrics.add(name, mean, val_loss.total)
+    return True
+
+
+def end_epoch(part: StageState, config: Config, run: RunFolder, runtime: Runtime, reporter: Reporter) -> None:
+    """Log an epoch, and go on to the next."""
+    where = part.where
+    check_steps(part.metrics, where, "search.weights.lr")
+    part.epoch, part.step = part.epoch + 1, 0
+    place = {"stage": part.number + 1, "epoch": part.epoch}
+    row = part.metrics.row(runtime, **place, lr=part.weight_optimizer.param_groups[0]["lr"])
+    if runtime.is_main:
+        line = describe_architecture(part, config, **place)
+        run.append("metrics.jsonl", row)
+        run.append("architecture.jsonl", line)
+        reporter.say(f"{where}: {describe_epoch(row, line)}")
 
 
 def temperature(config: Config, done: int) -> float:

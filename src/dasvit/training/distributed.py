@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
+import functools
+import itertools
 import os
 import random
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
+from datetime import timedelta
 from typing import Any, Literal, TypeVar
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor, distributed, nn
 
 from dasvit.config import RuntimeConfig
 from dasvit.errors import UserError
 
 Precision = Literal["float32", "bfloat16"]
-M = TypeVar("M", bound=nn.Module)
+T = TypeVar("T")
+PATIENCE = timedelta(hours=1)
+"""How long a process waits for its peers: one that decodes a large data set may take its time."""
 
 
 def find_device(name: str) -> torch.device:
@@ -62,6 +67,11 @@ def reseed(seed: int, *place: int) -> None:
     random.seed(python_seed)
 
 
+def generator(seed: int, *place: int) -> torch.Generator:
+    """Return a generator of its own for a place in a run, the same on every process."""
+    return torch.Generator().manual_seed(int(np.random.SeedSequence([seed, *place]).generate_state(1)[0]))
+
+
 def measure_precision(device: torch.device, step: Callable[[], object]) -> tuple[Precision, dict[str, float]]:
     """Time a step in both precisions, alternating, and choose the faster one.
 
@@ -87,18 +97,38 @@ def measure_precision(device: torch.device, step: Callable[[], object]) -> tuple
     return ("bfloat16" if medians["bfloat16"] < medians["float32"] else "float32"), medians
 
 
+def meet_peers(backend: str) -> None:
+    """Join the processes that torchrun has started with this one, where it has.
+
+    accelerate would do so, too. But torchrun keeps its store when it starts killed workers again, with the addresses
+    that their predecessors left there: gloo then calls the dead. So every start gets its own part of the store.
+    """
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1 and not distributed.is_initialized():
+        store, rank, world = next(distributed.rendezvous("env://", timeout=PATIENCE))
+        store = distributed.PrefixStore(f"start {os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", store)
+        distributed.init_process_group(backend, store=store, rank=rank, world_size=world, timeout=PATIENCE)
+
+
 class Runtime:
     """Where the arithmetic is done: a device, a precision, and this process among its peers.
 
     Args:
-        config: Device and seed; the precision must be settled.
-        precision: The settled precision.
+        config: Device and seed.
+        precision: The settled precision; it may be settled later.
+
+    Attributes:
+        device: This process's device.
+        precision: Of matrix products.
+        rank: Number of this process.
+        world: Number of processes.
+        is_main: Whether this is the process that writes files.
     """
 
-    def __init__(self, config: RuntimeConfig, precision: Precision) -> None:
+    def __init__(self, config: RuntimeConfig, precision: Precision = "float32") -> None:
         from accelerate import Accelerator
 
         device = find_device(config.device)
+        meet_peers("gloo" if device.type == "cpu" else "nccl")
         if device.index is not None:
             os.environ.setdefault("ACCELERATE_TORCH_DEVICE", str(device))
         self.precision: Precision = precision
@@ -113,20 +143,75 @@ class Runtime:
         """Return the context that runs matrix products in the chosen precision."""
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bfloat16")
 
-    def prepare(self, module: M) -> M:
-        """Return the module as its weights are trained: gradients averaged where there are several processes."""
-        prepared: M = self._accelerator.prepare_model(module) if self.world > 1 else module
-        return prepared
+    def share_of(self, total: int, name: str) -> None:
+        """Check that every process gets rows of a batch.
 
-    def mean(self, tensor: Tensor) -> Tensor:
-        """Return the mean of a tensor over the processes."""
-        reduced: Tensor = self._accelerator.reduce(tensor, "mean") if self.world > 1 else tensor
-        return reduced
+        Args:
+            total: Rows of the batch.
+            name: The field that says so.
+
+        Raises:
+            UserError: There are more processes than rows.
+        """
+        if total < self.world:
+            raise UserError(
+                f"{name} is {total}, for all of the {self.world} processes together: raise it to that at least."
+            )
+
+    def equalise(self, module: nn.Module) -> None:
+        """Give a module the parameters and buffers that it has on the main process."""
+        if self.world > 1:
+            with torch.no_grad():
+                for tensor in itertools.chain(module.parameters(), module.buffers()):
+                    distributed.broadcast(tensor, 0)
+
+    def average_statistics(self, module: nn.Module) -> None:
+        """Give the running statistics of batch normalisation their means over the processes."""
+        norms = [m for m in module.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
+        statistics = [b for norm in norms for b in norm.buffers() if b.is_floating_point()]
+        self.add_up(statistics)
+        for buffer in statistics:
+            buffer /= self.world
+
+    def add_up(self, tensors: Sequence[Tensor]) -> None:
+        """Replace tensors by their sums over the processes, all in one message."""
+        if self.world > 1 and tensors:
+            dtype = functools.reduce(torch.promote_types, (t.dtype for t in tensors))
+            flat = torch.cat([t.detach().reshape(-1).to(dtype) for t in tensors])
+            distributed.all_reduce(flat)
+            with torch.no_grad():
+                for tensor, total in zip(tensors, flat.split([t.numel() for t in tensors]), strict=True):
+                    tensor.copy_(total.view_as(tensor))
 
     def sum(self, tensor: Tensor) -> Tensor:
         """Return the sum of a tensor over the processes."""
         reduced: Tensor = self._accelerator.reduce(tensor, "sum") if self.world > 1 else tensor
         return reduced
+
+    def any(self, here: bool) -> bool:
+        """Tell whether something is so on any process."""
+        return bool(self.largest(int(here))[0])
+
+    def largest(self, *numbers: int) -> list[int]:
+        """Return the largest of each number over the processes."""
+        if self.world == 1:
+            return list(numbers)
+        flags = torch.tensor(numbers, device=self.device)
+        distributed.all_reduce(flags, distributed.ReduceOp.MAX)
+        return [int(flag) for flag in flags.tolist()]
+
+    def from_main(self, make: Callable[[], T]) -> T:
+        """Return what a function gives on the main process; others do not call it."""
+        made: list[Any] = [make() if self.is_main else None]
+        if self.world > 1:
+            distributed.broadcast_object_list(made, 0)
+        value: T = made[0]
+        return value
+
+    def first_of_machine(self) -> AbstractContextManager[None]:
+        """Return the context that one process of each machine goes through before the others may."""
+        context: AbstractContextManager[None] = self._accelerator.local_main_process_first()
+        return context
 
     def peak_memory(self) -> float:
         """Return the largest memory so far, in MiB: of the GPU, or of this process on a CPU."""

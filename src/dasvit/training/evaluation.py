@@ -62,6 +62,8 @@ def evaluate(
     sums = torch.zeros(3, dtype=torch.float64, device=runtime.device)
     confusion = torch.zeros(classes * classes, dtype=torch.int64, device=runtime.device)
     for images, labels in batches:
+        if not len(images):  # a batch smaller than the number of processes
+            continue
         labels = labels.to(runtime.device)
         with runtime.autocast():
             logits = model(preprocess(images.to(runtime.device))).float()[:, :classes]

@@ -22,13 +22,15 @@ from dasvit.data import Data, Loader, Preprocess, train_transform
 from dasvit.errors import UserError
 from dasvit.training.distributed import Runtime, reseed
 from dasvit.training.evaluation import Evaluation, evaluate
-from dasvit.training.metrics import EpochMetrics, check_finite
+from dasvit.training.metrics import EpochMetrics, check_steps
 from dasvit.training.optim import make_optimizer, make_schedule
 from dasvit.training.progress import Reporter
 from dasvit.training.run_folder import RunFolder
 from dasvit.training.saver import NEVER, Deadline, Saver
+from dasvit.training.steps import BatchLoss, Steps, at_least_float32
 
 LOGS = ("metrics.jsonl",)
+ADVICE = "train.optim.lr, or raise train.optim.warmup_epochs"
 
 
 @dataclass
@@ -66,27 +68,28 @@ def train(
     classes = len(data.classes)
     loader = training_loader(data, config, runtime)
     preprocess = Preprocess(config.model.image_size, erasing=options.augment.erasing).to(runtime.device)
-    part = TrainState(model.to(runtime.device), options, len(loader), runtime)
-    mixup, criterion = make_loss(options, classes)
+    runtime.share_of(options.batch_size, "train.batch_size")
+    part = TrainState(model.to(runtime.device), options, len(loader), runtime, Steps(runtime, reporter))
+    mixup, criterion = make_loss(options, classes, runtime.world)
     evaluation = None
     with Saver(run, LOGS, runtime, reporter, deadline) as saver:
         part.load(saver.load())
         while part.epoch < options.epochs:
             run_epoch(part, config, loader, preprocess, mixup, criterion, runtime, reporter, saver)
+            check_steps(part.metrics, part.where, ADVICE)
             row = part.metrics.row(
                 runtime, stage="train", epoch=part.epoch + 1, lr=part.optimizer.param_groups[0]["lr"]
             )
-            check_finite(row, "train_loss", "train.optim.lr, or raise train.optim.warmup_epochs")
             if (part.epoch + 1) % options.eval_every == 0 or part.epoch + 1 == options.epochs:
                 batches = test_batches(data, config, runtime)
-                watched = saver.watch(batches, part.steps, part.state, f"{part.where}, evaluation")
+                watched = saver.watch(batches, part.done, part.state, f"{part.where}, evaluation")
                 evaluation = evaluate(part.judged, preprocess, watched, runtime, classes)
                 row |= {"test_loss": evaluation.loss, "test_top1": evaluation.top1, "test_top5": evaluation.top5}
             part.epoch, part.step = part.epoch + 1, 0
             if runtime.is_main:
                 run.append("metrics.jsonl", row)
                 reporter.say(describe_epoch(row, options.epochs))
-        saver.finish(part.steps, part.state)
+        saver.finish(part.done, part.state)
     if evaluation is None:  # the run had ended before
         evaluation = evaluate(part.judged, preprocess, test_batches(data, config, runtime), runtime, classes)
     return Trained(part.judged, evaluation)
@@ -102,16 +105,19 @@ class TrainState:
         epoch: Epochs that have ended.
         step: Steps of the epoch that goes on.
         metrics: What that epoch has added up.
+        steps: How batches are differentiated.
     """
 
-    def __init__(self, model: nn.Module, options: TrainConfig, length: int, runtime: Runtime) -> None:
+    def __init__(self, model: nn.Module, options: TrainConfig, length: int, runtime: Runtime, steps: Steps) -> None:
         self.model, self.length, self.epochs = model, length, options.epochs
         self.epoch = self.step = 0
         self.metrics = EpochMetrics(runtime.device)
+        self.steps = steps
+        runtime.equalise(model)
+        self.weights = list(model.parameters())
         self.optimizer = make_optimizer(model, options.optim)
         self.schedule = make_schedule(self.optimizer, options.optim, options.epochs, length)
         self.ema = ModelEmaV3(model, decay=options.ema, use_warmup=True) if options.ema else None
-        self.network = runtime.prepare(model)
 
     @property
     def judged(self) -> nn.Module:
@@ -120,7 +126,7 @@ class TrainState:
         return average or self.model
 
     @property
-    def steps(self) -> int:
+    def done(self) -> int:
         """Steps of the whole training that are done."""
         return self.epoch * self.length + self.step
 
@@ -134,13 +140,13 @@ class TrainState:
 
         Batches, rates and random numbers are functions of the position.
         """
-        position = {"epoch": self.epoch, "step": self.step, "rows": self.epoch}
+        position = {"epoch": self.epoch, "step": self.step, "rows": self.epoch, "parts": self.steps.parts}
         return {**position, **{name: part.state_dict() for name, part in self.parts().items()}}
 
     def load(self, state: dict[str, Any] | None) -> None:
         """Take over a checkpoint, where there is one."""
         if state is not None:
-            self.epoch, self.step = state["epoch"], state["step"]
+            self.epoch, self.step, self.steps.parts = state["epoch"], state["step"], state["parts"]
             for name, part in self.parts().items():
                 part.load_state_dict(state[name])
 
@@ -164,29 +170,48 @@ def run_epoch(
     """Do what is left of an epoch."""
     if part.step == 0:
         part.metrics = EpochMetrics(runtime.device)
-    part.network.train()
+    part.model.train()
     preprocess.train()
     loader.set_epoch(part.epoch)
     loader.skip(part.step)
     for images, labels in reporter.track(loader, part.where, part.step):
-        reseed(config.runtime.seed, part.steps, runtime.rank)
+        reseed(config.runtime.seed, part.done, runtime.rank)
         inputs, targets = preprocess(images.to(runtime.device)), labels.to(runtime.device)
         if mixup:
             inputs, targets = mixup(inputs, targets)
-        with runtime.autocast():
-            loss = criterion(part.network(inputs).float(), targets)
-        loss.backward()
-        if config.train.optim.clip_grad:
-            nn.utils.clip_grad_norm_(part.network.parameters(), config.train.optim.clip_grad)
-        part.optimizer.step()
-        part.optimizer.zero_grad(set_to_none=True)
+        is_good = weight_step(part, inputs, targets, criterion, config, runtime)
+        part.metrics.skipped += not is_good
         part.step += 1
-        part.schedule.step_update(part.steps)
+        where = f"{part.where}, step {part.step}/{len(loader)}"
+        part.steps.count(is_good, where, part.optimizer.param_groups[0]["lr"], ADVICE)
+        part.schedule.step_update(part.done)
+        saver.step(part.done, part.state, where, is_good)
+
+
+def weight_step(
+    part: TrainState, inputs: Tensor, targets: Tensor, criterion: Any, config: Config, runtime: Runtime
+) -> bool:
+    """Move the weights one step; return False where its numbers were not finite, and it was left out."""
+
+    def of(rows: slice) -> tuple[Tensor, dict[str, Tensor]]:
+        with runtime.autocast():
+            loss = criterion(at_least_float32(part.model(inputs[rows])), targets[rows])
+        return loss, {"loss": loss}
+
+    loss, clip = BatchLoss(len(inputs), config.train.batch_size, of), config.train.optim.clip_grad
+    part.steps.within_memory(lambda: part.steps.backward(loss, part.weights), part.weights, loss)
+    norm = part.steps.norm(loss, [weight.grad for weight in part.weights])
+    if norm is not None:
+        if clip:
+            nn.utils.clip_grads_with_norm_(part.weights, clip, norm)
+        part.optimizer.step()
+        runtime.average_statistics(part.model)
+        part.metrics.add("train_loss", loss.means["loss"], loss.total)
+        part.metrics.images += loss.total
         if part.ema:
-            part.ema.update(part.model, step=part.steps)
-        part.metrics.add("train_loss", loss, len(images))
-        part.metrics.images += len(images)
-        saver.step(part.steps, part.state, f"{part.where}, step {part.step}/{len(loader)}")
+            part.ema.update(part.model, step=part.done + 1)
+    part.optimizer.zero_grad(set_to_none=True)
+    return norm is not None
 
 
 def training_loader(data: Data, config: Config, runtime: Runtime) -> Loader:
@@ -221,12 +246,21 @@ def test_batches(data: Data, config: Config, runtime: Runtime) -> Loader:
     )
 
 
-def make_loss(options: TrainConfig, classes: int) -> tuple[Mixup | None, Any]:
-    """Return timm's mixup/cutmix, where the recipe asks for it, and the loss that fits its targets."""
+def make_loss(options: TrainConfig, classes: int, world: int) -> tuple[Mixup | None, Any]:
+    """Return timm's mixup/cutmix, where the recipe asks for it, and the loss that fits its targets.
+
+    Args:
+        options: The recipe's section.
+        classes: Classes.
+        world: Processes that share a batch.
+    """
     augment = options.augment
     if augment.mixup or augment.cutmix:
-        if options.batch_size % 2:
-            raise UserError(f"mixup pairs images: train.batch_size must be even, not {options.batch_size}.")
+        if options.batch_size % (2 * world):
+            raise UserError(
+                f"mixup pairs images: train.batch_size must be a multiple of {2 * world} (two for each process), not "
+                f"{options.batch_size}."
+            )
         mixup = Mixup(
             mixup_alpha=augment.mixup,
             cutmix_alpha=augment.cutmix,

@@ -19,25 +19,26 @@ class EpochMetrics:
         device: Where the sums are kept, so that no step waits for the device.
 
     Attributes:
-        images: Training images so far.
+        images: Training images so far, of all processes.
+        skipped: Steps so far that were left out, because loss or gradient was not a finite number.
     """
 
     def __init__(self, device: torch.device) -> None:
-        self.images = 0
+        self.images = self.skipped = 0
         self._start = time.perf_counter()
         self._sums: dict[str, Tensor] = {}
         self._counts: dict[str, int] = {}
         self._device = device
 
     def add(self, name: str, mean: Tensor, count: int) -> None:
-        """Add a mean over so many images."""
+        """Add a mean over so many images, of all processes."""
         total = self._sums.setdefault(name, torch.zeros((), dtype=torch.float64, device=self._device))
         total += mean.detach().double() * count
         self._counts[name] = self._counts.get(name, 0) + count
 
-    def means(self, runtime: Runtime) -> dict[str, float]:
-        """Return the mean of everything added, over all processes."""
-        return {name: float(runtime.mean(total)) / self._counts[name] for name, total in self._sums.items()}
+    def means(self) -> dict[str, float]:
+        """Return the mean of everything added."""
+        return {name: float(total) / self._counts[name] for name, total in self._sums.items()}
 
     @property
     def seconds(self) -> float:
@@ -49,7 +50,8 @@ class EpochMetrics:
         seconds = self.seconds
         return {
             **more,
-            **{name: round(value, 6) for name, value in self.means(runtime).items()},
+            **{name: round(value, 6) for name, value in self.means().items()},
+            "skipped_steps": self.skipped,
             "seconds": round(seconds, 3),
             "images_per_second": round(self.images / seconds, 1),
             "peak_memory_mib": round(runtime.peak_memory(), 1),
@@ -59,6 +61,7 @@ class EpochMetrics:
         """Return everything added so far, and the seconds it took."""
         return {
             "images": self.images,
+            "skipped": self.skipped,
             "seconds": self.seconds,
             "sums": {name: total.clone() for name, total in self._sums.items()},
             "counts": dict(self._counts),
@@ -66,20 +69,22 @@ class EpochMetrics:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from what `state_dict` returned."""
-        self.images = state["images"]
+        self.images, self.skipped = state["images"], state["skipped"]
         self._start = time.perf_counter() - state["seconds"]
         self._sums = {name: total.to(self._device) for name, total in state["sums"].items()}
         self._counts = dict(state["counts"])
 
 
-def check_finite(row: dict[str, Any], loss: str, advice: str) -> None:
-    """Stop with a sentence when an epoch's loss is not a number any more.
+def check_steps(metrics: EpochMetrics, where: str, advice: str) -> None:
+    """Stop with a sentence when not one step of an epoch could be taken.
 
     Args:
-        row: The epoch's line.
-        loss: The name of the loss.
-        advice: The field to lower.
+        metrics: The epoch's.
+        where: The epoch.
+        advice: What to lower.
     """
-    value = row[loss]
-    if value != value or value in (float("inf"), float("-inf")):
-        raise UserError(f"the {loss.replace('_', ' ')} became {value} in epoch {row['epoch']}: lower {advice}.")
+    if not metrics.images:
+        raise UserError(
+            f"neither loss nor gradient was a finite number in any step of {where}: stopped. The last good checkpoint "
+            f"is kept. Lower {advice}."
+        )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Iterator, Sized
 from typing import Protocol, TypeVar
 
@@ -26,10 +27,11 @@ class Reporter:
     """Writes progress to standard error, so that standard output holds results alone.
 
     Args:
-        quiet: Write nothing.
+        quiet: Write nothing; of several processes, only the first writes.
     """
 
     def __init__(self, quiet: bool = False) -> None:
+        quiet = quiet or os.environ.get("RANK", "0") != "0"
         self.console = Console(stderr=True, quiet=quiet, soft_wrap=True)
 
     def say(self, text: str) -> None:

@@ -93,26 +93,31 @@ class Saver:
 
     def load(self) -> dict[str, Any] | None:
         """Return the newest whole state, or None; the logs then hold the lines that it knows, and no others."""
-        state = load_checkpoint(self.run.checkpoints, self.reporter.say)
-        for name in self.logs:
-            self.run.truncate(name, state["rows"] if state else 0)
+        state = self.runtime.from_main(lambda: load_checkpoint(self.run.checkpoints, self.reporter.say))
+        if self.runtime.is_main:
+            for name in self.logs:
+                self.run.truncate(name, state["rows"] if state else 0)
         self._ended = bool(state and state["ended"])
         return state
 
-    def step(self, number: int, state: Callable[[], dict[str, Any]], where: str) -> None:
+    def step(self, number: int, state: Callable[[], dict[str, Any]], where: str, is_good: bool = True) -> None:
         """Save after a step, where it is time to; end the run where that was asked for.
 
         Args:
             number: Steps of the whole run so far.
             state: Gives all that the run needs to go on from here; `rows` is the number of lines in the logs.
             where: Where the run is, for its message.
+            is_good: Whether the state is one to come back to.
 
         Raises:
             Stopped: A signal came, or the time is up; the state is saved.
         """
         is_late = time.monotonic() >= self.deadline.at
-        stop = self._signal or (TIME_IS_UP if is_late else 0)
-        if stop or self._is_due():
+        is_due, signalled, time_is_up = self.runtime.largest(
+            self.runtime.is_main and is_good and self._is_due(), self._signal, is_late
+        )
+        stop = signalled or (TIME_IS_UP if time_is_up else 0)
+        if stop or is_due:
             self._save(number, state())
         if stop:
             why = "the time is up" if stop == TIME_IS_UP else signal.Signals(stop).name

@@ -1,0 +1,140 @@
+"""Processes that share a run do what one does; all of them on gloo."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from helpers import Faults, Zygote
+from test_resume import COMMANDS, OPTIONS, newest
+
+# No random numbers of an image's own, which differ between the processes; batches of 25 are shared as 13 and 12.
+SAME = [
+    "--search.augment.erasing=0",
+    "--train.drop_path=0",
+    '--train.augment={"crop_padding":1,"mixup":0,"cutmix":0,"erasing":0}',
+    "--train.batch_size=25",
+]
+STEPS = {"search": "dasvit.search.loop.weight_step", "train": "dasvit.training.loop.weight_step"}
+
+
+def command(kind: str, run: Path, *more: str) -> list[str]:
+    return [*COMMANDS[kind], *SAME, "--run", str(run), *more]
+
+
+@pytest.fixture(scope="module")
+def alone(zygote: Zygote, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """The run folder of each command, done by one process in float64."""
+    folder = tmp_path_factory.mktemp("alone")
+    for kind in COMMANDS:
+        assert zygote.run(*command(kind, folder / kind), float64=True, always_save=False) == 0, zygote.said()
+    return {kind: folder / kind for kind in COMMANDS}
+
+
+def difference(one: Any, other: Any) -> float:
+    """Return the largest difference between the numbers of two states, relative to numbers above 1."""
+    if isinstance(one, torch.Tensor):
+        one, other = one.double(), other.double()
+        return float(((one - other).abs() / other.abs().clamp(min=1)).max()) if one.numel() else 0.0
+    if isinstance(one, dict):
+        assert one.keys() == other.keys()
+        return max((difference(one[key], other[key]) for key in one if key != "seconds"), default=0.0)
+    if isinstance(one, list):
+        return max((difference(*pair) for pair in zip(one, other, strict=True)), default=0.0)
+    assert isinstance(one, float) or one == other
+    return abs(one - other) if isinstance(one, float) else 0.0
+
+
+@pytest.mark.parametrize("kind", COMMANDS)
+def test_two_processes_end_where_one_does(kind: str, zygote: Zygote, alone: dict[str, Path], tmp_path: Path) -> None:
+    """Weights, alphas, moments, losses; and one process wrote every file once."""
+    assert zygote.run(*command(kind, tmp_path / "run"), float64=True, processes=2) == 0, zygote.said()
+    assert difference(newest(tmp_path / "run"), newest(alone[kind])) < 1e-9
+    names = [
+        {str(p.relative_to(run)) for p in run.rglob("*") if p.suffix != ".pt"}
+        for run in (tmp_path / "run", alone[kind])
+    ]
+    assert names[0] == names[1]
+    said = zygote.said()
+    assert said.count("training and 100 test images") == 1 and said.count("checkpoints took") == 1
+
+
+def test_second_order_and_what_is_seen_without_the_sum_of_alphas_gradients(zygote: Zygote, tmp_path: Path) -> None:
+    """Two processes that share the work, and two that add up the gradients of the weights alone."""
+    more = ["--search.order=2", '--search.stages={"layers":[1],"keep":[0],"epochs":[1],"weight_epochs":[0]}']
+    alphas = []
+    for number, how in enumerate(({}, {"processes": 2}, {"processes": 2, "lonely_alphas": True})):
+        arguments = command("search", tmp_path / str(number), *more)
+        assert zygote.run(*arguments, float64=True, always_save=False, **how) == 0, zygote.said()
+        alphas.append(newest(tmp_path / str(number))["architecture"]["alpha"])
+    assert difference(alphas[1], alphas[0]) < 1e-9
+    assert difference(alphas[2], alphas[0]) > 1e-6
+
+
+@pytest.mark.parametrize(("before", "after"), [(2, 1), (1, 2)])
+@pytest.mark.parametrize("kind", COMMANDS)
+def test_another_number_of_processes_goes_on(
+    kind: str, before: int, after: int, zygote: Zygote, alone: dict[str, Path], tmp_path: Path
+) -> None:
+    arguments = command(kind, tmp_path / "run")
+    status = zygote.run(*arguments, float64=True, processes=before, place=STEPS[kind], call=6)
+    assert status != 0
+    assert zygote.run(*arguments, "--resume", float64=True, processes=after) == 0, zygote.said()
+    assert difference(newest(tmp_path / "run"), newest(alone[kind])) < 1e-9
+
+
+def test_evaluation_with_uneven_shards(zygote: Zygote, alone: dict[str, Path]) -> None:
+    """Batches of 100 images, a last one of one image: the second process gets none of it."""
+    said = []
+    for processes in (1, 2):
+        arguments = ["evaluate", alone["train"], "--data.eval_limit=101", "--runtime.device=cpu", "--json"]
+        assert zygote.run(*arguments, processes=processes) == 0, zygote.said()
+        (line,) = [line for line in zygote.said().splitlines() if line.startswith("{")]
+        said.append(json.loads(line))
+    assert said[0].pop("loss") == pytest.approx(said[1].pop("loss"), rel=1e-6)
+    assert said[0] == said[1] and said[0]["images"] == 101
+
+
+def test_a_batch_smaller_than_the_number_of_processes(zygote: Zygote, tmp_path: Path) -> None:
+    arguments = command("search", tmp_path / "run", "--search.batch_size=1")
+    assert zygote.run(*arguments, processes=2) == 2
+    assert "search.batch_size is 1" in zygote.said() and "Traceback" not in zygote.said()
+
+
+WORKER = """
+import math, os, sys
+sys.path.insert(0, {tests!r})
+import zygote
+zygote.saver.SHARE = math.inf
+if os.environ["TORCHELASTIC_RESTART_COUNT"] == "0" and os.environ["RANK"] == "1":
+    zygote.die_at("dasvit.search.loop.weight_step", 6, False, 9)
+zygote.cli.main(sys.argv[1:])
+"""
+
+
+def test_torchrun_starts_a_killed_worker_again(
+    zygote: Zygote, alone: dict[str, Path], tmp_path: Path, faults: Faults
+) -> None:
+    """The second of two workers is killed in its sixth step."""
+    (tmp_path / "worker.py").write_text(WORKER.format(tests=str(Path(__file__).parent)))
+    torchrun = ["-m", "torch.distributed.run", "--nproc_per_node=2", "--max-restarts=1", "--standalone"]
+    arguments = ["search", *OPTIONS, *SAME, "--run", str(tmp_path / "run")]
+    result = subprocess.run(
+        [sys.executable, *torchrun, "--", tmp_path / "worker.py", *arguments],
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=300,
+    )
+    faults.provoked("torchrun worker killed")
+    assert result.returncode == 0, result.stderr
+    assert result.stderr.count("training and 100 test images") == 2, "it was not started again"
+    assert zygote.run(*arguments[:-1], tmp_path / "undisturbed", processes=2) == 0
+    assert difference(newest(tmp_path / "run"), newest(tmp_path / "undisturbed")) == 0
+    faults.survived("torchrun worker killed")
