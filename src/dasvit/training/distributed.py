@@ -16,6 +16,8 @@ from typing import Any, Literal, TypeVar
 import numpy as np
 import torch
 from torch import Tensor, distributed, nn
+from torch.distributed.distributed_c10d import PrefixStore
+from torch.distributed.rendezvous import rendezvous
 
 from dasvit.config import RuntimeConfig
 from dasvit.errors import UserError
@@ -104,8 +106,8 @@ def meet_peers(backend: str) -> None:
     that their predecessors left there: gloo then calls the dead. So every start gets its own part of the store.
     """
     if int(os.environ.get("WORLD_SIZE", "1")) > 1 and not distributed.is_initialized():
-        store, rank, world = next(distributed.rendezvous("env://", timeout=PATIENCE))
-        store = distributed.PrefixStore(f"start {os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", store)
+        store, rank, world = next(rendezvous("env://", timeout=PATIENCE))
+        store = PrefixStore(f"start {os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", store)
         distributed.init_process_group(backend, store=store, rank=rank, world_size=world, timeout=PATIENCE)
 
 
