@@ -120,7 +120,7 @@ def test_a_method_that_is_cut_off_ends_as_if_it_had_not_been(
     from dasvit.training.saver import Saver
 
     monkeypatch.setattr(Saver, "_is_due", lambda self: True)
-    config = make(method)
+    config = make(method, data={"limit": 100})
     whole = do_search(config, str(tmp_path / "whole"), Reporter(quiet=True))
     epochs = len(lines(tmp_path / "whole"))
     cut_off(monkeypatch, 2 + epochs // 2, lambda: do_search(config, str(tmp_path / "cut"), Reporter(quiet=True)))
