@@ -3,13 +3,14 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
 
-.PHONY: help quickstart test format lint types tests test-floors bench clean
+.PHONY: help quickstart test format lint types tests test-floors test-faults bench clean
 
 help:
 	@echo "make quickstart   install, then search, train and compare on scikit-learn's digits"
 	@echo "make test         formatting, lint, types and all tests"
 	@echo "make test-floors  the tests on the oldest versions that pyproject.toml allows"
 	@echo "make bench        speed and memory against plain DARTS and timm's ViT, as one JSON object"
+	@echo "make test-faults  kill, fill, damage: every fault again and again, and a table of what was survived"
 	@echo "make format       put formatting and imports right"
 
 $(VENV)/.installed: pyproject.toml
@@ -49,6 +50,11 @@ test-floors:
 
 bench: $(VENV)/.installed
 	@$(BIN)/python benchmarks/bench.py
+
+# The tests of faults, long versions included; the table at the end is that of docs/reliability.md.
+test-faults: $(VENV)/.installed
+	$(BIN)/pytest --numprocesses 2 --dist worksteal -m "faults or not faults" \
+		tests/test_resume.py tests/test_steps.py tests/test_faults.py tests/test_distributed.py
 
 clean:
 	rm -rf $(VENV) $(VENV)-floors .mypy_cache .ruff_cache .pytest_cache

@@ -1,4 +1,5 @@
 import os
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -7,6 +8,7 @@ import torch
 from hypothesis import HealthCheck, settings
 
 from helpers import SMALL, Faults, Zygote, call_cli
+from runs import COMMANDS
 
 # Nothing is downloaded by a test, and workers that share two cores do not fight over threads.
 os.environ["HF_HUB_OFFLINE"] = "1"
@@ -38,13 +40,25 @@ def own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Monk
     return folder
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def zygote(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Zygote]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("DASVIT_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
         process = Zygote(tmp_path_factory.mktemp("zygote") / "output")
     yield process
     process.close()
+
+
+@pytest.fixture(scope="session")
+def undisturbed(zygote: Zygote, tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Path, float]]:
+    """The run folder of each command, and its seconds, when nothing happens."""
+    runs = {}
+    for kind, command in COMMANDS.items():
+        run = tmp_path_factory.mktemp("undisturbed") / kind
+        start = time.perf_counter()
+        assert zygote.run(*command, "--run", run) == 0, zygote.said()
+        runs[kind] = run, time.perf_counter() - start
+    return runs
 
 
 @pytest.fixture
@@ -70,7 +84,7 @@ def pytest_runtest_logreport(report: pytest.TestReport) -> None:
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """Print the faults as the table that docs/reliability.md holds."""
-    if TALLY and terminalreporter.config.option.markexpr == "faults":
+    if TALLY and terminalreporter.config.option.markexpr != "not faults":
         rows = "".join(f"| {fault} | {provoked} | {survived} |\n" for fault, (provoked, survived) in TALLY.items())
         head = "| fault | provoked | survived with nothing lost |\n|---|---|---|\n"
         terminalreporter.write(f"\n{head}{rows}\n")

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from helpers import Faults, Zygote
-from test_resume import COMMANDS, OPTIONS, newest
+from runs import COMMANDS, OPTIONS, newest
 
 # No random numbers of an image's own, which differ between the processes; batches of 25 are shared as 13 and 12.
 SAME = [

@@ -4,49 +4,19 @@ import random
 import re
 import shutil
 import signal
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 
-from dasvit.training.checkpoint import read_checkpoint
-from helpers import Faults, Zygote, untimed
+from helpers import Faults, Zygote
+from runs import COMMANDS, assert_same_end, newest, same
 
-OPTIONS = [
-    "--config=digits",
-    "--data.limit=200",
-    "--data.eval_limit=100",
-    "--model.image_size=8",
-    "--model.patch_size=2",
-    "--model.width=16",
-    "--model.layers=2",
-    "--model.heads=2",
-    "--space.heads=[2,4]",
-    "--space.ratios=[0.5,1]",
-    "--search.batch_size=25",
-    "--search.tokens.dim=4",
-    "--search.relaxation=gumbel_softmax",
-    "--search.augment.erasing=0.5",
-    '--search.stages={"layers":[1,2],"keep":[0,3],"epochs":[2,2],"weight_epochs":[1,0],"inherit":"weights"}',
-    "--train.batch_size=50",
-    "--train.epochs=3",
-    "--train.ema=0.9",
-    "--train.drop_path=0.2",
-    '--train.augment={"crop_padding":1,"mixup":0.5,"cutmix":0.5,"erasing":0.5}',
-    "--runtime.device=cpu",
-    "--runtime.precision=float32",
-]
-COMMANDS: dict[str, list[str]] = {
-    "search": ["search", *OPTIONS],
-    "train": ["train", "--cell=dasvit_cifar10", *OPTIONS],
-}
 WRITES = "dasvit.training.checkpoint._Sealed.write"
 PLACES: dict[str, dict[str, dict[str, Any]]] = {
     "search": {
-        "inside a step": {"place": "dasvit.search.loop.weight_loss", "call": 3},
+        "inside a step": {"place": "dasvit.search.loop.weight_step", "call": 3},
         "inside a checkpoint write": {"place": WRITES, "call": 150},
         "before a checkpoint's rename": {"place": "pathlib.Path.replace", "call": 6},
         "inside a line of metrics": {"place": "dasvit.training.run_folder.append_line", "call": 1, "half": True},
@@ -62,43 +32,6 @@ PLACES: dict[str, dict[str, dict[str, Any]]] = {
         "inside the model's write": {"place": "dasvit.models.folder.os.replace", "call": 1},
     },
 }
-
-
-@pytest.fixture(scope="module")
-def undisturbed(zygote: Zygote, tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Path, float]]:
-    """The run folder of each command, and its seconds, when nothing happens."""
-    runs = {}
-    for kind, command in COMMANDS.items():
-        run = tmp_path_factory.mktemp("undisturbed") / kind
-        start = time.perf_counter()
-        assert zygote.run(*command, "--run", run) == 0, zygote.said()
-        runs[kind] = run, time.perf_counter() - start
-    return runs
-
-
-def newest(run: Path) -> dict[str, Any]:
-    return read_checkpoint(max((run / "checkpoints").glob("*.pt")))
-
-
-def same(one: Any, other: Any) -> bool:
-    """Tell whether two states are equal to the bit, but for times."""
-    if isinstance(one, torch.Tensor):
-        return torch.equal(one, other)
-    if isinstance(one, dict):
-        return one.keys() == other.keys() and all(same(one[key], other[key]) for key in one if key != "seconds")
-    if isinstance(one, list):
-        return len(one) == len(other) and all(map(same, one, other))
-    return bool(one == other)
-
-
-def assert_same_end(run: Path, undisturbed: Path) -> None:
-    """Hold every file against the undisturbed run's, to the byte where no time and no name of the run stands in it."""
-    names = {str(path.relative_to(undisturbed)) for path in undisturbed.rglob("*")}
-    assert {str(path.relative_to(run)) for path in run.rglob("*")} == names, "a file is missing, or left over"
-    for name in names & {"genotype.json", "architecture.jsonl", "derivation.json", "model/model.safetensors"}:
-        assert (run / name).read_bytes() == (undisturbed / name).read_bytes(), name
-    assert untimed(run / "metrics.jsonl") == untimed(undisturbed / "metrics.jsonl")
-    assert same(newest(run), newest(undisturbed))
 
 
 @pytest.mark.parametrize("kind", COMMANDS)
@@ -159,7 +92,7 @@ def test_a_signal_ends_at_the_next_step_with_a_checkpoint(
 ) -> None:
     run, expected = tmp_path / "run", undisturbed[kind][0]
     command = [*COMMANDS[kind], "--run", str(run)]
-    place = {"search": "dasvit.search.loop.weight_loss", "train": "dasvit.training.optim.CosineLRScheduler.step_update"}
+    place = {"search": "dasvit.search.loop.weight_step", "train": "dasvit.training.optim.CosineLRScheduler.step_update"}
     status = zygote.run(*command, place=place[kind], call=3, signal=number, always_save=False)
     assert status == 128 + number, zygote.said()
     said = zygote.said()

@@ -17,7 +17,7 @@ from dasvit.training.distributed import Runtime
 from dasvit.training.progress import Reporter
 from dasvit.training.steps import PATIENCE, BatchLoss, Steps
 from helpers import Faults, Zygote
-from test_resume import COMMANDS
+from runs import COMMANDS
 
 
 class Small:

@@ -6,16 +6,20 @@ moment at which the child is killed, `place`, `call` and `half`, or `seconds`. W
 The child saves after every step, so that it is also killed while it saves.
 """
 
+import functools
 import importlib
+import io
 import json
 import math
 import os
+import resource
 import signal
 import socket
 import sys
 import time
 import traceback
 from collections.abc import Callable, Iterator
+from time import monotonic
 from typing import Any
 from unittest import mock
 
@@ -81,6 +85,10 @@ def spoil_at(place: str, call: int, act: Callable[[Any], Any]) -> None:
     setattr(owner, name, spoiled)
 
 
+def fail(number: int, result: Any) -> Any:
+    raise OSError(number, os.strerror(number))
+
+
 def exhausted(terms: Any) -> Any:
     raise torch.OutOfMemoryError("raised by the test")
 
@@ -101,7 +109,17 @@ def child(order: dict[str, Any]) -> None:
     os.dup2(descriptor, 1)
     os.dup2(descriptor, 2)
     saver.SHARE = math.inf if order["always_save"] else saver.SHARE
-    if order.get("spoil"):
+    if "file_size" in order:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (order["file_size"], order["file_size"]))
+    if order.get("ascii"):
+        for name, fd, errors in (("stdout", 1, "strict"), ("stderr", 2, "backslashreplace")):  # as python opens them
+            setattr(sys, name, io.TextIOWrapper(io.FileIO(fd, "w", closefd=False), encoding="ascii", errors=errors))
+    if order.get("clock_runs_back"):
+        started = time.time()
+        mock.patch("time.time", lambda: 2 * started - monotonic() - 10**6).start()
+    if order.get("raise"):
+        spoil_at(order["place"], order["call"], functools.partial(fail, order["raise"]))
+    elif order.get("spoil"):
         spoil_at(order["place"], order["call"], lambda terms: (term * math.nan for term in terms))
     elif order.get("exhaust"):
         spoil_at(order["place"], order["call"], exhausted)

@@ -7,6 +7,7 @@ Stages alone are the method's in the end: `--method darts` makes one of those th
 from __future__ import annotations
 
 import difflib
+import errno
 import io
 import os
 import re
@@ -57,6 +58,8 @@ LONGEST = 1000
 
 COUNTS = ("search.target_params", "search.target_macs", "search.derive.max_params", "search.derive.max_macs")
 """Fields that take a unit on the command line, as 6M."""
+GOING_ON = (["search"], ["train"], ["compare"], ["quickstart"])
+"""Commands that go on where they stopped."""
 
 
 @dataclass(frozen=True)
@@ -93,17 +96,24 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
     except (UserError, OSError, MemoryError) as error:
         if debug:
             traceback.print_exc()
-        print(f"{who}: error: {_sentence(error)}", file=sys.stderr)
+        print(f"{who}: error: {_sentence(error)}{_way_out(error, arguments)}", file=sys.stderr)
         raise SystemExit(2) from None
     except Stopped as stop:
         print(f"{who}: {stop}; the state is saved. Go on with\n  {again(arguments)}", file=sys.stderr)
         raise SystemExit(stop.status) from None
     except KeyboardInterrupt:
-        goes_on = arguments[:1] in (["search"], ["train"], ["compare"], ["quickstart"])
-        hint = f"; from the last checkpoint goes on\n  {again(arguments)}" if goes_on else "."
+        hint = f"; from the last checkpoint goes on\n  {again(arguments)}" if arguments[:1] in GOING_ON else "."
         print(f"dasvit: interrupted{hint}", file=sys.stderr)
         raise SystemExit(130) from None
     raise SystemExit(0)
+
+
+def _way_out(error: Exception, arguments: list[str]) -> str:
+    """Return what to do about a disk that cannot be written; nothing for errors that say it themselves."""
+    numbers = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO)
+    if not isinstance(error, OSError) or error.errno not in numbers or arguments[:1] not in GOING_ON:
+        return ""
+    return f". Nothing that was saved is lost. Once the disk can be written, go on with\n  {again(arguments)}"
 
 
 def again(arguments: list[str]) -> str:

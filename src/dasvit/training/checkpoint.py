@@ -27,14 +27,19 @@ class Damaged(Exception):
 
 
 class _Sealed:
-    """A file that keeps the checksum of what is written to it."""
+    """A file that keeps the checksum of what is written to it, and the error that ended that: torch raises another."""
 
     def __init__(self, file: BinaryIO) -> None:
         self.file, self.hash = file, hashlib.sha256()
+        self.error: OSError | None = None
 
     def write(self, content: bytes) -> int:
         self.hash.update(content)
-        return self.file.write(content)
+        try:
+            return self.file.write(content)
+        except OSError as error:
+            self.error = error
+            raise
 
     def flush(self) -> None:
         self.file.flush()
@@ -54,7 +59,12 @@ def save_checkpoint(folder: Path, step: int, state: dict[str, Any]) -> Path:
 
     def write(file: BinaryIO) -> None:
         sealed: Any = _Sealed(file)
-        torch.save(state, sealed)
+        try:
+            torch.save(state, sealed)
+        except Exception:
+            if sealed.error:
+                raise sealed.error from None
+            raise
         file.write(SEAL % sealed.hash.hexdigest().encode())
 
     folder.mkdir(parents=True, exist_ok=True)
