@@ -446,7 +446,8 @@ def end_epoch(
     place = {"stage": part.number + 1, "epoch": part.epoch}
     row = part.metrics.row(runtime, **place, lr=part.weight_optimizer.param_groups[0]["lr"])
     check_finite(row, "train_loss", "search.weights.lr")
-    seen = monitor.look(part.supernet, *mixture_of(part)) if part.strategy.moves_alphas else {}
+    looks = config.search.monitor and part.strategy.moves_alphas
+    seen = monitor.look(part.supernet, *mixture_of(part)) if looks else {}
     if runtime.is_main:
         space, layers = part.supernet.space, part.stage.layers
         line = describe_architecture(part.architecture, space, config, part.cost, layers=layers, **place)

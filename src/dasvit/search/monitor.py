@@ -23,7 +23,7 @@ from dasvit.config import Config
 from dasvit.errors import UserError
 from dasvit.search.cost import make_budget
 from dasvit.search.derive import derive
-from dasvit.search.supernet import Supernet
+from dasvit.search.supernet import MixedCell, Supernet
 from dasvit.training.files import write_whole
 from dasvit.training.run_folder import RunFolder
 
@@ -32,7 +32,7 @@ FOLDER = "supernets"
 
 
 class Monitor:
-    """Looks at a supernet at an epoch's end, and keeps it at a stage's end; does nothing where `search.monitor` is 0.
+    """Looks at a supernet at an epoch's end, and keeps it at a stage's end.
 
     Args:
         config: The recipe.
@@ -53,8 +53,6 @@ class Monitor:
             mixture: Edge weights of a forward pass, [E, O] or [E, O + 1] with a bypass.
             strengths: What derivation sees, [E, O].
         """
-        if not self.config.search.monitor:
-            return {}
         before, supernet.variation.chosen = supernet.variation.chosen, None
         found = {"mixture_top1": self.judge(supernet, mixture)}
         supernet.variation.chosen = before
@@ -75,7 +73,7 @@ class Monitor:
             return None
 
     def keep(self, run: RunFolder, stage: int, supernet: Supernet, alive: Alive) -> None:
-        """Write a stage's supernet, with its depth and candidates, into the run's folder."""
+        """Write a stage's supernet, with its depth and candidates, into the run's folder; not if `search.monitor` is 0."""
         if not self.config.search.monitor:
             return
         (run.path / FOLDER).mkdir(exist_ok=True)
@@ -91,7 +89,9 @@ def judge_cell(supernet: Supernet, cell: Genotype, judge: Callable[[Supernet, Te
     Where channels bypass the operations (pc-darts), they do so on the cell's edges with weight 1.
     """
     weights = torch.tensor(supernet.space.one_hot(cell))
-    if supernet.blocks[0].share > 1:
+    block = supernet.blocks[0]
+    assert isinstance(block, MixedCell)
+    if block.share > 1:
         carries = torch.tensor([[float(op != "zero")] for op in cell.ops])
         weights = torch.cat([weights, carries], dim=1)
     before = supernet.variation.chosen
