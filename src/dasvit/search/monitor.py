@@ -138,5 +138,7 @@ def kept_supernet(folder: Path, space: Space) -> Kept | None:
                 state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
                 best = Kept(int(path.stem.removeprefix("stage")), int(json.loads(about["layers"])), alive, state)
         except (SafetensorError, KeyError, TypeError, ValueError, OSError) as error:
-            raise UserError(f"{path} is damaged ({type(error).__name__}): delete the run {folder}, and repeat it.") from None
+            raise UserError(
+                f"{path} is damaged ({type(error).__name__}): delete the run {folder}, and repeat it."
+            ) from None
     return best
