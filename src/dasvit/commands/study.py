@@ -178,13 +178,23 @@ class Study:
         cells = [*([published] if published else []), *found, *(drawn.cells if drawn else [])]
         return {"vit": "vit", **{cell_key(cell): cell for cell in cells}}
 
+    def names(self) -> dict[str, str]:
+        """Return what the networks are called on the terminal, by folder."""
+        drawn, published = self.drawn(), published_cell(self.config)
+        names = {cell_key(cell): f"random cell {i + 1}" for i, cell in enumerate(drawn.cells if drawn else [])}
+        for key, row in self.found().items():
+            names |= {cell_key(cell): f"the cell of {key}, seed {seed}" for seed, cell in row.items()}
+        if published:
+            names[cell_key(published)] = "the published cell"
+        return {**names, "vit": "ViT"}
+
     def train_jobs(self, cells: Mapping[str, Genotype | str], seed: int) -> list[Job]:
         """Return the trainings with one seed."""
-        config = self.settled(self.config, seed)
-        jobs = []
+        config, names, jobs = self.settled(self.config, seed), self.names(), []
         for key, subject in cells.items():
             cell = f"cells/{key}.json" if isinstance(subject, Genotype) else ""
-            jobs.append(Job(f"trainings/{key}/seed{seed}", f"training {key}, seed {seed}", config, subject, cell))
+            label = f"train {names[key]}, seed {seed}"
+            jobs.append(Job(f"trainings/{key}/seed{seed}", label, config, subject, cell))
         return jobs
 
     def rank(self, cells: Mapping[str, Genotype | str]) -> None:

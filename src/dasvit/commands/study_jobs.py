@@ -63,11 +63,12 @@ class Runner:
 
     Attributes:
         root: The study's folder.
-        reporter: Told what begins and what has ended.
+        reporter: Told what begins and what has ended, and how long the rest will take.
         processes: How many jobs run beside each other; 1: in this process.
         deadline: When to stop.
         left: Jobs of each kind (search, train) that are still to be done, those of later phases included.
         total: Jobs of the whole study.
+        started: Jobs that have begun, or were done before.
         failures: What went wrong, by job.
     """
 
@@ -77,6 +78,7 @@ class Runner:
     deadline: Deadline
     left: dict[str, int] = field(default_factory=dict)
     total: int = 0
+    started: int = 0
     failures: list[str] = field(default_factory=list)
     times: dict[str, list[float]] = field(default_factory=lambda: {"search": [], "train": []})
 
@@ -89,6 +91,7 @@ class Runner:
         for job in jobs:
             if job.is_done(self.root):
                 self.left[kind(job)] -= 1
+                self.started += 1
         todo = [job for job in jobs if not job.is_done(self.root)]
         if self.processes == 1:
             self._here(todo)
@@ -166,13 +169,13 @@ class Runner:
             raise Stopped("the time is up: stopped between two runs", 0)
 
     def _begins(self, job: Job) -> None:
-        self.reporter.say(f"{job.label}: {self.root / job.folder}/report.html follows it")
+        self.started += 1
+        self.reporter.say(f"run {self.started} of {self.total}: {job.label} ({self.root / job.folder}/report.html)")
 
     def _ends(self, job: Job, seconds: float) -> None:
         self.left[kind(job)] -= 1
         self.times[kind(job)].append(seconds)
-        done = self.total - sum(self.left.values())
-        self.reporter.say(f"run {done} of {self.total}, {job.label}: done in {duration(seconds)}{self._time_left()}")
+        self.reporter.say(f"{job.label}: done in {duration(seconds)}{self._time_left()}")
 
     def _fails(self, job: Job, why: str) -> None:
         self.left[kind(job)] -= 1

@@ -72,14 +72,19 @@ def difference(ours: Sequence[Sequence[float]], theirs: Sequence[float]) -> Numb
         theirs: The network's, with the same seeds.
 
     Returns:
-        mean of the differences; low and high: Student's 95 % interval over searches; wins of how many pairs.
+        mean of the differences; low and high: its 95 % interval, None for a single search; wins of how many pairs.
+        Searches and seeds both count as drawn: the variance is that of the searches' means over their number plus that
+        of the seeds' means over theirs, with one degree of freedom less than the fewer of both.
     """
     pairs = [[a - b for a, b in zip(row, theirs, strict=True)] for row in ours]
-    means = [statistics.fmean(row) for row in pairs]
-    found: Numbers = {"mean": statistics.fmean(means), "low": None, "high": None}
-    if len(means) > 1:
-        width = stats.t.ppf((1 + CONFIDENCE) / 2, len(means) - 1) * statistics.stdev(means) / math.sqrt(len(means))
-        found |= {"low": found["mean"] - float(width), "high": found["mean"] + float(width)}
+    rows = [statistics.fmean(row) for row in pairs]
+    columns = [statistics.fmean(column) for column in zip(*pairs, strict=True)]
+    found: Numbers = {"mean": statistics.fmean(rows), "low": None, "high": None}
+    several = [means for means in (rows, columns) if len(means) > 1]
+    if len(rows) > 1:
+        error = math.sqrt(sum(statistics.variance(means) / len(means) for means in several))
+        width = float(stats.t.ppf((1 + CONFIDENCE) / 2, min(map(len, several)) - 1)) * error
+        found |= {"low": found["mean"] - width, "high": found["mean"] + width}
     flat = [value for row in pairs for value in row]
     return found | {"wins": sum(value > 0 for value in flat), "pairs": len(flat)}
 

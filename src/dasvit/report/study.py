@@ -187,6 +187,5 @@ def _of_reference(against: Numbers, title: str) -> str:
     if low is None:
         return f"{mean:+.2f} points against {title}, from one search."
     interval = f"{mean:+.2f} points (95 %: {low:+.2f} to {high:+.2f})"
-    if low > 0:
-        return f"Better than {title} by {interval}."
-    return f"Worse than {title} by {interval}." if high < 0 else f"Not told apart from {title}: {interval}."
+    word = "Better than" if low > 0 else "Worse than" if high < 0 else "Not told apart from"
+    return f"{word} {title}: {interval}."

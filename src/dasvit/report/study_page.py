@@ -311,8 +311,8 @@ def collapse_table(rows: Sequence[Mapping[str, Any]]) -> list[list[str]]:
     found = []
     for row in rows:
         of, gap = row["collapse"], row["gap"]
-        shares = [None if of[name] is None else 100 * of[name] for name in ("share", "low", "high")]
-        texts = [row["label"], str(of["n"]), str(of["count"]), with_interval(*shares, ".0f")]
+        share, low, high = (None if of[name] is None else 100 * of[name] for name in ("share", "low", "high"))
+        texts = [row["label"], str(of["n"]), str(of["count"]), with_interval(share, low, high, ".0f")]
         texts += [str(row["reasons"][why]) for why in ("no attention", "skips")]
         spread = f" ± {gap['sd']:.1f}" if gap["sd"] is not None else ""
         found.append([*texts, MISSING if gap["mean"] is None else f"{gap['mean']:.1f}{spread}"])

@@ -1,4 +1,4 @@
-"""What tells whether a search can be trusted: the supernet as a mixture against the supernet as one cell (docs/study.md).
+"""What tells whether a search can be trusted: the supernet as a mixture and as one cell (docs/study.md).
 
 Nothing here draws random numbers or moves a weight: a search that is looked at ends as one that is not.
 Shapes: E edges, O operations.
@@ -73,7 +73,7 @@ class Monitor:
             return None
 
     def keep(self, run: RunFolder, stage: int, supernet: Supernet, alive: Alive) -> None:
-        """Write a stage's supernet, with its depth and candidates, into the run's folder; not if `search.monitor` is 0."""
+        """Write a stage's supernet, with its depth and candidates, into the run's folder, unless `search.monitor` is 0."""
         if not self.config.search.monitor:
             return
         (run.path / FOLDER).mkdir(exist_ok=True)
