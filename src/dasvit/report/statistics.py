@@ -72,7 +72,7 @@ def difference(ours: Sequence[Sequence[float]], theirs: Sequence[float]) -> Numb
         theirs: The network's, with the same seeds.
 
     Returns:
-        mean of the differences; low and high: its 95 % interval, None for a single search; wins of how many pairs.
+        mean of the differences; low and high: its 95 % interval, None for a single search and where all differences are equal; wins of how many pairs.
         Searches and seeds both count as drawn: the variance is that of the searches' means over their number plus that
         of the seeds' means over theirs, with one degree of freedom less than the fewer of both.
     """
@@ -81,8 +81,8 @@ def difference(ours: Sequence[Sequence[float]], theirs: Sequence[float]) -> Numb
     columns = [statistics.fmean(column) for column in zip(*pairs, strict=True)]
     found: Numbers = {"mean": statistics.fmean(rows), "low": None, "high": None}
     several = [means for means in (rows, columns) if len(means) > 1]
-    if len(rows) > 1:
-        error = math.sqrt(sum(statistics.variance(means) / len(means) for means in several))
+    error = math.sqrt(sum(statistics.variance(means) / len(means) for means in several))
+    if len(rows) > 1 and error:
         width = float(stats.t.ppf((1 + CONFIDENCE) / 2, min(map(len, several)) - 1)) * error
         found |= {"low": found["mean"] - width, "high": found["mean"] + width}
     flat = [value for row in pairs for value in row]

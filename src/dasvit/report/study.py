@@ -185,7 +185,7 @@ def _of_luck(row: Numbers, luck: Numbers) -> str:
 def _of_reference(against: Numbers, title: str) -> str:
     mean, low, high = against["mean"], against["low"], against["high"]
     if low is None:
-        return f"{mean:+.2f} points against {title}, from one search."
+        return f"{mean:+.2f} points against {title}, with no spread to judge that by."
     interval = f"{mean:+.2f} points (95 %: {low:+.2f} to {high:+.2f})"
     word = "Better than" if low > 0 else "Worse than" if high < 0 else "Not told apart from"
     return f"{word} {title}: {interval}."

@@ -73,7 +73,7 @@ class Monitor:
             return None
 
     def keep(self, run: RunFolder, stage: int, supernet: Supernet, alive: Alive) -> None:
-        """Write a stage's supernet, with its depth and candidates, into the run's folder, unless `search.monitor` is 0."""
+        """Write a stage's supernet, its depth and candidates into the run's folder, unless `search.monitor` is 0."""
         if not self.config.search.monitor:
             return
         (run.path / FOLDER).mkdir(exist_ok=True)
