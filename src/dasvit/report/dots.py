@@ -115,7 +115,7 @@ class Scatter:
     def svg(self) -> Markup:
         """The picture."""
         height = 240.0
-        left, right, top, bottom = 46.0, WIDTH - 14, 20.0, height - 40
+        left, right, top, bottom = 46.0, WIDTH - 14, 28.0, height - 40
         xs = [x for cloud in self.clouds for _, x, _ in cloud.points]
         ys = [y for cloud in self.clouds for _, _, y in cloud.points]
         x_ticks, y_ticks = nice_ticks(min(xs), max(xs)), nice_ticks(min(ys), max(ys))

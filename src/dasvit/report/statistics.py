@@ -72,7 +72,8 @@ def difference(ours: Sequence[Sequence[float]], theirs: Sequence[float]) -> Numb
         theirs: The network's, with the same seeds.
 
     Returns:
-        mean of the differences; low and high: its 95 % interval, None for a single search and where all differences are equal; wins of how many pairs.
+        mean of the differences; low and high: its 95 % interval, None for a single search and where all differences
+        are equal; wins of how many pairs.
         Searches and seeds both count as drawn: the variance is that of the searches' means over their number plus that
         of the seeds' means over theirs, with one degree of freedom less than the fewer of both.
     """

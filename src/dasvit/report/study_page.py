@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from dasvit.cell.genotype import Genotype
-from dasvit.report.cells import describe_cell
+from dasvit.cell.graph import live_edges
 from dasvit.report.charts import Chart, Series, limited
 from dasvit.report.dots import Cloud, Row, Scatter, strips
 from dasvit.report.page import Tile
@@ -41,6 +41,8 @@ def page_of(study: Study) -> dict[str, Any]:
         "status": status_of(study),
         "accuracy": accuracy_strips(study, methods, colours),
         "table": result_table(study, methods),
+        "against": against_table(study, methods),
+        "against_heads": AGAINST_HEADS,
         "searches": search_table(study, [row["key"] for row in methods]),
         "others": search_table(study, other_keys(study)),
         "references": reference_table(study),
@@ -114,9 +116,9 @@ def tiles(study: Study, methods: Sequence[Mapping[str, Any]]) -> list[Tile]:
     first, luck = methods[0], study["summary"]["random"]
     found = []
     if first["mean"] is not None:
-        found.append(Tile(f"{first['label']}, test top-1", mean_sd(first), f"mean ± sd of {first['n']} searches"))
+        found.append(Tile(f"{first['label']}, test top-1", percent(first["mean"]), _over(first, "searches")))
     if luck["mean"] is not None:
-        found.append(Tile("random cells", mean_sd(luck), f"mean ± sd of {luck['n']} cells"))
+        found.append(Tile("random cells", percent(luck["mean"]), _over(luck, "cells")))
     if first["percentile"] is not None:
         found.append(Tile("percentile", f"{first['percentile']:.0f}", "of random cells beaten, in percent"))
         ri = first["improvement"]
@@ -131,6 +133,11 @@ def tiles(study: Study, methods: Sequence[Mapping[str, Any]]) -> list[Tile]:
     if known:
         found.append(Tile("Kendall's τ", f"{sum(known) / len(known):.2f}", f"mean of {len(known)} supernets"))
     return found
+
+
+def _over(numbers: Mapping[str, Any], what: str) -> str:
+    spread = f"± {numbers['sd']:.2f} over" if numbers["sd"] is not None else "from"
+    return f"{spread} {numbers['n']} {what}"
 
 
 def accuracy_strips(study: Study, methods: Sequence[Mapping[str, Any]], colours: Mapping[str, tuple[str, str]]) -> Any:
@@ -152,19 +159,25 @@ def accuracy_strips(study: Study, methods: Sequence[Mapping[str, Any]], colours:
 
 
 def cell_words(cell: Mapping[str, Any]) -> str:
-    """Return a network in words."""
-    return describe_cell(Genotype.from_dict(cell["genotype"])) if cell["genotype"] else "ViT"
+    """Return a network as a formula, as x1 = msa_2(prev2) + mlp_1(prev1)."""
+    if not cell["genotype"]:
+        return "ViT"
+    genotype = Genotype.from_dict(cell["genotype"])
+    nodes: dict[str, list[str]] = {}
+    for i in live_edges(genotype):
+        edge = genotype.edges[i]
+        nodes.setdefault(edge.target, []).append(f"{edge.op}({edge.source})")
+    return "; ".join(f"{target} = {' + '.join(parts)}" for target, parts in nodes.items())
 
 
-RESULT_HEADS = ["method", "top-1", "sd of trainings", "multiply-adds", "percentile", "RI, %", "p", "over ViT, points"]
+RESULT_HEADS = ["", "top-1", "sd of trainings", "multiply-adds", "percentile", "RI, %", "p"]
 
 
 def result_table(study: Study, methods: Sequence[Mapping[str, Any]]) -> tuple[list[str], list[list[str]]]:
     """Return heads and rows of what the methods found, beside luck and references."""
     summary = study["summary"]
-    heads = [*RESULT_HEADS, *(["over published, points"] if study["published"] else [])]
-    rows = [result_row(row, bool(study["published"])) for row in methods]
-    blank = [MISSING] * (len(heads) - 4)
+    rows = [result_row(row) for row in methods]
+    blank = [MISSING] * (len(RESULT_HEADS) - 4)
     luck = summary["random"]
     if luck["mean"] is not None:
         rows.append([f"{luck['n']} random cells", mean_sd(luck), MISSING, number(round(luck["macs"])), *blank])
@@ -172,13 +185,27 @@ def result_table(study: Study, methods: Sequence[Mapping[str, Any]]) -> tuple[li
         if study[name]:
             of = summary[name]
             rows.append([title, mean_sd(of), MISSING, number(of["macs"]), *blank])
-    return heads, rows
+    return RESULT_HEADS, rows
 
 
-def result_row(row: Mapping[str, Any], published: bool) -> list[str]:
+AGAINST_HEADS = ["", "against", "difference, points", "pairs won"]
+
+
+def against_table(study: Study, methods: Sequence[Mapping[str, Any]]) -> list[list[str]]:
+    """Return how the methods' cells differ from ViT and the published cell."""
+    rows = []
+    for row in methods:
+        for name, title in {"vit": "ViT", "published": "published cell"}.items():
+            if over := row[f"over_{name}"]:
+                points = with_interval(over["mean"], over["low"], over["high"], "+.2f")
+                rows.append([row["label"], title, points, f"{over['wins']} of {over['pairs']}"])
+    return rows
+
+
+def result_row(row: Mapping[str, Any]) -> list[str]:
     """Return a method's row of the table of results."""
     ri, test = row["improvement"], row["test"]
-    texts = [
+    return [
         row["label"],
         mean_sd(row),
         f"{row['training_sd']:.2f}" if row["training_sd"] is not None else MISSING,
@@ -187,11 +214,6 @@ def result_row(row: Mapping[str, Any], published: bool) -> list[str]:
         with_interval(ri["ri"], ri["low"], ri["high"], "+.2f") if ri else MISSING,
         f"{test['p']:.3g}" if test else MISSING,
     ]
-    for name in ("vit", "published") if published else ("vit",):
-        over = row[f"over_{name}"]
-        won = f", {over['wins']} of {over['pairs']} pairs won" if over else ""
-        texts.append(with_interval(over["mean"], over["low"], over["high"], "+.2f") + won if over else MISSING)
-    return texts
 
 
 def search_table(study: Study, keys: Sequence[str]) -> list[dict[str, Any]]:
@@ -225,7 +247,7 @@ def luck_table(study: Study) -> list[dict[str, Any]]:
 
 def reference_table(study: Study) -> list[dict[str, Any]]:
     """Return ViT and the published cell with their trainings."""
-    titles = {"vit": "ViT", "published": "published cell"}
+    titles = {"vit": "ViT", "published": "the paper's CIFAR-10 cell"}
     return [{**described(study["cells"][study[name]]), "name": t} for name, t in titles.items() if study[name]]
 
 
@@ -244,11 +266,11 @@ def tolerance(study: Study) -> str:
 
 
 def scatters(study: Study, colours: Mapping[str, tuple[str, str]]) -> list[Scatter]:
-    """Return, for every search, its supernet's accuracy of each cell against the cell's own."""
-    lucky, drawn = set(study["random"]["cells"]), []
+    """Return, for every search of a method, its supernet's accuracy of each cell against the cell's own."""
+    lucky, drawn, others = set(study["random"]["cells"]), [], other_keys(study)
     tables = {row["run"]: row for row in study["summary"]["ranking"]}
     for search in study["searches"]:
-        if search["run"] not in tables:
+        if search["run"] not in tables or search["variant"] in others:
             continue
         of = tables[search["run"]]
         points: dict[bool, list[tuple[str, float, float]]] = {True: [], False: []}
@@ -328,9 +350,9 @@ def ablation_table(summary: Mapping[str, Any], group: str) -> list[list[str]]:
     whole = [row for row in summary["variants"] if row["group"] == "methods" and row["key"] == "dasvit"]
     found = []
     for row in [*whole, *rows] if rows else []:
-        texts = result_row(row, published=False)
+        texts = result_row(row)
         collapsed = f"{row['collapse']['count']} of {row['collapse']['n']}"
-        found.append([row["label"], texts[1], texts[3], str(row["cells"]), *texts[4:7], collapsed])
+        found.append([row["label"], texts[1], texts[3], str(row["cells"]), *texts[4:], collapsed])
     return found
 
 
@@ -341,11 +363,15 @@ def as_markdown(study: Study) -> str:
     parts = [f"# Study {study['name']}\n", status_of(study), *(f"- {text}" for text in summary["verdicts"])]
     heads, rows = result_table(study, methods)
     parts += ["\n## Results\n", markdown_table(heads, rows)]
+    if against := against_table(study, methods):
+        parts += ["", markdown_table(AGAINST_HEADS, against)]
     for title, keys in {"Searches": [row["key"] for row in methods], "Other searches": other_keys(study)}.items():
         searches = search_table(study, keys)
         if searches:
             parts += [f"\n## {title}\n", markdown_table(["search", *TRAINED], [_search_row(row) for row in searches])]
-    trained = [[row["words"], *_trained(row)] for row in [*reference_table(study), *luck_table(study)]]
+    trained = [
+        [row.get("name") or row["words"], *_trained(row)] for row in [*reference_table(study), *luck_table(study)]
+    ]
     parts += [f"\n## References and random cells ({tolerance(study) or 'none yet'})\n"]
     parts += [markdown_table(["network", *TRAINED[1:]], trained)]
     if summary["ranking"]:
