@@ -53,6 +53,9 @@ def permutation(found: Sequence[float], others: Sequence[float], seed: int = 0) 
         RESAMPLES of them, else as many random ones.
     """
     possible = math.comb(len(found) + len(others), len(found))
+    if min(len(found), len(others)) == 1:  # which scipy takes for a mistake
+        alone, pool = (found[0], others) if len(found) == 1 else (-others[0], [-value for value in found])
+        return {"p": (1 + sum(value >= alone for value in pool)) / possible, "least": 1 / possible}
     result = stats.permutation_test(
         (found, others),
         lambda one, two, axis: np.mean(one, axis=axis) - np.mean(two, axis=axis),
@@ -75,16 +78,17 @@ def difference(ours: Sequence[Sequence[float]], theirs: Sequence[float]) -> Numb
         mean of the differences; low and high: its 95 % interval, None for a single search and where all differences
         are equal; wins of how many pairs.
         Searches and seeds both count as drawn: the variance is that of the searches' means over their number plus that
-        of the seeds' means over theirs, with one degree of freedom less than the fewer of both.
+        of the seeds' means over theirs, with the degrees of freedom of Welch and Satterthwaite.
     """
     pairs = [[a - b for a, b in zip(row, theirs, strict=True)] for row in ours]
     rows = [statistics.fmean(row) for row in pairs]
     columns = [statistics.fmean(column) for column in zip(*pairs, strict=True)]
     found: Numbers = {"mean": statistics.fmean(rows), "low": None, "high": None}
-    several = [means for means in (rows, columns) if len(means) > 1]
-    error = math.sqrt(sum(statistics.variance(means) / len(means) for means in several))
-    if len(rows) > 1 and error:
-        width = float(stats.t.ppf((1 + CONFIDENCE) / 2, min(map(len, several)) - 1)) * error
+    parts = [(statistics.variance(means) / len(means), len(means) - 1) for means in (rows, columns) if len(means) > 1]
+    variance = sum(part for part, _ in parts)
+    if len(rows) > 1 and variance:
+        freedom = variance**2 / sum(part**2 / own for part, own in parts)
+        width = float(stats.t.ppf((1 + CONFIDENCE) / 2, freedom)) * math.sqrt(variance)
         found |= {"low": found["mean"] - width, "high": found["mean"] + width}
     flat = [value for row in pairs for value in row]
     return found | {"wins": sum(value > 0 for value in flat), "pairs": len(flat)}

@@ -100,7 +100,7 @@ def summarise_variant(study: Study, variant: Mapping[str, Any], luck: Sequence[f
     if found and luck:
         row["percentile"] = statistics.fmean(percentile(value, luck) for value in found)
         row["improvement"] = relative_improvement(found, luck)
-        row["test"] = permutation(found, luck) if len(luck) > 1 or len(found) > 1 else None
+        row["test"] = permutation(found, luck)
     for name in ("vit", "published"):
         row[f"over_{name}"] = compare(study, cells, study[name])
     return row
