@@ -32,6 +32,8 @@ def test_relative_improvement() -> None:
     spread = ours.relative_improvement([80.0, 84.0, 88.0], [70.0, 80.0, 90.0, 76.0])
     assert spread["ri"] == pytest.approx(100 * 5 / 79) and spread["low"] < spread["ri"] < spread["high"]
     assert ours.relative_improvement([81.0], [80.0, 82.0])["low"] is None
+    assert ours.relative_improvement([10.0, 20.0], [0.0, 5.0]) == {"ri": pytest.approx(500), "low": None, "high": None}
+    assert ours.relative_improvement([10.0, 20.0], [0.0, 0.0])["ri"] is None
 
 
 def test_permutations_are_counted() -> None:

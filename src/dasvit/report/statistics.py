@@ -29,10 +29,15 @@ def percentile(value: float, others: Sequence[float]) -> float:
 
 
 def relative_improvement(found: Sequence[float], others: Sequence[float], seed: int = 0) -> Numbers:
-    """Return RI = 100 (mean found - mean others) / mean others, with a bootstrap interval over cells (percentiles)."""
+    """Return RI = 100 (mean found - mean others) / mean others, with a bootstrap interval over cells (percentiles).
+
+    Accuracies of 0 leave nothing to divide by: there is no RI where all others' are, and no interval where one is.
+    """
+    if not any(others):
+        return {"ri": None, "low": None, "high": None}
     ri = _improvement(np.asarray(found), np.asarray(others))
     low = high = None
-    if len(found) > 1 and len(others) > 1:
+    if len(found) > 1 and len(others) > 1 and min(others) > 0:
         rng = np.random.default_rng(seed)
         how: dict[str, Any] = {"vectorized": True, "method": "percentile", "n_resamples": RESAMPLES}
         result = stats.bootstrap((found, others), _improvement, confidence_level=CONFIDENCE, rng=rng, **how)

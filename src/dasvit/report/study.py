@@ -175,7 +175,8 @@ def _of_luck(row: Numbers, luck: Numbers) -> str:
     if row["test"] is None or luck["mean"] is None:
         return "Not held against luck yet."
     p, least = row["test"]["p"], row["test"]["least"]
-    of = f"random cells ({luck['mean']:.2f} %, RI {row['improvement']['ri']:+.2f} %, p = {p:.3g}"
+    ri = row["improvement"]["ri"]
+    of = f"random cells ({luck['mean']:.2f} %, {'' if ri is None else f'RI {ri:+.2f} %, '}p = {p:.3g}"
     of += f"; so few runs cannot give less than {least:.2g})" if least > LEVEL else ")"
     if p < LEVEL:
         return f"Better than {of}."

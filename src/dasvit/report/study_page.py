@@ -121,6 +121,7 @@ def tiles(study: Study, methods: Sequence[Mapping[str, Any]]) -> list[Tile]:
         found.append(Tile("random cells", percent(luck["mean"]), _over(luck, "cells")))
     if first["percentile"] is not None:
         found.append(Tile("percentile", f"{first['percentile']:.0f}", "of random cells beaten, in percent"))
+    if first["improvement"] and first["improvement"]["ri"] is not None:
         ri = first["improvement"]
         interval = "" if ri["low"] is None else f"95 %: {ri['low']:+.2f} to {ri['high']:+.2f}"
         found.append(Tile("relative improvement", f"{ri['ri']:+.2f} %", interval))
