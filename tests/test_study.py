@@ -17,6 +17,7 @@ from dasvit.cell.space import Space
 from dasvit.cli import parse
 from dasvit.commands import study_jobs
 from dasvit.commands.study_plan import cell_key, draw_cells, plan_variants, published_cell
+from dasvit.commands.train import do_train
 from dasvit.config import Config
 from dasvit.data import load_data
 from dasvit.errors import Stopped, UserError
@@ -120,7 +121,7 @@ def test_processes_end_where_one_does(study: tuple[Path, dict[str, Any]], tmp_pa
 
 
 def test_what_fails_is_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    real = study_jobs.do_train
+    real = do_train
 
     def fail(config: Config, subject: Any, *rest: Any, **more: Any) -> Any:
         if subject == "vit":
