@@ -11,7 +11,9 @@ import pytest
 from browser import Browser, find_browser
 from dasvit.report import page, write_report
 from dasvit.report.comparison import write_comparison
+from dasvit.report.study import write_study
 from run_folders import write_search, write_train
+from studies import made_up
 
 PROGRAM = find_browser()
 pytestmark = pytest.mark.skipif(PROGRAM is None, reason="no Chromium is installed (Debian: apt-get install chromium)")
@@ -34,7 +36,14 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         "train": write_report(train),
         "wide": write_report(wide),
         "comparison": write_comparison([search, train, wide], root / "comparison.html"),
+        "study": study_page(root / "study"),
     }
+
+
+def study_page(folder: Path) -> Path:
+    folder.mkdir()
+    write_study(folder, made_up())
+    return folder / "report.html"
 
 
 @pytest.fixture(autouse=True)
@@ -47,7 +56,7 @@ def in_peace(browser: Browser) -> Iterator[None]:
     assert browser.requests and all(address.startswith(("file:///", "data:,")) for address in browser.requests)
 
 
-NAMES = ("search", "train", "wide", "comparison")
+NAMES = ("search", "train", "wide", "comparison", "study")
 
 
 @pytest.mark.parametrize("name", NAMES)

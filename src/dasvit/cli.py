@@ -39,6 +39,7 @@ SUMMARIES = {
     "cost": "count the parameters and multiply-adds of a cell or model",
     "report": "show a run as one HTML page, or several side by side",
     "compare": "train and cost any list of networks, in one table",
+    "study": "find out whether a search beats luck, and what is there already",
     "memory": "count the memory of a search: what batch fits which GPU",
     "quickstart": "search, train and compare on scikit-learn's digits, in minutes",
 }
@@ -48,6 +49,7 @@ CONFIGURED = {
     "evaluate": ("", ("data", "runtime")),
     "cost": ("cifar10-paper", ("model",)),
     "compare": ("cifar10-paper", tuple(SECTIONS)),
+    "study": ("digits-study", tuple(SECTIONS)),
     "memory": ("cifar10-paper", ("model", "space", "search", "runtime")),
     "quickstart": ("digits", tuple(SECTIONS)),
 }
@@ -58,7 +60,7 @@ LONGEST = 1000
 
 COUNTS = ("search.target_params", "search.target_macs", "search.derive.max_params", "search.derive.max_macs")
 """Fields that take a unit on the command line, as 6M."""
-GOING_ON = (["search"], ["train"], ["compare"], ["quickstart"])
+GOING_ON = (["search"], ["train"], ["compare"], ["study"], ["quickstart"])
 """Commands that go on where they stopped."""
 
 
@@ -364,6 +366,17 @@ def _add_options(parser: ArgumentParser, command: str) -> None:
         add("--format", type=str, default="table", help="table, csv, md, tex or json")
         about = "folder that the runs and the table are written to (default: runs/compare; none with --cost-only)"
         add("--run", type=str, default="", help=about)
+    elif command == "study":
+        add("--run", type=str, default="runs/study", help="folder that the runs and the report are written to")
+        add("--searches", type=int, default=4, help="searches with each method, seed by seed from runtime.seed on")
+        add("--trainings", type=int, default=3, help="trainings of each network, with the same seeds for all")
+        add("--random", type=int, default=12, help="random cells of the found cells' multiply-adds")
+        about = "search methods, the first compared with luck (default: dasvit,darts)"
+        add("--methods", type=str, default="dasvit,darts", help=about)
+        add("--ablate", action="store_true", help="also search without tokens, without fairness, without stages")
+        add("--sweep", action="store_true", help="also search with several λ and ρ")
+        add("--jobs", type=int, default=1, help="runs beside each other, each a process with its share of the cores")
+        _add_going_on(parser)
     elif command == "memory":
         add("--fits", type=str, default="", metavar="MEMORY", help="print only the largest batch that fits, as 24G")
         about = "figure, saved as PNG and as SVG (default: runs/memory.png; empty: none)"

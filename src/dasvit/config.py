@@ -332,6 +332,8 @@ class SearchConfig:
         target_params: Parameters of the derived network that the alphas shall keep within, as 5M. 0: no target.
         target_macs: Its multiply-adds for one image, likewise, as 300M (--search.target-macs will do, too).
         cost_weight: Weight of max(0, log(expected / target)) in the alphas' loss.
+        monitor: Validation images on which every epoch's end judges the mixture and the cell that would be derived;
+            each stage's supernet is kept as well (docs/study.md). 0: nothing of this.
     """
 
     method: str = "dasvit"
@@ -346,6 +348,7 @@ class SearchConfig:
     target_params: int = 0
     target_macs: int = 0
     cost_weight: float = 1.0
+    monitor: int = 0
     tokens: TokensConfig = field(default_factory=TokensConfig)
     fairness: FairnessConfig = field(default_factory=FairnessConfig)
     stages: StagesConfig = field(default_factory=StagesConfig)

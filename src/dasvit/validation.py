@@ -171,6 +171,7 @@ def validate(config: Config, searching: bool = True) -> None:
         "search.target_params": search.target_params,
         "search.target_macs": search.target_macs,
         "search.cost_weight": search.cost_weight,
+        "search.monitor": search.monitor,
         "search.darts_plus.patience": search.darts_plus.patience,
         "search.fair_darts.weight": search.fair_darts.weight,
         "search.beta_darts.weight": search.beta_darts.weight,

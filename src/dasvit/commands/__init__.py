@@ -15,6 +15,7 @@ HOMES = {
     "cost": "cost",
     "report": "report",
     "compare": "compare",
+    "study": "study",
     "memory": "memory",
     "quickstart": "quickstart",
 }

@@ -23,6 +23,7 @@ from dasvit.search.architecture import Architecture, entropy
 from dasvit.search.bilevel import first_order, second_order
 from dasvit.search.cost import CostPenalty
 from dasvit.search.fairness import fairness
+from dasvit.search.monitor import Monitor
 from dasvit.search.perturbation import perturbation_weights
 from dasvit.search.stages import prune
 from dasvit.search.strategies import STRATEGIES, make_strategy
@@ -85,6 +86,7 @@ def search(
     stages = list(config.search.stages)
     runtime.share_of(config.search.batch_size, "search.batch_size")
     steps = Steps(runtime, reporter)
+    monitor = make_monitor(config, len(data.classes), batches, preprocess, runtime)
     with Saver(run, LOGS, runtime, reporter, deadline) as saver:
         state = saver.load()
         alive = space.everything() if state is None else tuple(tuple(row) for row in state["alive"])
@@ -109,7 +111,9 @@ def search(
                 run_epoch(part, config, batches, preprocess, runtime, reporter, saver)
                 judge = make_judge(part, config, batches, preprocess, runtime, saver)
                 strategy.end_epoch(part.architecture, part.moves_alphas, part.done + 1 == part.total, judge)
-                end_epoch(part, config, run, runtime, reporter)
+                end_epoch(part, config, run, runtime, reporter, monitor)
+            if runtime.is_main:
+                monitor.keep(run, number + 1, part.supernet, alive)
         assert part is not None, "a search without a stage"
         saver.finish(part.done * len(batches) + strategy.judged, part.state)
     return Found(part.architecture.strengths().tolist(), alive, part)
@@ -341,7 +345,7 @@ def perturbed(part: StageState, data: Data, config: Config, runtime: Runtime) ->
     architecture, space = part.architecture, part.supernet.space
     loader = SearchBatches(data, config, runtime).judging(config.search.derive.images)
     preprocess = Preprocess(config.model.image_size).to(runtime.device)
-    bypass = part.edge_weights().detach()[:, len(space.operations) :]
+    mixture, _ = mixture_of(part)
     alive = tuple(tuple(row) for row in architecture.alive.tolist())
     part.supernet.variation.chosen = None
 
@@ -349,8 +353,7 @@ def perturbed(part: StageState, data: Data, config: Config, runtime: Runtime) ->
         found = judge_supernet(part.supernet, weights, preprocess, loader, runtime)
         return found.top1 - TIE * found.loss
 
-    weights = torch.cat([architecture.strengths(), bypass], dim=1)
-    return perturbation_weights(weights, alive, space, measure, config.runtime.seed), alive
+    return perturbation_weights(mixture, alive, space, measure, config.runtime.seed), alive
 
 
 def restore(config: Config, classes: int, run: RunFolder, runtime: Runtime, reporter: Reporter) -> StageState:
@@ -368,6 +371,25 @@ def restore(config: Config, classes: int, run: RunFolder, runtime: Runtime, repo
     part = StageState(config, space, alive, state["stage"], classes, 1, runtime, Steps(runtime, reporter), strategy)
     part.load(state)
     return part
+
+
+def mixture_of(part: StageState) -> tuple[Tensor, Tensor]:
+    """Return a stage's edge weights free of noise: [E, O], with a bypass [E, O + 1] where there is one; and [E, O]."""
+    strengths = part.architecture.strengths()
+    bypass = part.edge_weights().detach()[:, strengths.shape[1] :]
+    return torch.cat([strengths, bypass], dim=1), strengths
+
+
+def make_monitor(
+    config: Config, classes: int, batches: SearchBatches, preprocess: nn.Module, runtime: Runtime
+) -> Monitor:
+    """Return what looks at the supernet at every epoch's end, on `search.monitor` of the images for alpha."""
+    loader = batches.judging(config.search.monitor)
+
+    def judge(supernet: Supernet, weights: Tensor) -> float:
+        return judge_supernet(supernet, weights, preprocess, loader, runtime).top1
+
+    return Monitor(config, classes, judge)
 
 
 class WithWeights(nn.Module):
@@ -500,17 +522,22 @@ def alpha_step(
     return True
 
 
-def end_epoch(part: StageState, config: Config, run: RunFolder, runtime: Runtime, reporter: Reporter) -> None:
+def end_epoch(
+    part: StageState, config: Config, run: RunFolder, runtime: Runtime, reporter: Reporter, monitor: Monitor
+) -> None:
     """Log an epoch, and go on to the next."""
     where = part.where
     check_steps(part.metrics, where, "search.weights.lr")
     part.epoch, part.step = part.epoch + 1, 0
     place = {"stage": part.number + 1, "epoch": part.epoch}
     row = part.metrics.row(runtime, **place, lr=part.weight_optimizer.param_groups[0]["lr"])
+    looks = config.search.monitor and part.strategy.moves_alphas
+    seen = monitor.look(part.supernet, *mixture_of(part)) if looks else {}
     if runtime.is_main:
         space, layers = part.supernet.space, part.stage.layers
         line = describe_architecture(part.architecture, space, config, part.cost, layers=layers, **place)
         line |= {"method": notes} if (notes := part.strategy.notes()) else {}
+        line |= {"monitor": seen} if seen else {}
         run.append("metrics.jsonl", row)
         run.append("architecture.jsonl", line)
         refresh_report(run.path, reporter.say)

@@ -1,0 +1,329 @@
+"""`dasvit study` from end to end: what it runs, that it goes on, and that its numbers are those of the run folders."""
+
+import dataclasses
+import json
+import random
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from dasvit.cell.genotype import Genotype, is_viable, load_genotype
+from dasvit.cell.space import Space
+from dasvit.cli import parse
+from dasvit.commands import study_jobs
+from dasvit.commands.study_plan import cell_key, draw_cells, plan_variants, published_cell
+from dasvit.commands.train import do_train
+from dasvit.config import Config
+from dasvit.data import load_data
+from dasvit.errors import Stopped, UserError
+from dasvit.models.cost import cost_of
+from dasvit.search.monitor import judge_cell, kept_supernet
+from dasvit.search.ranking import supernet_scores, weight_scores
+from dasvit.search.supernet import Supernet
+from dasvit.training.distributed import Runtime
+from dasvit.training.progress import Reporter
+from dasvit.training.saver import Deadline
+from helpers import SMALL, call_cli, tree, untimed
+
+TWO_STAGES = '--search.stages={"layers":[1,1],"keep":[0,2],"epochs":[2,1],"weight_epochs":[1,0]}'
+STUDY = [*SMALL, TWO_STAGES, "--searches=2", "--trainings=2", "--random=3"]
+
+
+def config_of(*arguments: str) -> Config:
+    config = parse("study", [*SMALL, *arguments]).config
+    assert config is not None
+    return config
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
+    """A study as small as they come, in this process; not to be changed."""
+    root = tmp_path_factory.mktemp("runs") / "study"
+    status, out, err = call_cli("study", *STUDY, "--run", root, "--json")
+    assert status == 0, err
+    answer = json.loads(out)
+    assert answer["run"] == str(root)
+    content: dict[str, Any] = json.loads((root / "study.json").read_text())
+    assert content["summary"] == {key: value for key, value in answer.items() if key != "run"}
+    return root, content
+
+
+# --- what is run ----------------------------------------------------------------------------------------------------
+
+
+def test_everything_is_trained_with_the_same_seeds(study: tuple[Path, dict[str, Any]]) -> None:
+    root, content = study
+    assert [s["run"] for s in content["searches"]] == [
+        f"searches/{m}/seed{k}" for k in (0, 1) for m in ("dasvit", "darts")
+    ]
+    found = {cell_key(load_genotype(root / s["run"])) for s in content["searches"]}
+    assert {s["cell"] for s in content["searches"]} == found
+    published = published_cell(config_of())
+    assert published is not None
+    assert set(content["cells"]) == {"vit", cell_key(published), *found, *content["random"]["cells"]}
+    for key, cell in content["cells"].items():
+        assert [t["run"] for t in cell["trainings"]] == [f"trainings/{key}/seed{k}" for k in (0, 1)]
+        for training in cell["trainings"]:
+            result = json.loads((root / training["run"] / "result.json").read_text())
+            assert result["top1"] == training["top1"] and result["macs"] == cell["macs"]
+            environment = json.loads((root / training["run"] / "environment.json").read_text())
+            assert environment["seed"] == training["seed"]
+
+
+def test_random_cells_cost_what_found_ones_do(study: tuple[Path, dict[str, Any]]) -> None:
+    _, content = study
+    macs = [content["cells"][s["cell"]]["macs"] for s in content["searches"] if s["variant"] == "dasvit"]
+    luck = content["random"]
+    assert luck["macs"] == sum(macs) / 2 and len(set(luck["cells"])) == 3
+    for key in luck["cells"]:
+        assert abs(content["cells"][key]["macs"] / luck["macs"] - 1) <= luck["tolerance"] + 1e-3
+
+
+def test_the_monitor_saw_every_epoch(study: tuple[Path, dict[str, Any]]) -> None:
+    root, content = study
+    for search in content["searches"]:
+        assert len(search["epochs"]) == 3
+        lines = [json.loads(line) for line in (root / search["run"] / "architecture.jsonl").read_text().splitlines()]
+        for row, line in zip(search["epochs"], lines, strict=True):
+            assert row["gap"] == line["monitor"]["mixture_top1"] - line["monitor"]["derived_top1"]
+    assert len(content["summary"]["ranking"]) == 4
+    stages = {row["variant"]: (row["stage"], row["cells"]) for row in content["summary"]["ranking"]}
+    # Of all cells but the paper's, which is not of this space.
+    assert stages == {name: (1, len(content["cells"]) - 2) for name in ("dasvit", "darts")}
+
+
+def test_the_same_command_does_nothing_again(study: tuple[Path, dict[str, Any]]) -> None:
+    root, _ = study
+    before = {name: digest for name, digest in tree(root).items() if name != "report.html"}
+    status, out, err = call_cli("study", *STUDY, "--run", root)
+    assert status == 0, err
+    assert "report.html: open it in a browser" in out and "dasvit: " in out
+    assert {name: digest for name, digest in tree(root).items() if name != "report.html"} == before
+
+
+def test_processes_end_where_one_does(study: tuple[Path, dict[str, Any]], tmp_path: Path) -> None:
+    """Stopped between two runs, then with two processes: the same numbers as all at once in this process."""
+    root, whole = study
+    status, _, err = call_cli("study", *STUDY, "--run", tmp_path / "s", "--max-minutes", 0.004)
+    assert status == 0 and "Go on with" in err
+    assert not (tmp_path / "s" / "study.json").exists()
+    status, _, err = call_cli("study", *STUDY, "--run", tmp_path / "s", "--jobs", 2)
+    assert status == 0, err
+    content = json.loads((tmp_path / "s" / "study.json").read_text())
+    assert content["cells"] == whole["cells"] and content["summary"] == whole["summary"]
+    run = whole["searches"][0]["run"]
+    assert untimed(tmp_path / "s" / run / "metrics.jsonl") == untimed(root / run / "metrics.jsonl")
+
+
+def test_what_fails_is_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = do_train
+
+    def fail(config: Config, subject: Any, *rest: Any, **more: Any) -> Any:
+        if subject == "vit":
+            raise UserError("it diverged.")
+        return real(config, subject, *rest, **more)
+
+    monkeypatch.setattr(study_jobs, "do_train", fail)
+    arguments = ["--searches=1", "--trainings=1", "--random=2", "--methods=dasvit", "--run", tmp_path / "s"]
+    status, _, err = call_cli("study", *SMALL, *arguments)
+    assert status == 2 and "1 run(s) failed" in err and "train ViT, seed 0: it diverged." in err
+    summary = json.loads((tmp_path / "s" / "study.json").read_text())["summary"]
+    assert summary["vit"]["mean"] is None and summary["variants"][0]["over_vit"] is None
+    assert summary["variants"][0]["mean"] is not None
+
+
+def test_a_failing_process_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(study_jobs, "arguments", lambda job, root: ["search", "--config", "nowhere.yaml"])
+    said: list[str] = []
+    reporter = Reporter(quiet=True)
+    monkeypatch.setattr(reporter, "say", said.append)
+    runner = study_jobs.Runner(tmp_path, reporter, 2, Deadline(), {"search": 1, "train": 0}, 1)
+    runner.run([study_jobs.Job("searches/a/seed0", "search a", config_of())])
+    assert len(runner.failures) == 1 and "nowhere.yaml" in runner.failures[0] and "failed" in said[-1]
+
+
+def test_a_signal_stops_the_processes(tmp_path: Path) -> None:
+    """A child of ours sends SIGTERM to its parent, the study; the other runs are told, and nothing new begins."""
+    code = f"""
+import os, signal, sys
+sys.argv = ["dasvit"]
+from dasvit.commands import study_jobs
+from dasvit.errors import Stopped
+from dasvit.training.progress import Reporter
+from dasvit.training.saver import Deadline
+from pathlib import Path
+def start(self, job):
+    import subprocess
+    kill = "import os, signal, time; os.kill(os.getppid(), signal.SIGTERM); time.sleep(60)"
+    return subprocess.Popen([sys.executable, "-c", kill])
+study_jobs.Runner._start = start
+jobs = [study_jobs.Job(f"searches/{{i}}/seed0", "search", None) for i in range(3)]
+runner = study_jobs.Runner(Path({str(tmp_path)!r}), Reporter(), 1, Deadline(), {{"search": 3, "train": 0}}, 3)
+try:
+    runner._beside(jobs)
+except Stopped as stop:
+    assert stop.status == 143 and runner.started == 1, (stop, runner)
+    sys.exit(0)
+sys.exit(1)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=100)
+    assert done.returncode == 0, done.stderr
+
+
+def test_time_that_is_left(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    runner = study_jobs.Runner(tmp_path, Reporter(quiet=True), 2, Deadline(), {"search": 0, "train": 10}, 20)
+    assert runner._time_left() == ""
+    runner.times["train"] = [20.0, 40.0]
+    assert runner._time_left() == "; about 2 min left"  # 10 · 30 s on two processes
+    late = dataclasses.replace(runner, deadline=Deadline(0.0), processes=1)
+    with pytest.raises(Stopped, match="the time is up"):
+        late.run([study_jobs.Job("searches/a/seed0", "search a", config_of())])
+
+
+# --- the plan -------------------------------------------------------------------------------------------------------
+
+
+def test_variants() -> None:
+    config = config_of(TWO_STAGES)
+    found = {v.key: v for v in plan_variants(config, ["dasvit", "darts"], ablate=True, sweep=True)}
+    search = {key: variant.config.search for key, variant in found.items()}
+    assert search["without-token-selection"].tokens.ratio == 1 and search["without-stages"].tokens.ratio == 0.5
+    assert search["without-fairness"].fairness.skip == search["without-fairness"].fairness.types == 0
+    assert search["without-stages"].stages.layers == [1] and search["without-stages"].stages.epochs == [3]
+    assert search["lambda-4"].fairness.types == 4 and search["rho-0.25"].tokens.ratio == 0.25
+    assert all(section.monitor == 1000 for section in search.values())
+    # What comes to the same recipe is searched once: λ = 1 and ρ = 0.5 are the recipe's, the others the ablation's.
+    assert not {"lambda-1", "rho-0.5", "lambda-0", "rho-1"} & set(found)
+    labels = [v.label for v in plan_variants(config, ["dasvit"], ablate=False, sweep=True)]
+    assert labels == ["dasvit", "λ = 0", "λ = 0.25", "λ = 1", "λ = 4", "ρ = 0.25", "ρ = 0.5", "ρ = 0.75", "ρ = 1"]
+
+
+def test_an_ablation_of_what_is_not_there_is_left_out() -> None:
+    one = config_of("--search.tokens.ratio=1")
+    assert [v.label for v in plan_variants(one, ["dasvit"], True, False)] == ["dasvit", "without fairness"]
+
+
+@pytest.mark.parametrize(
+    ("methods", "ablate", "message"),
+    [
+        ([], False, "takes each method once"),
+        (["darts", "darts"], False, "takes each method once"),
+        (["dart"], False, "Did you mean 'darts'"),
+        (["darts"], True, "name it among --methods"),
+    ],
+)
+def test_mistakes_in_the_plan(methods: Sequence[str], ablate: bool, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        plan_variants(config_of(), list(methods), ablate, False)
+
+
+def test_mistakes_on_the_command_line(tmp_path: Path) -> None:
+    status, _, err = call_cli("study", *SMALL, "--random=0", "--run", tmp_path / "s")
+    assert status == 2 and "--random must be at least 1" in err and not (tmp_path / "s").exists()
+    status, _, err = call_cli("study", *SMALL, "--resume", "--run", tmp_path / "s")
+    assert status == 2 and "there is no run" in err
+
+
+def test_draws_are_uniform_distinct_and_repeatable() -> None:
+    config = parse("study", ["--config=digits-study"]).config
+    assert config is not None
+    drawn = draw_cells(config, 10, [4_000_000, 4_400_000], 30)
+    assert drawn == draw_cells(config, 10, [4_400_000, 4_000_000], 30) and drawn.macs == 4.2e6
+    assert len(set(drawn.cells)) == 30 and all(map(is_viable, drawn.cells))
+    for cell in drawn.cells:
+        assert sum(op != "zero" for op in cell.ops) == 4  # two edges into each node
+        assert abs(cost_of(cell, config.model, 10).macs / 4.2e6 - 1) <= drawn.tolerance + 1e-6
+    assert drawn.tolerance == 0.05
+    first = draw_cells(config, 10, [4_200_000], 5)
+    assert first.cells == drawn.cells[:5]  # more of them may join later
+
+
+def test_a_budget_that_too_few_cells_have_is_widened() -> None:
+    config = config_of()  # one attention, one MLP
+    one = draw_cells(config, 10, [40_000], 4)  # the largest has 30,720
+    assert one.tolerance == 0.4 and len(one.cells) == 4
+    with pytest.raises(UserError, match="lower --random"):
+        draw_cells(config, 10, [40_000], 5000)
+
+
+# --- the supernet's ranking -----------------------------------------------------------------------------------------
+
+
+def test_a_cell_alone_is_the_derived_network_on_shared_weights() -> None:
+    """The same logits as the derived network that takes over the supernet's weights."""
+    from dasvit.models.baselines import make_network
+
+    config = config_of("--model.width=16", "--model.layers=2", "--search.tokens.ratio=1")
+    space = Space.from_config(config.space)
+    sizes: dict[str, Any] = {"image_size": 8, "patch_size": 2, "dim": 16, "layers": 2, "num_classes": 10}
+    supernet = Supernet(space, space.everything(), tokens=config.search.tokens, **sizes)
+    cell = Genotype.from_ops(2, ["mlp_1", "msa_2", "zero", "identity", "mlp_1"])
+    network = make_network(cell, config.model, 10).eval()
+    network.load_state_dict(supernet.state_of(cell))
+    images, seen = torch.randn(3, 3, 8, 8), []
+    supernet.eval().variation.chosen = [1] * 5
+
+    def judge(model: Supernet, weights: torch.Tensor) -> float:
+        seen.append(model(images, weights))
+        return 12.5
+
+    with torch.no_grad():
+        assert judge_cell(supernet, cell, judge) == 12.5
+        torch.testing.assert_close(seen[0], network(images))
+    assert supernet.variation.chosen == [1] * 5  # left as it was
+
+
+def test_scores_are_those_of_the_kept_supernet(study: tuple[Path, dict[str, Any]]) -> None:
+    root, content = study
+    search = next(s for s in content["searches"] if s["variant"] == "dasvit")
+    config = plan_variants(config_of(TWO_STAGES), ["dasvit"], False, False)[0].config
+    space = Space.from_config(config.space)
+    assert sorted(p.name for p in (root / search["run"] / "supernets").iterdir()) == [
+        "stage1.safetensors",
+        "stage2.safetensors",
+    ]
+    kept = kept_supernet(root / search["run"], space)
+    assert kept is not None and (kept.stage, kept.layers, kept.alive) == (1, 1, space.everything())
+    data = load_data(config.data, 8, 0)
+    keys = list(search["ranking"]["supernet_top1"])
+    cells = [load_genotype(root / "cells" / f"{key}.json") for key in keys]
+    scores = supernet_scores(config, data, root / search["run"], cells, Runtime(config.runtime, "float32"))
+    assert scores == (1, 1, [search["ranking"]["supernet_top1"][key] for key in keys])
+    assert supernet_scores(config, data, root, cells, Runtime(config.runtime, "float32")) is None
+
+
+def test_a_search_that_is_looked_at_ends_as_one_that_is_not(study: tuple[Path, dict[str, Any]], tmp_path: Path) -> None:
+    root, content = study
+    status, _, err = call_cli("search", *SMALL, TWO_STAGES, "--run", tmp_path / "s")
+    assert status == 0, err
+    run = root / content["searches"][0]["run"]
+    lines = [
+        [json.loads(line) for line in (f / "architecture.jsonl").read_text().splitlines()]
+        for f in (run, tmp_path / "s")
+    ]
+    assert all("monitor" in line for line in lines[0]) and not any("monitor" in line for line in lines[1])
+    assert [line["weights"] for line in lines[0]] == [line["weights"] for line in lines[1]]
+    assert not (tmp_path / "s" / "supernets").exists()
+
+
+def test_a_damaged_supernet_is_named(study: tuple[Path, dict[str, Any]], tmp_path: Path) -> None:
+    (tmp_path / "supernets").mkdir()
+    (tmp_path / "supernets" / "stage1.safetensors").write_bytes(random.Random(0).randbytes(500))
+    with pytest.raises(UserError, match=r"stage1\.safetensors is damaged"):
+        kept_supernet(tmp_path, Space.from_config(config_of().space))
+
+
+def test_weights_rank_as_derivation_does() -> None:
+    space = Space(1, ("zero", "identity", "msa_2"))
+    weights = [[0.5, 0.2, 0.3], [0.6, 0.1, 0.3]]
+    cells = [Genotype.from_ops(1, ops) for ops in (["msa_2", "zero"], ["identity", "msa_2"])]
+    stages = [(weights, space.everything())]
+    darts = weight_scores(stages, space, "darts", cells)
+    assert [pytest.approx(v) for v in darts] == [torch.tensor(0.3).log().item(), torch.tensor(0.06).log().item()]
+    strongest = weight_scores(stages, space, "strongest", cells)
+    assert strongest[0] == pytest.approx(torch.tensor(0.18).log().item())
