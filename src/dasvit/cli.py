@@ -35,6 +35,7 @@ SUMMARIES = {
     "train": "train a cell, or a timm model, from scratch",
     "evaluate": "judge a trained model on a data set",
     "predict": "name the classes of images",
+    "export": "write a trained model as ONNX, torch.export or a folder for the hub",
     "cost": "count the parameters and multiply-adds of a cell or model",
     "report": "show a run as one HTML page, or several side by side",
     "compare": "train and cost any list of networks, in one table",
@@ -228,6 +229,7 @@ def make_parser(command: str) -> ArgumentParser:
         "derive": " RUN",
         "evaluate": " MODEL",
         "predict": " MODEL IMAGE...",
+        "export": " MODEL --to onnx|torch|hub",
         "cost": " CELL|MODEL|TIMM_NAME",
         "report": " RUN...",
         "compare": " [NETWORK ...]",
@@ -292,6 +294,12 @@ def _add_options(parser: ArgumentParser, command: str) -> None:
         add("images", type=str, nargs="+", metavar="IMAGE", help="image files")
         add("--top", type=int, default=5, help="classes shown for an image")
         add("--device", type=str, default="auto", help="auto, cpu, cuda, cuda:N or mps")
+    elif command == "export":
+        add("model_path", type=str, metavar="MODEL", help="run folder of a training, or a model folder")
+        about = "onnx: one .onnx file; torch: a .pt2 file of torch.export; hub: a folder with a model card"
+        add("--to", type=str, default="", metavar="TARGET", help=about)
+        about = "file, or folder of hub (default: in export/ of the run's folder; never written over)"
+        add("--out", type=str, default="", help=about)
     elif command == "cost":
         add("subject", type=str, metavar="CELL|MODEL|TIMM_NAME", help="what is counted")
         add(

@@ -12,6 +12,7 @@ HOMES = {
     "train": "train",
     "evaluate": "judge",
     "predict": "judge",
+    "export": "export",
     "cost": "cost",
     "report": "report",
     "compare": "compare",
