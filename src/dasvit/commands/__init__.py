@@ -11,7 +11,7 @@ HOMES = {
     "derive": "search",
     "train": "train",
     "evaluate": "judge",
-    "predict": "judge",
+    "predict": "predict",
     "export": "export",
     "cost": "cost",
     "report": "report",
