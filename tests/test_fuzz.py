@@ -223,8 +223,8 @@ def test_recipes(profile: str, tmp_path: Path, record_property: Record) -> None:
 
 FIELDS = sorted(recipes.flatten(recipes.to_dict(Config())))
 SECTIONS = sorted(recipes.section_classes())
-OWN = """--run --method --rule --edges-per-node --max-params --max-macs --out --cell --baseline --top --device --classes
---json --debug --config --print_config --help --version -h -- --nothing --data.nothing"""
+OWN = """--run --method --rule --edges-per-node --max-params --max-macs --to --out --cell --baseline --top --device
+--classes --json --debug --config --print_config --help --version -h -- --nothing --data.nothing"""
 OPTIONS = [*(f"--{name}" for name in [*FIELDS, *SECTIONS]), *OWN.split()]
 
 
@@ -247,6 +247,7 @@ def command_lines(draw: st.DrawFn, home: Path) -> list[str]:
         "train": ["--cell", cell, *SMALL, "--run", "out"],
         "evaluate": [run],
         "predict": [run, image],
+        "export": [run, "--to", "hub", "--out", "hub"],
         "cost": [cell],
         "quickstart": [*SMALL, "--run", "out"],
     }
@@ -315,6 +316,7 @@ def test_run_folders(profile: str, small_run: Path, tmp_path: Path, record_prope
         ["derive", run, "--rule=strongest", "--max-params=1M", "--out", tmp_path / "derived.json"],
         ["evaluate", run],
         ["predict", run, image],
+        ["export", run, "--to", "hub", "--out", tmp_path / "hub"],
         ["cost", run],
         ["cost", run / "train"],
         ["train", "--cell", run, "--run", tmp_path / "fresh"],

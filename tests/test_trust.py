@@ -132,7 +132,8 @@ def commands_on(run: Path, image: Path, name: str) -> list[list[object]]:
     if "checkpoints" in name or name.endswith(".jsonl"):
         return [["derive", run, "--out", run.parent / "c.json"]] if "train" not in name else []
     if "model/" in name:
-        return [["predict", run, image], ["evaluate", run], ["cost", run / "train"]]
+        exported = ["export", run, "--to", "hub", "--out", run.parent / "hub"]
+        return [["predict", run, image], ["evaluate", run], ["cost", run / "train"], exported]
     if name.startswith("train/"):
         return [["evaluate", run], ["cost", run / "train"]]
     again = ["search", "--config", run / "config.yaml", "--run", run]
@@ -413,6 +414,7 @@ def test_names_in_files_lead_nowhere(name: str, small_run: Path, tmp_path: Path)
         ["predict", run, image],
         ["evaluate", run],
         ["derive", run],
+        ["export", run, "--to", "hub"],
         ["cost", run],
         ["cost", run / "train"],
         ["train", "--cell", run],

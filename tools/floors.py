@@ -6,5 +6,5 @@ from pathlib import Path
 
 project = tomllib.loads(Path("pyproject.toml").read_text(encoding="utf-8"))["project"]
 extras = project["optional-dependencies"]
-for requirement in [*project["dependencies"], *extras["hub"], *extras["ptflops"]]:
+for requirement in [*project["dependencies"], *extras["hub"], *extras["ptflops"], *extras["export"]]:
     print(re.sub(r"\[.*?\]", "", requirement).replace(">=", "=="))

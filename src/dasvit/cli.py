@@ -35,7 +35,8 @@ SUMMARIES = {
     "derive": "derive a cell from a search again: another rule, a budget",
     "train": "train a cell, or a timm model, from scratch",
     "evaluate": "judge a trained model on a data set",
-    "predict": "name the classes of images",
+    "predict": "name the classes of images, or of folders of them",
+    "export": "write a trained model as ONNX, torch.export or a folder for the hub",
     "cost": "count the parameters and multiply-adds of a cell or model",
     "report": "show a run as one HTML page, or several side by side",
     "compare": "train and cost any list of networks, in one table",
@@ -272,7 +273,8 @@ def make_parser(command: str) -> ArgumentParser:
     positional = {
         "derive": " RUN",
         "evaluate": " MODEL",
-        "predict": " MODEL IMAGE...",
+        "predict": " MODEL IMAGE|FOLDER...",
+        "export": " MODEL --to onnx|torch|hub",
         "cost": " CELL|MODEL|TIMM_NAME",
         "report": " RUN...",
         "compare": " [NETWORK ...]",
@@ -336,9 +338,18 @@ def _add_options(parser: ArgumentParser, command: str) -> None:
         add("model_path", type=str, metavar="MODEL", help="run folder of a training, or a model folder")
     elif command == "predict":
         add("model_path", type=str, metavar="MODEL", help="run folder of a training, or a model folder")
-        add("images", type=str, nargs="+", metavar="IMAGE", help="image files")
+        add("images", type=str, nargs="+", metavar="IMAGE", help="image files, and folders of them (with all below)")
         add("--top", type=int, default=5, help="classes shown for an image")
+        add("--format", type=str, default="text", help="text, csv or json (as --json)")
+        add("--batch-size", type=int, default=64, help="images that the model sees at once")
+        add("--on-error", type=str, default="stop", help="stop at a broken image, or skip it and name it")
         add("--device", type=str, default="auto", help="auto, cpu, cuda, cuda:N or mps")
+    elif command == "export":
+        add("model_path", type=str, metavar="MODEL", help="run folder of a training, or a model folder")
+        about = "onnx: one .onnx file; torch: a .pt2 file of torch.export; hub: a folder with a model card"
+        add("--to", type=str, default="", metavar="TARGET", help=about)
+        about = "file, or folder of hub (default: in export/ of the run's folder; never written over)"
+        add("--out", type=str, default="", help=about)
     elif command == "cost":
         add("subject", type=str, metavar="CELL|MODEL|TIMM_NAME", help="what is counted")
         add(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import sys
@@ -143,3 +144,14 @@ def print_json(content: Any) -> None:
     """Print one JSON object on standard output."""
     json.dump(content, sys.stdout, ensure_ascii=False)
     sys.stdout.write("\n")
+
+
+def need(extra: str, *packages: str) -> None:
+    """Check that the packages of an extra are installed.
+
+    Raises:
+        UserError: One is not; the text has the command that installs it.
+    """
+    missing = [name for name in packages if importlib.util.find_spec(name) is None]
+    if missing:
+        raise UserError(f"this needs {' and '.join(missing)}: pip install 'dasvit[{extra}]'.")

@@ -1,4 +1,4 @@
-"""`dasvit evaluate` and `dasvit predict`: what a trained model knows."""
+"""`dasvit evaluate`, and what it takes to ask a trained model."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from typing import Any
 
 import torch
 from rich.console import Console
-from torch import nn
+from torch import Tensor, nn
 
 from dasvit.cli import Request
 from dasvit.commands.common import print_json
 from dasvit.config import RuntimeConfig
-from dasvit.data import Preprocess, load_data, open_image, predict_transform
-from dasvit.errors import UserError, printable
+from dasvit.data import Preprocess, load_data
+from dasvit.errors import UserError
 from dasvit.models.folder import load_model, read_model_config
 from dasvit.report.tables import confusion_table
-from dasvit.training.distributed import Runtime, find_device
+from dasvit.training.distributed import Runtime
 from dasvit.training.evaluation import Evaluation, evaluate
 from dasvit.training.loop import test_batches
 from dasvit.training.progress import Reporter
@@ -64,35 +64,6 @@ def print_evaluation(judged: Evaluation, names: tuple[str, ...]) -> None:
     Console().print(confusion_table(judged.confusion, names))
 
 
-def predict_command(request: Request) -> None:
-    """`dasvit predict`: labels with probabilities."""
-    folder = find_model(request.options["model_path"])
-    described = read_input(folder)
-    names = described.classes
-    top = request.options["top"]
-    if top < 1:
-        raise UserError(f"--top must be at least 1, not {top}.")
-    device = find_device(request.options["device"])
-    transform = predict_transform(described.side, described.crop_pct)
-    images = [transform(open_image(path)) for path in request.options["images"]]
-    model = load_judge(folder, described, device)
-    preprocess = described.preprocess.eval().to(device)
-    rows = []
-    for path, image in zip(request.options["images"], images, strict=True):
-        with torch.no_grad():
-            shares = model(preprocess(image[None].to(device))).float().softmax(dim=1)[0]
-        check_finite(folder, float(shares.sum()))
-        best = shares.topk(min(top, len(names)))
-        pairs = zip(best.indices.tolist(), best.values.tolist(), strict=True)
-        rows.append({"image": path, "predictions": [{"label": names[i], "probability": p} for i, p in pairs]})
-    if request.options["json"]:
-        print_json({"model": str(folder), "images": rows})
-        return
-    for row in rows:
-        shown = ", ".join(f"{p['label']} {100 * p['probability']:.1f} %" for p in row["predictions"])
-        print(printable(f"{row['image']}: {shown}"))
-
-
 @dataclass(frozen=True)
 class ModelInput:
     """What a model folder says about the images that its model takes.
@@ -135,6 +106,44 @@ def _class_count(value: Any) -> int:
     if not isinstance(value, int) or not 1 <= value <= MAX_CLASSES:
         raise ValueError(f"{value!r} classes")
     return value
+
+
+class Classifier:
+    """A trained model that is shown images.
+
+    Args:
+        folder: The model's folder.
+        device: Where it computes.
+
+    Attributes:
+        described: What the folder says about its images.
+        model: The network, in evaluation mode.
+
+    Raises:
+        UserError: The folder holds no model, or not all that is needed to use it.
+    """
+
+    def __init__(self, folder: Path, device: torch.device) -> None:
+        self.folder, self.device = folder, device
+        self.described = read_input(folder)
+        self.model = load_judge(folder, self.described, device)
+        self._preprocess = self.described.preprocess.eval().to(device)
+
+    def inputs(self, images: Tensor) -> Tensor:
+        """Return what the network takes, uint8 [B, 3, S, S] -> float32 [B, 3, S, S] on the device."""
+        prepared: Tensor = self._preprocess(images.to(self.device))
+        return prepared
+
+    @torch.inference_mode()
+    def shares(self, images: Tensor) -> Tensor:
+        """Return the probability of every class, uint8 [B, 3, S, S] -> float32 [B, C] on the CPU.
+
+        Raises:
+            UserError: The weights give no numbers.
+        """
+        shares: Tensor = self.model(self.inputs(images)).float().softmax(dim=1).cpu()
+        check_finite(self.folder, float(shares.sum()))
+        return shares
 
 
 def load_judge(folder: Path, described: ModelInput, device: torch.device) -> nn.Module:

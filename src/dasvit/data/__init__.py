@@ -6,7 +6,7 @@ from dasvit.data.image_set import Data, ImageSet
 from dasvit.data.load import load_data
 from dasvit.data.loader import Loader
 from dasvit.data.preprocess import MEAN, STD, Preprocess
-from dasvit.data.sources import SOURCES
+from dasvit.data.sources import SOURCES, find_images
 from dasvit.data.splits import split_indices
 
 __all__ = [
@@ -20,6 +20,7 @@ __all__ = [
     "Loader",
     "Preprocess",
     "Transform",
+    "find_images",
     "load_data",
     "open_image",
     "predict_transform",

@@ -184,6 +184,30 @@ def _list_images(folder: Path, classes: Sequence[str]) -> tuple[list[str], NDArr
     return [path for path, _ in listed], labels
 
 
+def find_images(paths: Sequence[str]) -> list[str]:
+    """Return image files: those that are named, and all below the folders that are, in the order of their names.
+
+    Raises:
+        UserError: A folder holds none.
+    """
+    from torchvision.datasets.folder import IMG_EXTENSIONS
+
+    found: list[str] = []
+    for path in paths:
+        if not os.path.isdir(path):
+            found.append(path)
+            continue
+        below = []
+        for folder, folders, names in os.walk(path):
+            folders[:] = sorted(name for name in folders if not name.startswith("."))
+            images = (n for n in sorted(names) if n.lower().endswith(IMG_EXTENSIONS) and not n.startswith("."))
+            below += [os.path.join(folder, name) for name in images]
+        if not below:
+            raise UserError(f"{path} holds no image ({', '.join(IMG_EXTENSIONS)}), nor do the folders in it.")
+        found += below
+    return found
+
+
 SOURCES: dict[str, Callable[[DataConfig], Source]] = {
     "digits": _digits,
     "cifar10": _torchvision("CIFAR10", "cifar-10-batches-py"),

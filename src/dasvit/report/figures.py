@@ -89,6 +89,13 @@ def save(figure: Figure, path: Path) -> list[Path]:
     return files
 
 
+def save_cell(genotype: Genotype, path: Path) -> None:
+    """Draw a cell into a PNG file, for readers that show no SVG."""
+    with mpl.rc_context(STYLE):
+        figure = draw_cell(genotype, {}, [edge.op for edge in genotype.edges])
+        figure.savefig(path, bbox_inches="tight", pad_inches=0.02, dpi=192)
+
+
 def skip_weights(runs: Sequence[Run], names: Sequence[str]) -> Figure | None:
     """Draw the weight of identity, averaged over the edges, of every search (the paper's figures 2 and 3)."""
     figure, axes = _axes(COLUMN, 2.2)
