@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import random
+import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -28,7 +29,7 @@ from dasvit.search.supernet import Supernet
 from dasvit.training.distributed import Runtime
 from dasvit.training.progress import Reporter
 from dasvit.training.saver import Deadline
-from helpers import SMALL, call_cli, tree, untimed
+from helpers import SMALL, call_cli, tree
 
 TWO_STAGES = '--search.stages={"layers":[1,1],"keep":[0,2],"epochs":[2,1],"weight_epochs":[1,0]}'
 STUDY = [*SMALL, TWO_STAGES, "--searches=2", "--trainings=2", "--random=3"]
@@ -107,17 +108,29 @@ def test_the_same_command_does_nothing_again(study: tuple[Path, dict[str, Any]])
 
 
 def test_processes_end_where_one_does(study: tuple[Path, dict[str, Any]], tmp_path: Path) -> None:
-    """Stopped between two runs, then with two processes: the same numbers as all at once in this process."""
+    """A search and two trainings are missing, and come from processes: with the same numbers."""
     root, whole = study
-    status, _, err = call_cli("study", *STUDY, "--run", tmp_path / "s", "--max-minutes", 0.004)
-    assert status == 0 and "Go on with" in err
-    assert not (tmp_path / "s" / "study.json").exists()
+    shutil.copytree(root, tmp_path / "s")
+    search = next(s for s in whole["searches"] if s["variant"] == "dasvit")
+    missing = [search["run"], "trainings/vit/seed1", f"trainings/{search['cell']}/seed0"]
+    for folder in missing:
+        shutil.rmtree(tmp_path / "s" / folder)
+    (tmp_path / "s" / "study.json").unlink()
     status, _, err = call_cli("study", *STUDY, "--run", tmp_path / "s", "--jobs", 2)
     assert status == 0, err
+    for folder in missing:
+        assert f"({tmp_path / 's' / folder}/report.html)" in err
+    assert err.count("/report.html)") == 3
     content = json.loads((tmp_path / "s" / "study.json").read_text())
     assert content["cells"] == whole["cells"] and content["summary"] == whole["summary"]
-    run = whole["searches"][0]["run"]
-    assert untimed(tmp_path / "s" / run / "metrics.jsonl") == untimed(root / run / "metrics.jsonl")
+    name = "architecture.jsonl"
+    assert (tmp_path / "s" / search["run"] / name).read_text() == (root / search["run"] / name).read_text()
+
+
+def test_stopped_at_a_step(tmp_path: Path) -> None:
+    status, _, err = call_cli("study", *STUDY, "--run", tmp_path / "s", "--max-minutes", 1e-9)
+    assert status == 0 and "the time is up" in err and "Go on with" in err
+    assert not (tmp_path / "s" / "study.json").exists()
 
 
 def test_what_fails_is_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
