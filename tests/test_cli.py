@@ -396,7 +396,7 @@ def test_json_is_all_there_is_on_standard_output(tmp_path: Path) -> None:
                 "--train.batch_size",
                 "25",
             ],
-            "even",
+            "must be a multiple of 2",
         ),
         (["train", *TINY, "--cell", "dasvit_cifar10", "--train.optim.lr", "-1"], "train.optim.lr must not be negative"),
         (
