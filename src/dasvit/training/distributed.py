@@ -212,8 +212,8 @@ class Runtime:
 
     def kept(self, module: nn.Module) -> int:
         """Return the number of weights of a module that this process keeps."""
-        weights = (parameter.detach() for parameter in module.parameters())
-        return sum((w.to_local() if self.shards else w).numel() for w in weights)  # type: ignore[operator]
+        weights: list[Any] = list(module.parameters())
+        return sum((weight.to_local() if self.shards else weight).numel() for weight in weights)
 
     def whole(self, state: Any) -> Any:
         """Return a state with whole tensors in place of shares: on the main process; elsewhere it is not to be used."""
@@ -259,8 +259,9 @@ class Runtime:
 
     def norm(self, tensors: Sequence[Tensor]) -> Tensor:
         """Return the Euclidean norm of gradients, a scalar tensor; of whole ones, where these are shares."""
-        norm = nn.utils.get_total_norm(tensors)
-        return norm.full_tensor() if self.shards else norm  # type: ignore[operator]
+        norm: Any = nn.utils.get_total_norm(tensors)
+        whole: Tensor = norm.full_tensor() if self.shards else norm
+        return whole
 
     def average_statistics(self, module: nn.Module) -> None:
         """Give the running statistics of batch normalisation their means over the processes."""
@@ -319,7 +320,9 @@ class Runtime:
         map_tensors(tensors.append, state)
 
         def receive(tensor: Tensor) -> Tensor:
-            there = tensors.pop(0).to(self.device) if self.is_main else torch.empty_like(tensor, device=self.device)
+            there = torch.empty(tensor.shape, dtype=tensor.dtype, device=self.device)
+            if self.is_main:
+                there.copy_(tensors.pop(0))
             distributed.broadcast(there, 0)
             return there.cpu()
 
