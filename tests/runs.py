@@ -42,6 +42,20 @@ def newest(run: Path) -> dict[str, Any]:
     return read_checkpoint(max((run / "checkpoints").glob("*.pt")))
 
 
+def difference(one: Any, other: Any) -> float:
+    """Return the largest difference between the numbers of two states, relative to numbers above 1."""
+    if isinstance(one, torch.Tensor):
+        one, other = one.double(), other.double()
+        return float(((one - other).abs() / other.abs().clamp(min=1)).max()) if one.numel() else 0.0
+    if isinstance(one, dict):
+        assert one.keys() == other.keys()
+        return max((difference(one[key], other[key]) for key in one if key != "seconds"), default=0.0)
+    if isinstance(one, list):
+        return max((difference(*pair) for pair in zip(one, other, strict=True)), default=0.0)
+    assert isinstance(one, float) or one == other
+    return abs(one - other) if isinstance(one, float) else 0.0
+
+
 def same(one: Any, other: Any) -> bool:
     """Tell whether two states are equal to the bit, but for times."""
     if isinstance(one, torch.Tensor):

@@ -5,13 +5,11 @@ import os
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
-import torch
 
 from helpers import Faults, Zygote
-from runs import COMMANDS, OPTIONS, newest
+from runs import COMMANDS, OPTIONS, difference, newest
 
 # No random numbers of an image's own, which differ between the processes; batches of 25 are shared as 13 and 12.
 SAME = [
@@ -34,20 +32,6 @@ def alone(zygote: Zygote, tmp_path_factory: pytest.TempPathFactory) -> dict[str,
     for kind in COMMANDS:
         assert zygote.run(*command(kind, folder / kind), float64=True, always_save=False) == 0, zygote.said()
     return {kind: folder / kind for kind in COMMANDS}
-
-
-def difference(one: Any, other: Any) -> float:
-    """Return the largest difference between the numbers of two states, relative to numbers above 1."""
-    if isinstance(one, torch.Tensor):
-        one, other = one.double(), other.double()
-        return float(((one - other).abs() / other.abs().clamp(min=1)).max()) if one.numel() else 0.0
-    if isinstance(one, dict):
-        assert one.keys() == other.keys()
-        return max((difference(one[key], other[key]) for key in one if key != "seconds"), default=0.0)
-    if isinstance(one, list):
-        return max((difference(*pair) for pair in zip(one, other, strict=True)), default=0.0)
-    assert isinstance(one, float) or one == other
-    return abs(one - other) if isinstance(one, float) else 0.0
 
 
 @pytest.mark.parametrize("kind", COMMANDS)

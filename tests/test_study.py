@@ -107,20 +107,21 @@ def test_the_same_command_does_nothing_again(study: tuple[Path, dict[str, Any]])
     assert {name: digest for name, digest in tree(root).items() if name != "report.html"} == before
 
 
-def test_processes_end_where_one_does(study: tuple[Path, dict[str, Any]], tmp_path: Path) -> None:
-    """A search and two trainings are missing, and come from processes: with the same numbers."""
+@pytest.mark.parametrize(("how", "count"), [("--jobs=2", 3), ("--cluster=local", 1)], ids=["processes", "cluster"])
+def test_processes_end_where_one_does(study: tuple[Path, dict[str, Any]], how: str, count: int, tmp_path: Path) -> None:
+    """A search and two trainings are missing, and come from processes (or the search from submitit): the same."""
     root, whole = study
     shutil.copytree(root, tmp_path / "s")
     search = next(s for s in whole["searches"] if s["variant"] == "dasvit")
-    missing = [search["run"], "trainings/vit/seed1", f"trainings/{search['cell']}/seed0"]
+    missing = [search["run"], "trainings/vit/seed1", f"trainings/{search['cell']}/seed0"][:count]
     for folder in missing:
         shutil.rmtree(tmp_path / "s" / folder)
     (tmp_path / "s" / "study.json").unlink()
-    status, _, err = call_cli("study", *STUDY, "--run", tmp_path / "s", "--jobs", 2)
+    status, _, err = call_cli("study", *STUDY, "--run", tmp_path / "s", how)
     assert status == 0, err
     for folder in missing:
         assert f"({tmp_path / 's' / folder}/report.html)" in err
-    assert err.count("/report.html)") == 3
+    assert err.count("/report.html)") == count
     content = json.loads((tmp_path / "s" / "study.json").read_text())
     assert content["cells"] == whole["cells"] and content["summary"] == whole["summary"]
     name = "architecture.jsonl"

@@ -29,6 +29,8 @@ import jsonargparse  # noqa: F401
 import safetensors.torch  # noqa: F401
 import sklearn.datasets  # noqa: F401
 import torch._dynamo
+import torch.distributed.fsdp
+import torch.distributed.tensor
 
 # What a child would import: all of it, but nothing that starts a thread.
 from dasvit import cli

@@ -387,6 +387,10 @@ def _add_options(parser: ArgumentParser, command: str) -> None:
         add("--ablate", action="store_true", help="also search without tokens, without fairness, without stages")
         add("--sweep", action="store_true", help="also search with several λ and ρ")
         add("--jobs", type=int, default=1, help="runs beside each other, each a process with its share of the cores")
+        about = "send the runs to slurm as an array, at most --jobs of them at once (local: as jobs on this machine)"
+        add("--cluster", type=str, default="", metavar="KIND", help=about)
+        about = "YAML file of what a run asks for: partition, account, qos, constraint, minutes, cpus, gpus, memory"
+        add("--cluster-config", type=str, default="", metavar="FILE", help=about)
         _add_going_on(parser)
     elif command == "memory":
         add("--fits", type=str, default="", metavar="MEMORY", help="print only the largest batch that fits, as 24G")

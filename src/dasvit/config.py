@@ -397,12 +397,15 @@ class RuntimeConfig:
         device: auto, cpu, cuda, cuda:N or mps.
         precision: float32, bfloat16, or auto: both are timed at the start, the faster one is kept.
         workers: Processes that load images. 0: the main one.
+        shard: Of several processes (torchrun), each keeps only its share of the weights, of their moments and of their
+            average: for a network that one device does not hold (docs/scale.md). Training and evaluation alone.
     """
 
     seed: int = 0
     device: str = "auto"
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     workers: int = 0
+    shard: bool = False
 
 
 @dataclass(kw_only=True)

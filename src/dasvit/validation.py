@@ -194,6 +194,11 @@ def validate(config: Config, searching: bool = True) -> None:
     if not space.heads:
         raise UserError("space.heads is empty: without attention the class token never sees the image.")
     if searching:
+        if config.runtime.shard:
+            raise UserError(
+                "runtime.shard is for training and evaluation: a search keeps all of its weights on every device. "
+                "Leave it out here, and give it to dasvit train."
+            )
         _check_width("model.width", model.width, space.heads)
         _check_width("search.width", search.width or model.width, space.heads)
         _check_method(search, search.width or model.width, space.heads)

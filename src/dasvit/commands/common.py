@@ -35,10 +35,16 @@ def settle_precision(
     reporter: Reporter,
     probe: Callable[[torch.device], Callable[[], None]],
 ) -> None:
-    """Settle the precision, on the main process for all: auto is measured once, printed, and kept in the run folder."""
+    """Settle the precision, on the main process for all: auto is measured once, printed, and kept in the run folder.
+
+    A network whose weights are shared is not measured, as one device need not hold it.
+    """
 
     def settle() -> Precision:
         precision = config.runtime.precision
+        if precision == "auto" and runtime.shards:
+            precision = "bfloat16" if runtime.device.type == "cuda" else "float32"
+            reporter.say(f"precision: {precision} (not measured: the weights are shared by {runtime.world} processes)")
         if precision == "auto":
             kept: Precision | None = run.notes().get("precision")
             if kept not in ("float32", "bfloat16"):

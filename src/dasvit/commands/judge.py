@@ -47,7 +47,8 @@ def evaluate_command(request: Request) -> None:
         raise UserError(
             f"the model's classes ({', '.join(names[:3])}, …) are not the data's ({', '.join(data.classes[:3])}, …)."
         )
-    model = load_judge(folder, described, runtime.device)
+    model = load_judge(folder, described, torch.device("cpu"))
+    runtime.place(model)
     batches = test_batches(data, config, runtime)
     preprocess = described.preprocess.to(runtime.device)
     judged = evaluate(model, preprocess, Reporter().track(batches, "evaluating"), runtime, len(names))

@@ -12,8 +12,9 @@ from typing import Any
 from dasvit.cell.genotype import Genotype, load_genotype
 from dasvit.cell.space import Space
 from dasvit.cli import Request
-from dasvit.commands.common import note_data, print_json, say_data, settle_precision, settled_data
+from dasvit.commands.common import need, note_data, print_json, say_data, settle_precision, settled_data
 from dasvit.commands.search import read_stages, search_probe
+from dasvit.commands.study_cluster import Cluster, read_cluster
 from dasvit.commands.study_jobs import Job, Runner
 from dasvit.commands.study_plan import Drawn, Variant, cell_key, draw_cells, plan_variants, published_cell, seeded
 from dasvit.config import Config
@@ -57,7 +58,7 @@ def do_study(
 
     Args:
         config: The recipe.
-        options: run, searches, trainings, random, methods, jobs, ablate, sweep, resume.
+        options: run, searches, trainings, random, methods, jobs, cluster, cluster_config, ablate, sweep, resume.
         reporter: Where progress goes.
         deadline: When to stop.
 
@@ -68,6 +69,7 @@ def do_study(
         UserError: A user's mistake, or no search succeeded.
         Stopped: By a signal or the deadline; the same call goes on.
     """
+    cluster = make_cluster(config, options)
     data = load_data(config.data, config.model.image_size, config.runtime.seed)
     config = settled_data(config)
     find_device(config.runtime.device)
@@ -80,7 +82,7 @@ def do_study(
     runtime = Runtime(config.runtime)
     settle_precision(runtime, config, run, reporter, lambda device: search_probe(config, len(data.classes), device))
     study = Study(run, config, options, variants, data, runtime, reporter)
-    runner = Runner(run.path, reporter, options["jobs"], deadline)
+    runner = Runner(run.path, reporter, options["jobs"], deadline, cluster=cluster)
     keys = dict.fromkeys(variant.key for variant in variants)
     baselines = 1 + (published_cell(config) is not None)
     runner.left = {"search": len(keys) * options["searches"]}
@@ -97,6 +99,24 @@ def do_study(
         study.write()
     study.rank(cells)
     return study.write(), runner.failures
+
+
+def make_cluster(config: Config, options: Mapping[str, Any]) -> Cluster | None:
+    """Return where the runs are sent; None: they are done on this machine.
+
+    Raises:
+        UserError: The cluster, or what sends runs to it, is not there; or its precision would be measured here.
+    """
+    if not options["cluster"]:
+        if options["cluster_config"]:
+            raise UserError("--cluster-config is for runs that are sent to a cluster: say which, as --cluster slurm.")
+        return None
+    need("cluster", "submitit")
+    if options["cluster"] == "slurm" and config.runtime.precision == "auto":
+        raise UserError(
+            "runtime.precision auto would be measured on a machine that does no run: say float32 or bfloat16."
+        )
+    return Cluster(options["cluster"], read_cluster(options["cluster_config"]), Path(options["run"]), options["jobs"])
 
 
 @dataclass

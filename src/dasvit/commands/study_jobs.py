@@ -1,4 +1,4 @@
-"""The searches and trainings of a study: one after another in this process, or several processes beside each other."""
+"""The searches and trainings of a study: in this process, in several beside each other, or as jobs of a cluster."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ from rich.console import Console
 from dasvit import recipe as recipes
 from dasvit.cell.genotype import Genotype
 from dasvit.commands.search import do_search
+from dasvit.commands.study_cluster import LOOKS, THREADS, Cluster, RemoteRun
 from dasvit.commands.train import do_train
 from dasvit.config import Config
 from dasvit.errors import Stopped, UserError
@@ -28,7 +29,6 @@ from dasvit.report.words import duration
 from dasvit.training.progress import Reporter
 from dasvit.training.saver import SIGNALS, Deadline
 
-THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 POLL = 0.1
 """Seconds between two looks at the processes."""
 
@@ -70,6 +70,7 @@ class Runner:
         total: Jobs of the whole study.
         started: Jobs that have begun, or were done before.
         failures: What went wrong, by job.
+        cluster: Where jobs are sent, if they are not done here.
     """
 
     root: Path
@@ -81,6 +82,7 @@ class Runner:
     started: int = 0
     failures: list[str] = field(default_factory=list)
     times: dict[str, list[float]] = field(default_factory=lambda: {"search": [], "train": []})
+    cluster: Cluster | None = None
 
     def run(self, jobs: Sequence[Job]) -> None:
         """Do jobs that are not done yet; one that fails does not stop the others.
@@ -93,7 +95,9 @@ class Runner:
                 self.left[kind(job)] -= 1
                 self.started += 1
         todo = [job for job in jobs if not job.is_done(self.root)]
-        if self.processes == 1:
+        if self.cluster:
+            self._away(todo, self.cluster)
+        elif self.processes == 1:
             self._here(todo)
         else:
             self._beside(todo)
@@ -135,6 +139,48 @@ class Runner:
         if waiting:
             self._check_time()
 
+    def _away(self, todo: Sequence[Job], cluster: Cluster) -> None:
+        """Send jobs to a cluster, and wait for them."""
+        waiting, running, go_on = list(todo), list[tuple[Job, RemoteRun, Any, float]](), False
+        with caught() as signals:
+            try:
+                while (running or waiting) and not signals and not self._is_late():
+                    room = max(0, cluster.room(len(running)))
+                    batch, waiting = waiting[:room], waiting[room:]
+                    running += self._send(batch, cluster)
+                    for entry in [entry for entry in running if entry[2].done()]:
+                        running.remove(entry)
+                        job, _, _, start = entry
+                        if job.is_done(self.root):
+                            self._ends(job, time.monotonic() - start)
+                        else:
+                            self._fails(job, self._last_words(job))
+                    time.sleep(LOOKS[cluster.kind])
+            finally:
+                if running:
+                    go_on = cluster.leave((run, handle) for _, run, handle, _ in running)
+        hint = f"; {len(running)} runs go on in the cluster, and the same command waits for them" if go_on else ""
+        if signals:
+            raise Stopped(f"{signal.Signals(signals[0]).name}: stopped{hint}", 128 + signals[0])
+        if running or waiting:
+            raise Stopped(f"the time is up: stopped{hint}", 0)
+
+    def _send(self, batch: Sequence[Job], cluster: Cluster) -> list[tuple[Job, RemoteRun, Any, float]]:
+        """Submit jobs; return each with what the cluster knows it by, and since when."""
+        runs = {}
+        for job in batch:
+            self._begins(job)
+            with log(self.root, job) as file:
+                command = [sys.executable, "-m", "dasvit", *arguments(job, self.root)]
+                runs[name(job)] = RemoteRun(command, str(Path(file.name).resolve()), cluster.config.cpus)
+        handles = cluster.submit(runs) if runs else {}
+        return [(job, runs[name(job)], handles[name(job)], time.monotonic()) for job in batch]
+
+    def _last_words(self, job: Job) -> str:
+        """Return the last line that a job's process wrote."""
+        lines = (self.root / "logs" / f"{name(job)}.txt").read_text(errors="replace").strip().splitlines()
+        return lines[-1] if lines else "it ended without a word"
+
     def _collect(self, running: dict[subprocess.Popen[bytes], tuple[Job, float]], stopping: bool) -> None:
         """Take up the processes that have ended."""
         for process in [process for process in running if process.poll() is not None]:
@@ -142,8 +188,7 @@ class Runner:
             if job.is_done(self.root) and process.returncode == 0:
                 self._ends(job, time.monotonic() - start)
             elif not stopping and not self._is_late():
-                lines = (self.root / "logs" / f"{name(job)}.txt").read_text(errors="replace").strip().splitlines()
-                self._fails(job, lines[-1] if lines else f"exit status {process.returncode}")
+                self._fails(job, self._last_words(job))
 
     def _start(self, job: Job) -> subprocess.Popen[bytes]:
         """Start a job's process, with its share of the cores."""

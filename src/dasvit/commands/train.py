@@ -78,6 +78,8 @@ def do_train(
     """
     run = RunFolder(folder, "train")
     runtime = Runtime(config.runtime)
+    if config.runtime.shard and not runtime.shards:
+        reporter.say("runtime.shard: this one process keeps all weights; torchrun starts several (docs/scale.md).")
     with runtime.first_of_machine():
         data = load_data(config.data, config.model.image_size, config.runtime.seed)
     say_data(data, reporter)
@@ -96,13 +98,18 @@ def do_train(
     with live_report(run, runtime, reporter):
         trained = train(model, data, config, run, runtime, reporter, deadline)
         result = {"run": folder, **describe_cost(cost), **trained.evaluation.summary()}
+        weights = runtime.whole(trained.model.state_dict())
         if runtime.is_main:
+            model = trained.model
+            if runtime.shards:
+                model = build(subject, config, classes)
+                model.load_state_dict(weights)
             if isinstance(subject, Genotype):
                 run.write_text("genotype.json", subject.to_json())
             run.write_json("result.json", {**result, "confusion": trained.evaluation.confusion})
             side = config.model.image_size
             save_model(
-                trained.model,
+                model,
                 run.path / "model",
                 class_names=data.classes,
                 input_size=(3, side, side),

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from datetime import timedelta
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, TypeVar, cast
 
 import numpy as np
 import torch
@@ -111,6 +111,26 @@ def meet_peers(backend: str) -> None:
         distributed.init_process_group(backend, store=store, rank=rank, world_size=world, timeout=PATIENCE)
 
 
+def layers_of(module: nn.Module) -> list[nn.Module]:
+    """Return a network's layers: the members of its outermost lists of several modules of one kind."""
+    if isinstance(module, (nn.Sequential, nn.ModuleList)) and len(module) > 1:
+        kinds = set(map(type, module))
+        if len(kinds) == 1 and not kinds & {nn.ModuleList, nn.ModuleDict}:
+            return list(module)
+    return [layer for child in module.children() for layer in layers_of(child)]
+
+
+def map_tensors(function: Callable[[Tensor], Any], state: Any) -> Any:
+    """Return a state (dictionaries, lists, numbers, strings) with every tensor, in order, passed through a function."""
+    if isinstance(state, Tensor):
+        return function(state)
+    if isinstance(state, dict):
+        return {key: map_tensors(function, value) for key, value in state.items()}
+    if isinstance(state, (list, tuple)):
+        return type(state)(map_tensors(function, value) for value in state)
+    return state
+
+
 class Runtime:
     """Where the arithmetic is done: a device, a precision, and this process among its peers.
 
@@ -124,6 +144,7 @@ class Runtime:
         rank: Number of this process.
         world: Number of processes.
         is_main: Whether this is the process that writes files.
+        shards: Whether each process keeps a share of every weight alone.
     """
 
     def __init__(self, config: RuntimeConfig, precision: Precision = "float32") -> None:
@@ -140,6 +161,7 @@ class Runtime:
         self.rank: int = self._accelerator.process_index
         self.world: int = self._accelerator.num_processes
         self.is_main: bool = self._accelerator.is_main_process
+        self.shards: bool = config.shard and self.world > 1
 
     def autocast(self) -> AbstractContextManager[None]:
         """Return the context that runs matrix products in the chosen precision."""
@@ -165,7 +187,81 @@ class Runtime:
         if self.world > 1:
             with torch.no_grad():
                 for tensor in itertools.chain(module.parameters(), module.buffers()):
-                    distributed.broadcast(tensor, 0)
+                    there = tensor.to(self.device)
+                    distributed.broadcast(there, 0)
+                    tensor.copy_(there)
+
+    def place(self, module: nn.Module) -> None:
+        """Move a module to the device: all of it, or this process's share of every parameter (FSDP2).
+
+        The layers of a network come together one at a time, for as long as they are computed; what lies outside of them
+        stays together from the forward to the backward pass. Gradients are added up over the processes on their way.
+        """
+        if not self.shards:
+            module.to(self.device)
+            return
+        from torch.distributed.device_mesh import init_device_mesh
+        from torch.distributed.fsdp import FSDPModule, fully_shard
+
+        mesh = init_device_mesh(self.device.type, (self.world,))
+        for part in [*layers_of(module), module]:
+            fully_shard(part, mesh=mesh)
+            assert isinstance(part, FSDPModule)
+            part.set_gradient_divide_factor(1.0)  # a process's loss is its share of the batch's
+            part.set_force_sum_reduction_for_comms(True)  # not all backends can scale while they add up
+
+    def kept(self, module: nn.Module) -> int:
+        """Return the number of weights of a module that this process keeps."""
+        weights: list[Any] = list(module.parameters())
+        return sum((weight.to_local() if self.shards else weight).numel() for weight in weights)
+
+    def whole(self, state: Any) -> Any:
+        """Return a state with whole tensors in place of shares: on the main process; elsewhere it is not to be used."""
+        if not self.shards:
+            return state
+        from torch.distributed.tensor import DTensor
+
+        def gather(tensor: Tensor) -> Tensor:
+            if isinstance(tensor, DTensor):
+                tensor = tensor.full_tensor()
+            return tensor.cpu() if self.is_main else tensor.new_empty(0)
+
+        return map_tensors(gather, state)
+
+    def load(self, part: Any, state: dict[str, Any]) -> None:
+        """Have a part of a run take over its state.
+
+        Args:
+            part: A module, an optimiser, or anything else with a `load_state_dict`.
+            state: Its state, of whole tensors.
+        """
+        if self.shards and isinstance(part, nn.Module):
+            state = self._shares_of(state, part.state_dict())
+        elif self.shards and isinstance(part, torch.optim.Optimizer):
+            parameters = [parameter for group in part.param_groups for parameter in group["params"]]
+            moments = {
+                i: self._shares_of(entry, {name: parameters[i] for name, value in entry.items() if value.ndim})
+                for i, entry in state["state"].items()
+            }
+            state = {**state, "state": moments}
+        part.load_state_dict(state)
+
+    def _shares_of(self, state: dict[str, Any], like: dict[str, Tensor]) -> dict[str, Any]:
+        """Return a state with this process's shares of those tensors that others of the same names are shares of."""
+        from torch.distributed.tensor import DTensor, distribute_tensor
+
+        shares = dict(state)
+        for name, other in like.items():
+            if name in state and isinstance(other, DTensor):
+                whole = state[name].to(other.device)
+                shares[name] = distribute_tensor(whole, other.device_mesh, other.placements, src_data_rank=None)
+        return shares
+
+    def norm(self, tensors: Sequence[Tensor]) -> Tensor:
+        """Return the Euclidean norm of gradients, a scalar tensor; of whole ones, where these are shares."""
+        norm: Any = nn.utils.get_total_norm(tensors)
+        whole: Tensor = norm.full_tensor() if self.shards else norm
+        return whole
 
     def average_statistics(self, module: nn.Module) -> None:
         """Give the running statistics of batch normalisation their means over the processes."""
@@ -209,6 +305,28 @@ class Runtime:
             distributed.broadcast_object_list(made, 0)
         value: T = made[0]
         return value
+
+    def state_from_main(self, load: Callable[[], T]) -> T:
+        """Return a state that the main process alone reads, its tensors on the CPU.
+
+        Tensors travel one by one: a large network's state need not fit on a device.
+        """
+        state = load() if self.is_main else None
+        if self.world == 1:
+            return cast(T, state)
+        found: list[Any] = [map_tensors(lambda tensor: torch.empty_like(tensor, device="meta"), state)]
+        distributed.broadcast_object_list(found, 0)
+        tensors: list[Tensor] = []
+        map_tensors(tensors.append, state)
+
+        def receive(tensor: Tensor) -> Tensor:
+            there = torch.empty(tensor.shape, dtype=tensor.dtype, device=self.device)
+            if self.is_main:
+                there.copy_(tensors.pop(0))
+            distributed.broadcast(there, 0)
+            return there.cpu()
+
+        return cast(T, map_tensors(receive, found[0]))
 
     def first_of_machine(self) -> AbstractContextManager[None]:
         """Return the context that one process of each machine goes through before the others may."""

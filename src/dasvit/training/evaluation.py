@@ -63,6 +63,9 @@ def evaluate(
     confusion = torch.zeros(classes * classes, dtype=torch.int64, device=runtime.device)
     for images, labels in batches:
         if not len(images):  # a batch smaller than the number of processes
+            if runtime.shards:  # the others need this one's share of the weights
+                with runtime.autocast():
+                    model(preprocess(images.new_zeros(1, *images.shape[1:]).to(runtime.device)))
             continue
         labels = labels.to(runtime.device)
         with runtime.autocast():

@@ -54,7 +54,7 @@ def train(
     """Train a network and judge it on the test set; goes on from the run's newest checkpoint.
 
     Args:
-        model: Maps images [B, 3, S, S] to logits [B, C]; moved to the device and trained in place.
+        model: Maps images [B, 3, S, S] to logits [B, C]; moved to the device, or devices, and trained in place.
         data: Training and test images.
         config: The recipe; its section train is used.
         run: Where metrics and checkpoints go.
@@ -70,7 +70,10 @@ def train(
     loader = training_loader(data, config, runtime)
     preprocess = Preprocess(config.model.image_size, erasing=options.augment.erasing).to(runtime.device)
     runtime.share_of(options.batch_size, "train.batch_size")
-    part = TrainState(model.to(runtime.device), options, len(loader), runtime, Steps(runtime, reporter))
+    part = TrainState(model, options, len(loader), runtime, Steps(runtime, reporter))
+    if runtime.shards:
+        weights = sum(weight.numel() for weight in part.weights)
+        reporter.say(f"weights: {weights:,}, of which this process keeps {runtime.kept(model):,}")
     mixup, criterion = make_loss(options, classes, runtime.world)
     evaluation = None
     with Saver(run, LOGS, runtime, reporter, deadline) as saver:
@@ -114,12 +117,16 @@ class TrainState:
         self.model, self.length, self.epochs = model, length, options.epochs
         self.epoch = self.step = 0
         self.metrics = EpochMetrics(runtime.device)
-        self.steps = steps
+        self.steps, self.runtime = steps, runtime
         runtime.equalise(model)
+        # Copied before it is shared, which it could not be afterwards.
+        several = not runtime.shards  # shares and whole tensors, as statistics are, do not go into one call
+        self.ema = ModelEmaV3(model, decay=options.ema, use_warmup=True, foreach=several) if options.ema else None
+        for network in [model, self.ema.module] if self.ema else [model]:
+            runtime.place(network)
         self.weights = list(model.parameters())
         self.optimizer = make_optimizer(model, options.optim)
         self.schedule = make_schedule(self.optimizer, options.optim, options.epochs, length)
-        self.ema = ModelEmaV3(model, decay=options.ema, use_warmup=True) if options.ema else None
 
     @property
     def judged(self) -> nn.Module:
@@ -143,14 +150,15 @@ class TrainState:
         Batches, rates and random numbers are functions of the position.
         """
         position = {"epoch": self.epoch, "step": self.step, "rows": self.epoch, "parts": self.steps.parts}
-        return {**position, **{name: part.state_dict() for name, part in self.parts().items()}}
+        parts = {name: part.state_dict() for name, part in self.parts().items()}
+        return {**position, **self.runtime.whole(parts)}
 
     def load(self, state: dict[str, Any] | None) -> None:
         """Take over a checkpoint, where there is one."""
         if state is not None:
             self.epoch, self.step, self.steps.parts = state["epoch"], state["step"], state["parts"]
             for name, part in self.parts().items():
-                part.load_state_dict(state[name])
+                self.runtime.load(part, state[name])
 
     def parts(self) -> dict[str, Any]:
         """Return everything that has a state dictionary."""

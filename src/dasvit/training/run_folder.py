@@ -6,6 +6,7 @@ import json
 import os
 import platform
 import sys
+from dataclasses import replace
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -50,7 +51,7 @@ class RunFolder:
             if not self.config_path.exists() or not self.identity():
                 raise UserError(f"{self.path} is not empty and holds no run: give --run another folder.")
             kept = recipes.load(self.config_path, searching=self.kind == "search")
-            if self.identity() != identity or kept != config:
+            if self.identity() != identity or unshared(kept) != unshared(config):
                 raise UserError(
                     f"{self.path} already holds another run ({self.identity().get('kind', 'unknown')}): give --run "
                     "another folder, or the same configuration to go on."
@@ -146,6 +147,11 @@ class RunFolder:
             )
         if path.exists():
             write_whole(path, lambda file: file.write(b"".join(lines[:count])))
+
+
+def unshared(config: Config) -> Config:
+    """Return a configuration with whole weights: processes that share them go on with a run, and others, too."""
+    return replace(config, runtime=replace(config.runtime, shard=False))
 
 
 def _whole_lines(path: Path) -> list[bytes]:

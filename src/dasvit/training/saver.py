@@ -93,7 +93,7 @@ class Saver:
 
     def load(self) -> dict[str, Any] | None:
         """Return the newest whole state, or None; the logs then hold the lines that it knows, and no others."""
-        state = self.runtime.from_main(lambda: load_checkpoint(self.run.checkpoints, self.reporter.say))
+        state = self.runtime.state_from_main(lambda: load_checkpoint(self.run.checkpoints, self.reporter.say))
         if self.runtime.is_main:
             for name in self.logs:
                 self.run.truncate(name, state["rows"] if state else 0)
@@ -118,7 +118,7 @@ class Saver:
         )
         stop = signalled or (TIME_IS_UP if time_is_up else 0)
         if stop or is_due:
-            self._save(number, state())
+            self._save(number, state)
         if stop:
             why = "the time is up" if stop == TIME_IS_UP else signal.Signals(stop).name
             raise Stopped(f"{why}: stopped at {where}", 0 if stop == TIME_IS_UP else 128 + stop)
@@ -132,7 +132,7 @@ class Saver:
     def finish(self, number: int, state: Callable[[], dict[str, Any]]) -> None:
         """Save the state at the run's end, unless that is where it was found, and say what the checkpoints took."""
         if not self._ended:
-            self._save(number, state(), ended=True)
+            self._save(number, state, ended=True)
         if self._costs:
             seconds, total = sum(self._costs), time.perf_counter() - self._started
             times = "checkpoint" if len(self._costs) == 1 else "checkpoints"
@@ -147,9 +147,10 @@ class Saver:
         fits = sum(self._costs) + 2 * cost <= SHARE * (now - self._started)
         return fits and cost <= SHARE * (now - self._saved)
 
-    def _save(self, number: int, state: dict[str, Any], ended: bool = False) -> None:
+    def _save(self, number: int, state: Callable[[], dict[str, Any]], ended: bool = False) -> None:
         start = time.perf_counter()
+        content = state()  # every process takes part where weights are shared
         if self.runtime.is_main:
-            save_checkpoint(self.run.checkpoints, number, {**state, "ended": ended})
+            save_checkpoint(self.run.checkpoints, number, {**content, "ended": ended})
         self._saved = time.perf_counter()
         self._costs.append(self._saved - start)

@@ -12,7 +12,6 @@ from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
-from torch.nn import utils
 
 from dasvit.errors import UserError
 from dasvit.training.distributed import Runtime
@@ -101,7 +100,8 @@ class Steps:
                 term.backward()
 
         self._on_all(compute)
-        self.runtime.add_up([*loss.means.values(), *(p.grad for p in parameters if p.grad is not None)])
+        gradients = [] if self.runtime.shards else [p.grad for p in parameters if p.grad is not None]
+        self.runtime.add_up([*loss.means.values(), *gradients])
 
     def within_memory(self, step: Callable[[], None], parameters: Sequence[Tensor], loss: BatchLoss) -> None:
         """Do a step, again and again with micro-batches of half the size while the memory does not suffice.
@@ -112,9 +112,14 @@ class Steps:
             loss: The loss of the larger batch.
 
         Raises:
-            UserError: Not even one image fits.
+            UserError: Not even one image fits; or weights are shared, which one process cannot try again alone.
         """
         while not _fits(step):
+            if self.runtime.shards:
+                raise UserError(
+                    "out of memory: with runtime.shard a batch cannot be cut while the run goes on. Lower "
+                    "train.batch_size, or start more processes."
+                )
             for parameter in parameters:
                 parameter.grad = None
             if self.runtime.device.type == "cuda":
@@ -130,7 +135,7 @@ class Steps:
 
     def norm(self, loss: BatchLoss, gradients: Sequence[Tensor | None]) -> Tensor | None:
         """Return the gradients' norm, a scalar tensor; None where it, or a mean of the loss, is not finite."""
-        norm = utils.get_total_norm([g for g in gradients if g is not None])
+        norm = self.runtime.norm([g for g in gradients if g is not None])
         total = sum(loss.means.values(), norm.double())
         return norm if bool(torch.isfinite(total)) else None
 
@@ -156,9 +161,10 @@ class Steps:
     def _terms(self, loss: BatchLoss) -> Iterator[Tensor]:
         """Yield this process's terms of the loss, a micro-batch each, and add up the other means."""
         loss.means.clear()
-        size = math.ceil(loss.rows / self.parts)
-        for start in range(0, loss.rows, size):
-            stop = min(start + size, loss.rows)
+        # Where weights are shared, processes compute together: each as often as the one that has the fewest rows can.
+        parts = min(self.parts, loss.total // self.runtime.world if self.runtime.shards else loss.rows)
+        for part in range(parts):
+            start, stop = part * loss.rows // parts, (part + 1) * loss.rows // parts
             value, means = loss.of(slice(start, stop))
             share = (stop - start) / loss.total
             for name, mean in means.items():
@@ -167,8 +173,13 @@ class Steps:
             yield value * share
 
     def _on_all(self, compute: Callable[[], None]) -> None:
-        """Compute; where the memory of one process did not suffice, fail on all, so that none waits for it."""
-        if self.runtime.any(not _fits(compute)):
+        """Compute; where the memory of one process did not suffice, fail on all, so that none waits for it.
+
+        Where weights are shared, its peers are in the middle of a layer that they wait for: torchrun ends them.
+        """
+        if self.runtime.shards:
+            compute()
+        elif self.runtime.any(not _fits(compute)):
             raise torch.OutOfMemoryError("on this process or a peer")
 
 
