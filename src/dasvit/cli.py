@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 SUMMARIES = {
     "search": "search a cell on images, and derive it",
     "derive": "derive a cell from a search again: another rule, a budget",
-    "train": "train a cell, or a timm model, from scratch",
+    "train": "train a cell, or a timm model, from scratch; or go on with a trained one on other data",
     "evaluate": "judge a trained model on a data set",
     "predict": "name the classes of images, or of folders of them",
     "export": "write a trained model as ONNX, torch.export or a folder for the hub",
@@ -327,12 +327,12 @@ def _add_options(parser: ArgumentParser, command: str) -> None:
         )
         about = "instead of a cell (also --model): vit, of the recipe's width and depth, or a timm model's name"
         add("--baseline", type=str, default="", metavar="NAME", help=about)
-        add(
-            "--run",
-            type=str,
-            default="",
-            help="folder that the run writes (default: RUN/train for --cell RUN, else runs/NAME)",
+        about = "instead of both: begin with a trained model's weights (a run or model folder), with a new head"
+        add("--init", type=str, default="", metavar="RUN", help=about)
+        about = (
+            "folder that the run writes (default: RUN/train for --cell RUN, RUN/finetune for --init, else runs/NAME)"
         )
+        add("--run", type=str, default="", help=about)
         _add_going_on(parser)
     elif command == "evaluate":
         add("model_path", type=str, metavar="MODEL", help="run folder of a training, or a model folder")
@@ -410,7 +410,21 @@ def _recipe_of(command: str, options: dict[str, Any], arguments: list[str]) -> d
     recipe = recipes.read_recipe(name) if name else {}
     if name and name not in recipes.recipe_names() and isinstance(recipe.get("data"), dict):
         recipe["data"] = _without_places(recipe["data"], name, arguments)
+    if command == "train" and options["init"]:
+        return _beginning_with(recipe, options, arguments)
     return recipe
+
+
+def _beginning_with(recipe: dict[str, Any], options: dict[str, Any], arguments: list[str]) -> dict[str, Any]:
+    """Return the recipe of a training that begins with a trained model, whose sizes it has.
+
+    Of a recipe that is the model's own run's, the limits and folders of that run's data are not those of other data.
+    """
+    from dasvit.models.start import sizes_of
+
+    if not options["config"] and any(re.match(r"--data(\.name|\.path)?(=|$)", argument) for argument in arguments):
+        recipe = {**recipe, "data": {key: v for key, v in recipe.get("data", {}).items() if key == "name"}}
+    return {**recipe, "model": {**recipe.get("model", {}), **sizes_of(find_model(options["init"]))}}
 
 
 def _without_places(data: dict[str, Any], where: str, arguments: list[str]) -> dict[str, Any]:
@@ -437,7 +451,7 @@ def _run_config(command: str, options: dict[str, Any]) -> str:
     if command == "evaluate":
         run = find_run(find_model(options["model_path"]))
     elif command == "train":
-        run = find_run(options["cell"])
+        run = find_run(find_model(options["init"]) if options["init"] else options["cell"])
     else:
         run = find_run(options.get("subject", ""))
     return str(run / "config.yaml") if run else ""

@@ -30,20 +30,21 @@ class RunFolder:
         self.path = Path(path)
         self.kind = kind
 
-    def open(self, config: Config, subject: str, resume: bool = False) -> None:
+    def open(self, config: Config, subject: str, resume: bool = False, init: str = "") -> None:
         """Make the folder this run's own, or find that it already is.
 
-        The same run (kind, subject and configuration) may come back, to go on where it stopped.
+        The same run (kind, subject, first weights and configuration) may come back, to go on where it stopped.
 
         Args:
             config: The resolved configuration.
             subject: What is run, as the name of the cell that is trained.
             resume: The run must be there already.
+            init: Checksum of the trained weights that it begins with. Empty: with fresh ones.
 
         Raises:
             UserError: The folder holds something else, or cannot be written; or there is nothing to resume.
         """
-        identity = {"kind": self.kind, "subject": subject}
+        identity = {"kind": self.kind, "subject": subject, **({"init": init} if init else {})}
         if self.path.exists() and not self.path.is_dir():
             raise UserError(f"{self.path} is a file: give --run the name of a folder.")
         if self._has_begun():
@@ -53,7 +54,7 @@ class RunFolder:
             if self.identity() != identity or kept != config:
                 raise UserError(
                     f"{self.path} already holds another run ({self.identity().get('kind', 'unknown')}): give --run "
-                    "another folder, or the same configuration to go on."
+                    f"another folder, or the same configuration{' and first weights' if init else ''} to go on."
                 )
             for folder in (self.path, self.path / "model"):
                 sweep(folder)
@@ -86,8 +87,8 @@ class RunFolder:
         return self.path / "checkpoints"
 
     def identity(self) -> dict[str, Any]:
-        """Return the kind and subject of the run that is in the folder."""
-        return {key: value for key, value in self.notes().items() if key in ("kind", "subject")}
+        """Return the kind and subject of the run that is in the folder, and what weights it began with."""
+        return {key: value for key, value in self.notes().items() if key in ("kind", "subject", "init")}
 
     def notes(self) -> dict[str, Any]:
         """Return what `environment.json` holds."""
