@@ -309,6 +309,7 @@ def _add_options(parser: ArgumentParser, command: str) -> None:
         add("--run", type=str, default="runs/search", help="folder that the run writes")
         add("--method", type=str, default="", help=f"search method: {', '.join(METHODS)} (search.method)")
         _add_going_on(parser)
+        _add_tracking(parser)
     elif command == "derive":
         add("run", type=str, help="run folder of a search")
         about = "darts, strongest, or perturbation, which needs checkpoints and images (default: the run's)"
@@ -334,6 +335,7 @@ def _add_options(parser: ArgumentParser, command: str) -> None:
         )
         add("--run", type=str, default="", help=about)
         _add_going_on(parser)
+        _add_tracking(parser)
     elif command == "evaluate":
         add("model_path", type=str, metavar="MODEL", help="run folder of a training, or a model folder")
     elif command == "predict":
@@ -401,6 +403,11 @@ def _add_going_on(parser: ArgumentParser) -> None:
     parser.add_argument("--resume", action="store_true", help=about)
     about = "stop, with a checkpoint, after so many minutes; the same command goes on (default: 0, no limit)"
     parser.add_argument("--max-minutes", type=float, default=0.0, metavar="M", help=about)
+
+
+def _add_tracking(parser: ArgumentParser) -> None:
+    about = "also send every epoch's numbers to tensorboard, wandb or trackio (several: tensorboard,wandb)"
+    parser.add_argument("--track", type=str, default="", metavar="TRACKER", help=about)
 
 
 def _recipe_of(command: str, options: dict[str, Any], arguments: list[str]) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ from dasvit.commands.common import (
     say_data,
     settle_precision,
     settled_data,
+    wanted_trackers,
 )
 from dasvit.commands.judge import read_input
 from dasvit.config import Config
@@ -38,6 +39,7 @@ from dasvit.training.loop import probe_step, train
 from dasvit.training.progress import Reporter
 from dasvit.training.run_folder import RunFolder, find_model, find_run
 from dasvit.training.saver import NEVER, Deadline
+from dasvit.training.tracking import Tracking
 
 
 @dataclass(frozen=True)
@@ -104,8 +106,8 @@ def train_command(request: Request) -> None:
     subject: Genotype | str | None = load_genotype(cell) if cell else baseline or None
     name = Path(cell or init).stem if cell or init else baseline
     folder = options["run"] or default_folder(cell, init, name)
-    deadline = Deadline.after(options["max_minutes"])
-    result = do_train(config, subject, folder, Reporter(), options["resume"], deadline, start)
+    deadline, track = Deadline.after(options["max_minutes"]), wanted_trackers(options["track"])
+    result = do_train(config, subject, folder, Reporter(), options["resume"], deadline, start, track)
     if options["json"]:
         print_json(result)
         return
@@ -128,6 +130,7 @@ def do_train(
     resume: bool = False,
     deadline: Deadline = NEVER,
     start: Start | None = None,
+    track: Sequence[str] = (),
 ) -> dict[str, Any]:
     """Train a cell's network or a baseline in a run folder, write its model, and return its judgement.
 
@@ -139,6 +142,7 @@ def do_train(
         resume: There must be a run to go on with.
         deadline: When to stop.
         start: The trained model to begin with. None: fresh weights.
+        track: Trackers that are sent every epoch's numbers.
 
     Raises:
         UserError: A user's mistake.
@@ -177,8 +181,9 @@ def do_train(
     settle_precision(runtime, config, run, reporter, lambda device: train_probe(make(), config, classes, device))
     prefer_fast_attention(model, runtime.device, torch.bfloat16 if runtime.precision == "bfloat16" else torch.float32)
     seed_everything(config.runtime.seed)
-    with live_report(run, runtime, reporter):
-        trained = train(model, data, config, run, runtime, reporter, deadline)
+    tracking = Tracking(run, track if runtime.is_main else (), config, reporter)
+    with live_report(run, runtime, reporter), tracking:
+        trained = train(model, data, config, run, runtime, reporter, deadline, tracking)
         result = {"run": folder, **describe_cost(cost), **trained.evaluation.summary()}
         if runtime.is_main:
             if isinstance(subject, Genotype):

@@ -39,6 +39,7 @@ from dasvit.training.progress import Reporter
 from dasvit.training.run_folder import RunFolder
 from dasvit.training.saver import NEVER, Deadline, Saver
 from dasvit.training.steps import BatchLoss, Steps, at_least_float32
+from dasvit.training.tracking import Tracking
 
 LOGS = ("metrics.jsonl", "architecture.jsonl")
 STAGES, STEPS, NOISE = 1, 2, 3
@@ -63,6 +64,7 @@ def search(
     runtime: Runtime,
     reporter: Reporter,
     deadline: Deadline = NEVER,
+    tracking: Tracking | None = None,
 ) -> Found:
     """Search a cell; goes on from the run's newest checkpoint.
 
@@ -73,6 +75,7 @@ def search(
         runtime: Device, precision, processes.
         reporter: Where progress goes.
         deadline: When to stop.
+        tracking: Told of every epoch's end.
 
     Raises:
         Stopped: By a signal or the deadline; the state is saved.
@@ -111,7 +114,7 @@ def search(
                 run_epoch(part, config, batches, preprocess, runtime, reporter, saver)
                 judge = make_judge(part, config, batches, preprocess, runtime, saver)
                 strategy.end_epoch(part.architecture, part.moves_alphas, part.done + 1 == part.total, judge)
-                end_epoch(part, config, run, runtime, reporter, monitor)
+                end_epoch(part, config, run, runtime, reporter, monitor, tracking)
             if runtime.is_main:
                 monitor.keep(run, number + 1, part.supernet, alive)
         assert part is not None, "a search without a stage"
@@ -523,7 +526,13 @@ def alpha_step(
 
 
 def end_epoch(
-    part: StageState, config: Config, run: RunFolder, runtime: Runtime, reporter: Reporter, monitor: Monitor
+    part: StageState,
+    config: Config,
+    run: RunFolder,
+    runtime: Runtime,
+    reporter: Reporter,
+    monitor: Monitor,
+    tracking: Tracking | None,
 ) -> None:
     """Log an epoch, and go on to the next."""
     where = part.where
@@ -541,6 +550,8 @@ def end_epoch(
         run.append("metrics.jsonl", row)
         run.append("architecture.jsonl", line)
         refresh_report(run.path, reporter.say)
+        if tracking:
+            tracking.follow()
         reporter.say(f"{where}: {describe_epoch(row, line)}")
 
 
