@@ -129,15 +129,20 @@ class RunFolder:
                 raise UserError(f"{path}: line {number} is not JSON.") from None
         return rows
 
-    def truncate(self, name: str, count: int) -> None:
+    def truncate(self, name: str, count: int, exact: bool = True) -> None:
         """Drop all lines of a JSON-lines file but the first few: those (or parts of one) after the last checkpoint.
+
+        Args:
+            name: The file.
+            count: Lines to keep.
+            exact: Fewer than these are an error.
 
         Raises:
             UserError: There are fewer.
         """
         path = self.path / name
         lines = _whole_lines(path)
-        if len(lines) < count:
+        if exact and len(lines) < count:
             raise UserError(
                 f"{path} has {len(lines)} lines, but the checkpoint knows of {count}: put the file back as it was, or "
                 f"delete {self.checkpoints} to start the run again."
