@@ -37,6 +37,7 @@ SUMMARIES = {
     "evaluate": "judge a trained model on a data set",
     "predict": "name the classes of images, or of folders of them",
     "export": "write a trained model as ONNX, torch.export or a folder for the hub",
+    "demo": "show a trained model in the browser: drop an image, see its classes",
     "cost": "count the parameters and multiply-adds of a cell or model",
     "report": "show a run as one HTML page, or several side by side",
     "compare": "train and cost any list of networks, in one table",
@@ -275,6 +276,7 @@ def make_parser(command: str) -> ArgumentParser:
         "evaluate": " MODEL",
         "predict": " MODEL IMAGE|FOLDER...",
         "export": " MODEL --to onnx|torch|hub",
+        "demo": " MODEL",
         "cost": " CELL|MODEL|TIMM_NAME",
         "report": " RUN...",
         "compare": " [NETWORK ...]",
@@ -352,6 +354,11 @@ def _add_options(parser: ArgumentParser, command: str) -> None:
         add("--to", type=str, default="", metavar="TARGET", help=about)
         about = "file, or folder of hub (default: in export/ of the run's folder; never written over)"
         add("--out", type=str, default="", help=about)
+    elif command == "demo":
+        add("model_path", type=str, metavar="MODEL", help="run folder of a training, or a model folder")
+        add("--host", type=str, default="127.0.0.1", help="address to listen at (default: this machine alone)")
+        add("--port", type=int, default=7860, help="port to listen at; 0: the first free one from 7860 on")
+        add("--device", type=str, default="auto", help="auto, cpu, cuda, cuda:N or mps")
     elif command == "cost":
         add("subject", type=str, metavar="CELL|MODEL|TIMM_NAME", help="what is counted")
         add(
