@@ -34,7 +34,7 @@ types: $(VENV)/.installed
 	$(BIN)/mypy
 
 tests: $(VENV)/.installed
-	$(BIN)/pytest --numprocesses 2 --dist loadfile
+	$(BIN)/pytest --numprocesses 2 --dist loadfile --durations 15
 
 format: $(VENV)/.installed
 	$(BIN)/ruff check --fix .
@@ -54,7 +54,8 @@ bench: $(VENV)/.installed
 # The tests of faults, long versions included; the table at the end is that of docs/reliability.md.
 test-faults: $(VENV)/.installed
 	$(BIN)/pytest --numprocesses 2 --dist worksteal -m "faults or not faults" \
-		tests/test_resume.py tests/test_steps.py tests/test_faults.py tests/test_distributed.py
+		tests/test_resume.py tests/test_steps.py tests/test_faults.py tests/test_distributed.py \
+		tests/test_trust.py tests/test_data_faults.py tests/test_images_broken.py tests/test_fuzz.py
 
 clean:
 	rm -rf $(VENV) $(VENV)-floors .mypy_cache .ruff_cache .pytest_cache

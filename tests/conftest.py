@@ -13,6 +13,8 @@ from runs import COMMANDS
 # Nothing is downloaded by a test, and workers that share two cores do not fight over threads.
 os.environ["HF_HUB_OFFLINE"] = "1"
 torch.set_num_threads(1)
+# Warnings are errors here; said once in a process, one would strike whichever test comes first.
+torch.set_warn_always(True)
 
 
 # The same cases every time in `make test`; HYPOTHESIS_PROFILE=nightly (or --hypothesis-profile) tries more, new ones.
@@ -72,19 +74,33 @@ def faults(request: pytest.FixtureRequest) -> Iterator[Faults]:
 TALLY: dict[str, list[int]] = {}
 
 
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Let a test that is marked with a fault's name count as that fault, once."""
+    item.user_properties += [("fault", mark.args[0]) for mark in item.iter_markers("fault")]
+
+
 def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    if report.when == "call":
+        for fault in (str(value) for name, value in report.user_properties if name == "fault"):
+            count(fault, 1, int(report.passed))
     if report.when == "teardown":
         for counts in (value for name, value in report.user_properties if name == "faults"):
             assert isinstance(counts, dict)
             for fault, (provoked, survived) in counts.items():
-                total = TALLY.setdefault(fault, [0, 0])
-                total[0] += provoked
-                total[1] += survived
+                count(fault, provoked, survived)
+
+
+def count(fault: str, provoked: int, survived: int) -> None:
+    total = TALLY.setdefault(fault, [0, 0])
+    total[0] += provoked
+    total[1] += survived
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """Print the faults as the table that docs/reliability.md holds."""
     if TALLY and terminalreporter.config.option.markexpr != "not faults":
-        rows = "".join(f"| {fault} | {provoked} | {survived} |\n" for fault, (provoked, survived) in TALLY.items())
+        rows = "".join(
+            f"| {fault} | {provoked} | {survived} |\n" for fault, (provoked, survived) in sorted(TALLY.items())
+        )
         head = "| fault | provoked | survived with nothing lost |\n|---|---|---|\n"
         terminalreporter.write(f"\n{head}{rows}\n")

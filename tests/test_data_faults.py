@@ -85,6 +85,7 @@ def quick_watch(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("torch.utils.data._utils.MP_STATUS_CHECK_INTERVAL", 0.1)
 
 
+@pytest.mark.fault("loader worker killed")
 @pytest.mark.filterwarnings("ignore:This DataLoader will create")  # on a machine of one core
 @pytest.mark.usefixtures("quick_watch")
 def test_killed_workers_are_started_anew_and_change_nothing(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -105,6 +106,7 @@ class Deadly:
         os.kill(os.getpid(), signal.SIGKILL)
 
 
+@pytest.mark.fault("loader worker killed")
 @pytest.mark.usefixtures("quick_watch")
 def test_workers_that_always_die_end_the_run_in_a_sentence(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(loader_module, "RESTARTS", 0)
@@ -145,6 +147,7 @@ def while_reading(monkeypatch: pytest.MonkeyPatch, act: Callable[[], object]) ->
     monkeypatch.setattr(load, "prepare", acting)
 
 
+@pytest.mark.fault("data file changes or goes while it is read")
 @pytest.mark.parametrize("on_error", ["stop", "skip"])
 @pytest.mark.parametrize("cached", [True, False])
 def test_a_file_that_changes_while_it_is_read(
@@ -161,6 +164,7 @@ def test_a_file_that_changes_while_it_is_read(
     assert first_pixels(loaded(folder, on_error=on_error)) == [77, 1, 2, 3, 10, 11, 12, 13]
 
 
+@pytest.mark.fault("data file changes or goes while it is read")
 def test_a_file_that_is_removed_between_listing_and_reading(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     gone = folder / "train" / "dog" / "1.png"
     while_reading(monkeypatch, gone.unlink)
@@ -169,6 +173,7 @@ def test_a_file_that_is_removed_between_listing_and_reading(folder: Path, monkey
     assert len(loaded(folder).train) == 7
 
 
+@pytest.mark.fault("data file changes or goes while it is read")
 def test_a_file_that_is_removed_while_the_set_is_listed(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     listed = sources._list_images
 
@@ -183,6 +188,7 @@ def test_a_file_that_is_removed_while_the_set_is_listed(folder: Path, monkeypatc
     assert len(loaded(folder).train) == 7
 
 
+@pytest.mark.fault("data file changes under the cache")
 @pytest.mark.parametrize("cached", [True, False])
 def test_files_that_are_read_on_the_way_and_change(folder: Path, monkeypatch: pytest.MonkeyPatch, cached: bool) -> None:
     monkeypatch.setattr(cache, "LARGEST", 100)
@@ -199,6 +205,7 @@ def test_files_that_are_read_on_the_way_and_change(folder: Path, monkeypatch: py
     assert data.train.images[np.array([1])].max() == 1
 
 
+@pytest.mark.fault("cache cannot be written")
 def test_a_cache_that_cannot_be_written(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """As an ordinary user; root may write everywhere."""
     place = folder.parent / "cache"
@@ -246,6 +253,7 @@ DAMAGES: dict[str, Callable[[bytes], bytes]] = {
 }
 
 
+@pytest.mark.fault("cache damaged")
 @pytest.mark.parametrize("lazy", [True, False])
 @pytest.mark.parametrize("damage", [*DAMAGES, "missing", "folder"])
 def test_every_file_of_a_cache_damaged(folder: Path, monkeypatch: pytest.MonkeyPatch, damage: str, lazy: bool) -> None:
@@ -266,6 +274,7 @@ def test_every_file_of_a_cache_damaged(folder: Path, monkeypatch: pytest.MonkeyP
         assert first_pixels(again) == [0, 1, 2, 3, 10, 11, 12, 13] and again.train.labels.tolist() == [0] * 4 + [1] * 4
 
 
+@pytest.mark.fault("cache damaged")
 @pytest.mark.parametrize(
     ("name", "array"),
     [

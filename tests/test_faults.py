@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from dasvit.training.files import append_line, write_whole
+from dasvit.training.run_folder import RunFolder
 from helpers import Faults, Zygote
 from runs import COMMANDS, assert_same_end
 
@@ -126,3 +127,11 @@ def test_no_duration_is_taken_from_the_wall_clock() -> None:
     for path in (Path(__file__).parents[1] / "src" / "dasvit").rglob("*.py"):
         if path.parent.name != "report":  # a page holds the date that a browser compares with its own clock
             assert "time.time(" not in path.read_text(encoding="utf-8"), path
+
+
+def test_an_argument_that_is_no_text(tmp_path: Path) -> None:
+    """Python hands on the bytes of a name that is not UTF-8 as lone surrogates."""
+    run = RunFolder(tmp_path, "search")
+    run.note(command=["search", "b\udcff"])
+    run.append("metrics.jsonl", {"name": "b\udcff"})
+    assert run.notes()["command"] == ["search", "b\udcff"] and run.rows("metrics.jsonl") == [{"name": "b\udcff"}]

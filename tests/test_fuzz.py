@@ -63,8 +63,8 @@ def harmless(*arguments: object) -> int:
 
 
 @contextmanager
-def unharmed(folder: Path, but: str = " ") -> Iterator[None]:
-    """Check that whatever was in a folder before is there, as it was, behind; but files of one name."""
+def unharmed(folder: Path, *but: str) -> Iterator[None]:
+    """Check that whatever was in a folder before is there, as it was, behind; but files of some names."""
     before = {path: state for path, state in tree(folder).items() if not path.endswith(but)}
     yield
     after = tree(folder)
@@ -78,8 +78,8 @@ def stop(*args: object, **options: object) -> None:
 @pytest.fixture
 def no_loops(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Nothing is searched and trained, and what is written by default goes to a folder of the test."""
-    monkeypatch.setattr("dasvit.commands.search.search", stop)
-    monkeypatch.setattr("dasvit.commands.train.train", stop)
+    for place in ("search.search", "train.train", "compare.do_train", "study.Runner", "memory.count"):
+        monkeypatch.setattr(f"dasvit.commands.{place}", stop)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HOME", str(tmp_path))
 
@@ -249,6 +249,10 @@ def command_lines(draw: st.DrawFn, home: Path) -> list[str]:
         "predict": [run, image],
         "export": [run, "--to", "hub", "--out", "hub"],
         "cost": [cell],
+        "report": [run],
+        "compare": ["vit", cell, *SMALL, "--cost-only"],
+        "study": [*SMALL, "--run", "out"],
+        "memory": [*(option for option in SMALL if option.split(".")[0] not in ("--data", "--train"))],
         "quickstart": [*SMALL, "--run", "out"],
     }
     command = draw(st.sampled_from(sorted(SUMMARIES)))
@@ -287,7 +291,7 @@ def test_command_lines(profile: str, small_run: Path, tmp_path: Path, record_pro
     (home / "cell.json").write_text(PUBLISHED["dasvit_cifar10"].to_json())
 
     def check(arguments: list[str]) -> None:
-        with unharmed(home):
+        with unharmed(home, "report.html"):  # written anew by report
             harmless(*arguments)
         for path in tmp_path.iterdir():
             if path != home:
@@ -319,6 +323,8 @@ def test_run_folders(profile: str, small_run: Path, tmp_path: Path, record_prope
         ["export", run, "--to", "hub", "--out", tmp_path / "hub"],
         ["cost", run],
         ["cost", run / "train"],
+        ["report", run],
+        ["report", run, run / "train", "--out", tmp_path / "both.html"],
         ["train", "--cell", run, "--run", tmp_path / "fresh"],
         ["search", "--config", config, "--run", tmp_path / "fresh"],
         ["search", "--config", config, "--run", run],
@@ -351,7 +357,8 @@ def test_run_folders(profile: str, small_run: Path, tmp_path: Path, record_prope
         elif content is not None:
             path.write_bytes(content)
         try:
-            with unharmed(home, but="environment.json"):  # where a run that goes on notes its data again
+            # A run that goes on notes its data again, and its page is always written anew.
+            with unharmed(home, "environment.json", "report.html"):
                 harmless(*command)
         finally:
             shutil.rmtree(home)

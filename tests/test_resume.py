@@ -85,6 +85,7 @@ def test_killed_at_random_moments(
             number, since = number + 1, 0
 
 
+@pytest.mark.fault("SIGTERM, SIGINT")
 @pytest.mark.parametrize("kind", COMMANDS)
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=lambda number: number.name)
 def test_a_signal_ends_at_the_next_step_with_a_checkpoint(
@@ -104,6 +105,7 @@ def test_a_signal_ends_at_the_next_step_with_a_checkpoint(
     assert newest(run)["ended"] and same(newest(run)["metrics"], newest(expected)["metrics"])
 
 
+@pytest.mark.fault("--max-minutes")
 @pytest.mark.parametrize("kind", COMMANDS)
 def test_max_minutes(kind: str, zygote: Zygote, undisturbed: dict[str, tuple[Path, float]], tmp_path: Path) -> None:
     """A time that is always up: every command does one step."""

@@ -23,7 +23,7 @@ LAMBDAS = (0.0, 0.25, 1.0, 4.0)
 RHOS = (0.25, 0.5, 0.75, 1.0)
 """What --sweep tries."""
 ENOUGH = 300
-"""Draws a wanted cell after which the cells within a tolerance count as too few."""
+"""Draws without a new cell, one after the other, after which the cells within a tolerance count as too few."""
 
 
 @dataclass(frozen=True)
@@ -174,11 +174,12 @@ def draw_cells(config: Config, classes: int, found: Sequence[int], count: int) -
 def _distinct(cells: Cells, count: int, chance: random.Random) -> list[Genotype]:
     """Return so many different cells, or fewer where draws do not find them."""
     drawn: dict[Genotype, None] = {}
-    for _ in range(ENOUGH * count):
+    in_vain = 0
+    while len(drawn) < count and in_vain < ENOUGH:
         try:
-            drawn[cells.draw(chance)] = None
+            cell = cells.draw(chance)
         except UserError:  # none within the tolerance
             break
-        if len(drawn) == count:
-            break
+        in_vain = in_vain + 1 if cell in drawn else 0
+        drawn[cell] = None
     return list(drawn)

@@ -45,7 +45,7 @@ def append_line(path: Path, line: str) -> None:
     is_new = not path.exists()
     with path.open("ab", buffering=0) as file:
         length = file.tell()
-        content = memoryview((line + "\n").encode())
+        content = memoryview((line + "\n").encode(errors="backslashreplace"))
         try:
             while content:
                 content = content[file.write(content) :]

@@ -103,8 +103,11 @@ class RunFolder:
         self.write_json("environment.json", {**self.notes(), **facts})
 
     def write_text(self, name: str, text: str) -> None:
-        """Write a file of the folder at once: readers see the old one or the new one."""
-        write_whole(self.path / name, lambda file: file.write(text.encode()))
+        """Write a file of the folder at once: readers see the old one or the new one.
+
+        A command line may hold bytes that are no text; they stand as escapes, which JSON reads back.
+        """
+        write_whole(self.path / name, lambda file: file.write(text.encode(errors="backslashreplace")))
 
     def write_json(self, name: str, content: Any) -> None:
         """Write a JSON file of the folder at once."""
