@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import base64
+import io
 import json
 import math
 from pathlib import Path
 from typing import Any
 
 import yaml
+from PIL import Image
 
 from dasvit import recipe
 from dasvit.cell.genotype import Genotype, edge_list
@@ -56,6 +59,8 @@ def write_search(
         lines.append(snapshot(stage, epoch, i, nodes))
     write_lines(folder / "metrics.jsonl", metrics)
     write_lines(folder / "architecture.jsonl", lines)
+    write_json(folder / "token_images.json", {"grid": 8, "images": [picture(name) for name in ("cat", "a <dog>")]})
+    write_lines(folder / "tokens.jsonl", [tokens(*position) for position in place[:done]])
     if ended:
         (folder / "genotype.json").write_text(CELL.to_json())
         other = Genotype.from_ops(2, ["identity"] * 5)
@@ -143,6 +148,19 @@ def snapshot(stage: int, epoch: int, i: int, nodes: int) -> dict[str, Any]:
         },
         "entropy": 1.75,
     }
+
+
+def picture(name: str) -> dict[str, Any]:
+    """Return an entry of token_images.json."""
+    file = io.BytesIO()
+    Image.linear_gradient("L").resize((32, 32)).convert("RGB").save(file, "png")
+    return {"class": name, "number": 3, "format": "png", "data": base64.b64encode(file.getvalue()).decode()}
+
+
+def tokens(stage: int, epoch: int) -> dict[str, Any]:
+    """Return a line of tokens.jsonl: two layers a stage; the epoch-th keeps four rows of patches from that one on."""
+    kept = "".join("ff" if (row - epoch) % 8 < 4 else "00" for row in range(8))
+    return {"stage": stage, "epoch": epoch, "kept": [[kept, kept]] * (2 * stage)}
 
 
 def write_json(path: Path, content: Any) -> None:

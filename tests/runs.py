@@ -71,7 +71,8 @@ def assert_same_end(run: Path, undisturbed: Path) -> None:
     """Hold every file against the undisturbed run's, to the byte where no time and no name of the run stands in it."""
     names = {str(path.relative_to(undisturbed)) for path in undisturbed.rglob("*")}
     assert {str(path.relative_to(run)) for path in run.rglob("*")} == names, "a file is missing, or left over"
-    for name in names & {"genotype.json", "architecture.jsonl", "derivation.json", "model/model.safetensors"}:
+    exact = {"genotype.json", "architecture.jsonl", "tokens.jsonl", "derivation.json", "model/model.safetensors"}
+    for name in names & exact:
         assert (run / name).read_bytes() == (undisturbed / name).read_bytes(), name
     assert untimed(run / "metrics.jsonl") == untimed(undisturbed / "metrics.jsonl")
     assert same(newest(run), newest(undisturbed))

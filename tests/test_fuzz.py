@@ -78,7 +78,7 @@ def stop(*args: object, **options: object) -> None:
 @pytest.fixture
 def no_loops(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Nothing is searched and trained, and what is written by default goes to a folder of the test."""
-    for place in ("search.search", "train.train", "compare.do_train", "study.Runner", "memory.count"):
+    for place in ("search.search", "train.train", "compare.do_train", "study.Runner", "memory.count", "demo.serve"):
         monkeypatch.setattr(f"dasvit.commands.{place}", stop)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HOME", str(tmp_path))
@@ -223,8 +223,8 @@ def test_recipes(profile: str, tmp_path: Path, record_property: Record) -> None:
 
 FIELDS = sorted(recipes.flatten(recipes.to_dict(Config())))
 SECTIONS = sorted(recipes.section_classes())
-OWN = """--run --method --rule --edges-per-node --max-params --max-macs --to --out --cell --baseline --top --device
---classes --json --debug --config --print_config --help --version -h -- --nothing --data.nothing"""
+OWN = """--run --method --rule --edges-per-node --max-params --max-macs --to --out --cell --baseline --init --track
+--top --device --classes --json --debug --config --print_config --help --version -h -- --nothing --data.nothing"""
 OPTIONS = [*(f"--{name}" for name in [*FIELDS, *SECTIONS]), *OWN.split()]
 
 
@@ -248,6 +248,7 @@ def command_lines(draw: st.DrawFn, home: Path) -> list[str]:
         "evaluate": [run],
         "predict": [run, image],
         "export": [run, "--to", "hub", "--out", "hub"],
+        "demo": [run],
         "cost": [cell],
         "report": [run],
         "compare": ["vit", cell, *SMALL, "--cost-only"],

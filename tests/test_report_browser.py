@@ -1,6 +1,7 @@
 """The pages in a headless Chromium: no complaints, nothing fetched, and what a reader sees and does."""
 
 import contextlib
+import html
 import re
 import time
 from collections.abc import Callable, Iterator
@@ -53,7 +54,7 @@ def in_peace(browser: Browser) -> Iterator[None]:
     browser.requests.clear()
     yield
     assert browser.complaints == []
-    assert browser.requests and all(address.startswith(("file:///", "data:,")) for address in browser.requests)
+    assert browser.requests and all(address.startswith(("file:///", "data:")) for address in browser.requests)
 
 
 NAMES = ("search", "train", "wide", "comparison", "study")
@@ -152,6 +153,26 @@ def test_script_and_page_draw_the_same_mixture(browser: Browser, pages: dict[str
         assert all(abs(float(a) - float(b)) < 0.2 for a, b in pairs)
 
 
+def test_the_slider_redraws_the_token_maps_as_the_page_drew_them(browser: Browser, pages: dict[str, Path]) -> None:
+    browser.show(pages["search"])
+    covers = "[...document.querySelectorAll('.token-row li:not([hidden]) .left-out')].map((p) => p.getAttribute('d'))"
+    names = "[...document.querySelectorAll('.token-row li:not([hidden]) svg')].map((s) => s.getAttribute('aria-label'))"
+    came = pages["search"].read_text()
+    drawn = re.findall(r'<path d="([^"]*)" class="left-out"', came)
+    assert browser.evaluate(covers) == drawn and len(drawn) == 8, "four layers in the last stage, of two images"
+    assert browser.evaluate(names) == [
+        html.unescape(n)
+        for n in re.findall(r'role="img" aria-label="([^"]*)"', came)
+        if ", layer " in html.unescape(n) or "the whole image" in n
+    ]
+    browser.evaluate("document.getElementById('token-epoch').focus()")
+    browser.press("Home", 36)
+    assert browser.evaluate("document.getElementById('token-shown').textContent") == "epoch 1, stage 1"
+    first = browser.evaluate(covers)
+    assert len(first) == 4 and first[0] == "M0 0h8v1h-8z" + "".join(f"M0 {y}h8v1h-8z" for y in (5, 6, 7))
+    assert "a <dog>, layer 2: 32 of 64 patches kept, 38 % of them in the middle" in browser.evaluate(names)
+
+
 def test_playing_runs_to_the_last_epoch(browser: Browser, pages: dict[str, Path]) -> None:
     browser.show(pages["search"])
     browser.evaluate("document.getElementById('play').click()")
@@ -210,7 +231,7 @@ def test_what_a_screen_reader_is_told(browser: Browser, pages: dict[str, Path]) 
     assert any(name.startswith("The cell: x1 is mlp_1 of prev2 plus msa_2 of prev1") for name in images)
     assert any(name.startswith("prev2→x1. zero from 0.125 to") for name in images)
     assert browser.named("main") == [""] or browser.named("main")
-    assert browser.named("slider") == ["Epoch"]
+    assert sorted(browser.named("slider")) == ["Epoch", "Epoch of the token maps"]
     assert "Switch between light and dark" in browser.named("button")
     assert {"Cell", "Weights of the operations", "Fairness and collapse"} <= set(browser.named("heading"))
 

@@ -33,10 +33,11 @@ if TYPE_CHECKING:
 SUMMARIES = {
     "search": "search a cell on images, and derive it",
     "derive": "derive a cell from a search again: another rule, a budget",
-    "train": "train a cell, or a timm model, from scratch",
+    "train": "train a cell, or a timm model, from scratch; or go on with a trained one on other data",
     "evaluate": "judge a trained model on a data set",
     "predict": "name the classes of images, or of folders of them",
     "export": "write a trained model as ONNX, torch.export or a folder for the hub",
+    "demo": "show a trained model in the browser: drop an image, see its classes",
     "cost": "count the parameters and multiply-adds of a cell or model",
     "report": "show a run as one HTML page, or several side by side",
     "compare": "train and cost any list of networks, in one table",
@@ -275,6 +276,7 @@ def make_parser(command: str) -> ArgumentParser:
         "evaluate": " MODEL",
         "predict": " MODEL IMAGE|FOLDER...",
         "export": " MODEL --to onnx|torch|hub",
+        "demo": " MODEL",
         "cost": " CELL|MODEL|TIMM_NAME",
         "report": " RUN...",
         "compare": " [NETWORK ...]",
@@ -309,6 +311,7 @@ def _add_options(parser: ArgumentParser, command: str) -> None:
         add("--run", type=str, default="runs/search", help="folder that the run writes")
         add("--method", type=str, default="", help=f"search method: {', '.join(METHODS)} (search.method)")
         _add_going_on(parser)
+        _add_tracking(parser)
     elif command == "derive":
         add("run", type=str, help="run folder of a search")
         about = "darts, strongest, or perturbation, which needs checkpoints and images (default: the run's)"
@@ -327,13 +330,14 @@ def _add_options(parser: ArgumentParser, command: str) -> None:
         )
         about = "instead of a cell (also --model): vit, of the recipe's width and depth, or a timm model's name"
         add("--baseline", type=str, default="", metavar="NAME", help=about)
-        add(
-            "--run",
-            type=str,
-            default="",
-            help="folder that the run writes (default: RUN/train for --cell RUN, else runs/NAME)",
+        about = "instead of both: begin with a trained model's weights (a run or model folder), with a new head"
+        add("--init", type=str, default="", metavar="RUN", help=about)
+        about = (
+            "folder that the run writes (default: RUN/train for --cell RUN, RUN/finetune for --init, else runs/NAME)"
         )
+        add("--run", type=str, default="", help=about)
         _add_going_on(parser)
+        _add_tracking(parser)
     elif command == "evaluate":
         add("model_path", type=str, metavar="MODEL", help="run folder of a training, or a model folder")
     elif command == "predict":
@@ -350,6 +354,11 @@ def _add_options(parser: ArgumentParser, command: str) -> None:
         add("--to", type=str, default="", metavar="TARGET", help=about)
         about = "file, or folder of hub (default: in export/ of the run's folder; never written over)"
         add("--out", type=str, default="", help=about)
+    elif command == "demo":
+        add("model_path", type=str, metavar="MODEL", help="run folder of a training, or a model folder")
+        add("--host", type=str, default="127.0.0.1", help="address to listen at (default: this machine alone)")
+        add("--port", type=int, default=7860, help="port to listen at; 0: the first free one from 7860 on")
+        add("--device", type=str, default="auto", help="auto, cpu, cuda, cuda:N or mps")
     elif command == "cost":
         add("subject", type=str, metavar="CELL|MODEL|TIMM_NAME", help="what is counted")
         add(
@@ -407,6 +416,11 @@ def _add_going_on(parser: ArgumentParser) -> None:
     parser.add_argument("--max-minutes", type=float, default=0.0, metavar="M", help=about)
 
 
+def _add_tracking(parser: ArgumentParser) -> None:
+    about = "also send every epoch's numbers to tensorboard, wandb or trackio (several: tensorboard,wandb)"
+    parser.add_argument("--track", type=str, default="", metavar="TRACKER", help=about)
+
+
 def _recipe_of(command: str, options: dict[str, Any], arguments: list[str]) -> dict[str, Any]:
     """Return the recipe that is meant: the one named, that of the run the command is about, or the command's own."""
     own = "cifar10-compare" if options.get("scale") == "small" else CONFIGURED[command][0]
@@ -414,7 +428,21 @@ def _recipe_of(command: str, options: dict[str, Any], arguments: list[str]) -> d
     recipe = recipes.read_recipe(name) if name else {}
     if name and name not in recipes.recipe_names() and isinstance(recipe.get("data"), dict):
         recipe["data"] = _without_places(recipe["data"], name, arguments)
+    if command == "train" and options["init"]:
+        return _beginning_with(recipe, options, arguments)
     return recipe
+
+
+def _beginning_with(recipe: dict[str, Any], options: dict[str, Any], arguments: list[str]) -> dict[str, Any]:
+    """Return the recipe of a training that begins with a trained model, whose sizes it has.
+
+    Of a recipe that is the model's own run's, the limits and folders of that run's data are not those of other data.
+    """
+    from dasvit.models.start import sizes_of
+
+    if not options["config"] and any(re.match(r"--data(\.name|\.path)?(=|$)", argument) for argument in arguments):
+        recipe = {**recipe, "data": {key: v for key, v in recipe.get("data", {}).items() if key == "name"}}
+    return {**recipe, "model": {**recipe.get("model", {}), **sizes_of(find_model(options["init"]))}}
 
 
 def _without_places(data: dict[str, Any], where: str, arguments: list[str]) -> dict[str, Any]:
@@ -441,7 +469,7 @@ def _run_config(command: str, options: dict[str, Any]) -> str:
     if command == "evaluate":
         run = find_run(find_model(options["model_path"]))
     elif command == "train":
-        run = find_run(options["cell"])
+        run = find_run(find_model(options["init"]) if options["init"] else options["cell"])
     else:
         run = find_run(options.get("subject", ""))
     return str(run / "config.yaml") if run else ""

@@ -13,6 +13,7 @@ HOMES = {
     "evaluate": "judge",
     "predict": "predict",
     "export": "export",
+    "demo": "demo",
     "cost": "cost",
     "report": "report",
     "compare": "compare",

@@ -22,6 +22,7 @@ from dasvit.report.page import PAGE
 from dasvit.training.distributed import Precision, Runtime, measure_precision
 from dasvit.training.progress import Reporter
 from dasvit.training.run_folder import RunFolder
+from dasvit.training.tracking import parse_trackers
 from dasvit.validation import MAX_CLASSES
 
 NAMED = 5
@@ -74,6 +75,18 @@ def live_report(run: RunFolder, runtime: Runtime, reporter: Reporter) -> Iterato
         search = run.path.parent
         if run.path.name == "train" and (search / "derivation.json").is_file():  # its page tells how the cell did
             refresh_report(search, reporter.say, live=False)
+
+
+def wanted_trackers(text: str) -> tuple[str, ...]:
+    """Return the trackers that --track names, all of which are installed.
+
+    Raises:
+        UserError: One is unknown, or not installed.
+    """
+    names = parse_trackers(text)
+    for name in names:
+        need(name, name)
+    return names
 
 
 def describe_cost(cost: Cost) -> dict[str, int]:
@@ -158,6 +171,7 @@ def need(extra: str, *packages: str) -> None:
     Raises:
         UserError: One is not; the text has the command that installs it.
     """
-    missing = [name for name in packages if importlib.util.find_spec(name) is None]
+    specs = {name: importlib.util.find_spec(name) for name in packages}
+    missing = [name for name, spec in specs.items() if spec is None or spec.origin is None]  # a mere folder has none
     if missing:
         raise UserError(f"this needs {' and '.join(missing)}: pip install 'dasvit[{extra}]'.")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,7 @@ from dasvit.commands.common import (
     say_data,
     settle_precision,
     settled_data,
+    wanted_trackers,
 )
 from dasvit.commands.memory import warn_memory
 from dasvit.config import Config, DeriveConfig
@@ -44,6 +45,7 @@ from dasvit.training.loop import probe_step
 from dasvit.training.progress import Reporter
 from dasvit.training.run_folder import RunFolder
 from dasvit.training.saver import NEVER, Deadline
+from dasvit.training.tracking import Tracking
 from dasvit.validation import WITHOUT_ALPHAS
 
 CHOICES = ("darts", "strongest", "perturbation")
@@ -56,8 +58,9 @@ def search_command(request: Request) -> None:
     """`dasvit search`: a run folder with a cell in it."""
     assert request.config is not None
     deadline = Deadline.after(request.options["max_minutes"])
-    result = do_search(request.config, request.options["run"], Reporter(), request.options["resume"], deadline)
-    if request.options["json"]:
+    options, track = request.options, wanted_trackers(request.options["track"])
+    result = do_search(request.config, options["run"], Reporter(), options["resume"], deadline, track)
+    if options["json"]:
         print_json(result)
         return
     print(Genotype.from_dict(result["genotype"]))
@@ -68,7 +71,12 @@ def search_command(request: Request) -> None:
 
 
 def do_search(
-    config: Config, folder: str, reporter: Reporter, resume: bool = False, deadline: Deadline = NEVER
+    config: Config,
+    folder: str,
+    reporter: Reporter,
+    resume: bool = False,
+    deadline: Deadline = NEVER,
+    track: Sequence[str] = (),
 ) -> dict[str, Any]:
     """Search in a run folder, write its genotype, and return what was found.
 
@@ -78,6 +86,7 @@ def do_search(
         reporter: Where progress goes.
         resume: There must be a run to go on with.
         deadline: When to stop.
+        track: Trackers that are sent every epoch's numbers.
 
     Raises:
         UserError: A user's mistake.
@@ -98,8 +107,9 @@ def do_search(
     classes = len(data.classes)
     settle_precision(runtime, config, run, reporter, lambda device: search_probe(config, classes, device))
     seed_everything(config.runtime.seed)
-    with live_report(run, runtime, reporter):
-        found = search(config, data, run, runtime, reporter, deadline)
+    tracking = Tracking(run, track if runtime.is_main else (), config, reporter)
+    with live_report(run, runtime, reporter), tracking:
+        found = search(config, data, run, runtime, reporter, deadline, tracking)
         measured = None
         if config.search.derive.rule == "perturbation" and found.part is not None:
             measured = perturbed(found.part, data, config, runtime)

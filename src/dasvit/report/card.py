@@ -200,7 +200,10 @@ def training(config: Mapping[str, Any], run: Run | None) -> str:
 
 def start(run: Run) -> str:
     """Return which weights the training began with."""
-    return "It was trained from scratch."
+    digest = run.environment.get("init")
+    if not digest:
+        return "It was trained from scratch."
+    return f"It began with the weights of a trained model (SHA-256 of its safetensors: {md(digest)})."
 
 
 def took(run: Run) -> str:

@@ -14,6 +14,7 @@ from dasvit.report.reading import Run, read_run
 from dasvit.report.rendering import render, write_page
 from dasvit.report.sections import choices, confusion_section, cost_section, facts, mixture, reference_cost, settings
 from dasvit.report.tables import number
+from dasvit.report.tokens import token_section
 from dasvit.report.words import duration, interval, memory, percent, ratio
 
 PAGE = "report.html"
@@ -93,6 +94,7 @@ def page_of(run: Run, live: bool) -> dict[str, Any]:
         "choices": choices(run, weights),
         "mixture": mixture(run, index),
         "charts": all_charts(run, index),
+        "tokens": token_section(run),
         "cost": cost_section(run, index),
         "confusion": confusion_section(run),
         "settings": settings(run),

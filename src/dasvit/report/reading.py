@@ -89,6 +89,8 @@ class Run:
         ended: Whether the run came to its end.
         unreadable: File → lines, or 1 for the whole file, that could not be read.
         trained: The training inside a search's folder.
+        token_images: What `token_images.json` holds.
+        token_lines: Epoch of the whole run, stage and what was kept, of the lines of `tokens.jsonl`.
     """
 
     path: Path
@@ -109,6 +111,8 @@ class Run:
     ended: bool
     unreadable: dict[str, int] = field(default_factory=dict)
     trained: Run | None = None
+    token_images: dict[str, Any] = field(default_factory=dict)
+    token_lines: tuple[tuple[int, int, Any], ...] = ()
 
     @property
     def planned(self) -> int:
@@ -184,6 +188,12 @@ def read_run(folder: Path, inner: bool = True) -> Run:
         ended=bool(outcome),
         unreadable=files.unreadable,
         trained=read_run(trained, inner=False) if has_training else None,
+        token_images=files.json("token_images.json"),
+        token_lines=tuple(
+            (epoch, _position(row)[0], row.get("kept"))
+            for row in files.rows("tokens.jsonl")
+            if (epoch := _epoch(row, stages))
+        ),
     )
 
 

@@ -169,6 +169,7 @@ def facts(run: Run) -> list[tuple[str, str]]:
         "folder": str(run.path),
         "command": shlex.join(map(str, command)) if isinstance(command, list) else "",
         "subject": run.subject,
+        "began with": environment.get("init_model"),
         "seed": environment.get("seed"),
         "machine": environment.get("machine"),
         "device": environment.get("device"),

@@ -30,6 +30,7 @@ from dasvit.search.strategies import STRATEGIES, make_strategy
 from dasvit.search.strategies.base import Judge, Moment, Strategy
 from dasvit.search.strategies.random_cell import RandomCell
 from dasvit.search.supernet import Supernet
+from dasvit.search.token_maps import MAPS, TokenMaps
 from dasvit.training.checkpoint import load_checkpoint
 from dasvit.training.distributed import Runtime, generator, reseed
 from dasvit.training.evaluation import Evaluation, evaluate
@@ -39,6 +40,7 @@ from dasvit.training.progress import Reporter
 from dasvit.training.run_folder import RunFolder
 from dasvit.training.saver import NEVER, Deadline, Saver
 from dasvit.training.steps import BatchLoss, Steps, at_least_float32
+from dasvit.training.tracking import Tracking
 
 LOGS = ("metrics.jsonl", "architecture.jsonl")
 STAGES, STEPS, NOISE = 1, 2, 3
@@ -63,16 +65,18 @@ def search(
     runtime: Runtime,
     reporter: Reporter,
     deadline: Deadline = NEVER,
+    tracking: Tracking | None = None,
 ) -> Found:
     """Search a cell; goes on from the run's newest checkpoint.
 
     Args:
         config: The recipe.
-        data: Images; only the training set is looked at.
+        data: Images; it learns from the training set alone (of a few test images the token maps are kept).
         run: Where metrics, weights of edges and checkpoints go.
         runtime: Device, precision, processes.
         reporter: Where progress goes.
         deadline: When to stop.
+        tracking: Told of every epoch's end.
 
     Raises:
         Stopped: By a signal or the deadline; the state is saved.
@@ -87,8 +91,11 @@ def search(
     runtime.share_of(config.search.batch_size, "search.batch_size")
     steps = Steps(runtime, reporter)
     monitor = make_monitor(config, len(data.classes), batches, preprocess, runtime)
+    maps = TokenMaps(data, config, runtime)
     with Saver(run, LOGS, runtime, reporter, deadline) as saver:
         state = saver.load()
+        if runtime.is_main:
+            maps.begin(run, state["rows"] if state else 0)
         alive = space.everything() if state is None else tuple(tuple(row) for row in state["alive"])
         part: StageState | None = None
         for number, stage in enumerate(stages):
@@ -111,7 +118,7 @@ def search(
                 run_epoch(part, config, batches, preprocess, runtime, reporter, saver)
                 judge = make_judge(part, config, batches, preprocess, runtime, saver)
                 strategy.end_epoch(part.architecture, part.moves_alphas, part.done + 1 == part.total, judge)
-                end_epoch(part, config, run, runtime, reporter, monitor)
+                end_epoch(part, config, run, runtime, reporter, monitor, maps, tracking)
             if runtime.is_main:
                 monitor.keep(run, number + 1, part.supernet, alive)
         assert part is not None, "a search without a stage"
@@ -523,7 +530,14 @@ def alpha_step(
 
 
 def end_epoch(
-    part: StageState, config: Config, run: RunFolder, runtime: Runtime, reporter: Reporter, monitor: Monitor
+    part: StageState,
+    config: Config,
+    run: RunFolder,
+    runtime: Runtime,
+    reporter: Reporter,
+    monitor: Monitor,
+    maps: TokenMaps,
+    tracking: Tracking | None,
 ) -> None:
     """Log an epoch, and go on to the next."""
     where = part.where
@@ -533,6 +547,7 @@ def end_epoch(
     row = part.metrics.row(runtime, **place, lr=part.weight_optimizer.param_groups[0]["lr"])
     looks = config.search.monitor and part.strategy.moves_alphas
     seen = monitor.look(part.supernet, *mixture_of(part)) if looks else {}
+    kept = maps.look(part.supernet, mixture_of(part)[0])
     if runtime.is_main:
         space, layers = part.supernet.space, part.stage.layers
         line = describe_architecture(part.architecture, space, config, part.cost, layers=layers, **place)
@@ -540,7 +555,11 @@ def end_epoch(
         line |= {"monitor": seen} if seen else {}
         run.append("metrics.jsonl", row)
         run.append("architecture.jsonl", line)
+        if kept:
+            run.append(MAPS, {**place, **kept})
         refresh_report(run.path, reporter.say)
+        if tracking:
+            tracking.follow()
         reporter.say(f"{where}: {describe_epoch(row, line)}")
 
 

@@ -205,6 +205,22 @@ class Supernet(nn.Module):
         logits: Tensor = self.head(self.norm(prev1[:, 0]))
         return logits
 
+    def kept_tokens(self, images: Tensor, weights: Tensor) -> list[Tensor]:
+        """Return the places of the tokens that each layer keeps, [B, K] a layer; no layer's without selection.
+
+        Args:
+            images: [B, 3, S, S].
+            weights: Edge weights, as in `forward`.
+        """
+        prev2 = prev1 = self.embed(images)
+        kept = []
+        for block in self.blocks:
+            assert isinstance(block, MixedCell)
+            if block.selector is not None:
+                kept.append(block.selector(prev1)[0])
+            prev2, prev1 = prev1, block(prev2, prev1, weights)
+        return kept
+
     def no_weight_decay(self) -> set[str]:
         """Return the names of the parameters that weight decay spares (timm's convention)."""
         return {f"embed.{name}" for name, _ in self.embed.named_parameters() if "token" in name or "pos" in name}

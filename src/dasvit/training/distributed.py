@@ -8,9 +8,10 @@ import os
 import random
 import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from datetime import timedelta
+from pathlib import Path
 from typing import Any, Literal, TypeVar, cast
 
 import numpy as np
@@ -23,6 +24,8 @@ from dasvit.config import RuntimeConfig
 from dasvit.errors import UserError
 
 Precision = Literal["float32", "bfloat16"]
+TRACKERS = ("tensorboard", "wandb", "trackio")
+"""The trackers that can be sent a run's numbers."""
 T = TypeVar("T")
 PATIENCE = timedelta(hours=1)
 """How long a process waits for its peers: one that decodes a large data set may take its time."""
@@ -342,3 +345,47 @@ class Runtime:
 
         unit = 1 if sys.platform == "darwin" else 1024  # ru_maxrss: bytes on macOS, KiB on Linux
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**20
+
+
+def open_tracker(name: str, folder: Path, identity: str, sent: int, config: Mapping[str, str]) -> Any:
+    """Open a tracker through accelerate, to send a run's epochs to; call it on the main process.
+
+    Nothing leaves the machine unless the environment says so (`WANDB_MODE`; trackio keeps its data in a local file).
+
+    Args:
+        name: One of `TRACKERS`.
+        folder: The run's folder; TensorBoard's and Weights & Biases' files go into it.
+        identity: What the tracker knows the run by when it goes on.
+        sent: Epochs that the tracker has already.
+        config: The run's configuration; told with the first epoch.
+
+    Returns:
+        accelerate's tracker, with `log(values, step=...)`; `close_tracker` ends it.
+    """
+    from accelerate import tracking
+
+    tracker: Any
+    label = folder.resolve().name
+    if name == "tensorboard":
+        tracker = tracking.TensorBoardTracker(name, folder, purge_step=sent + 1 if sent else None)
+    elif name == "wandb":
+        os.environ.setdefault("WANDB_MODE", "offline")
+        tracker = tracking.WandBTracker("dasvit", name=label, id=identity, dir=str(folder), resume="allow")
+    else:
+        tracker = tracking.TrackioTracker("dasvit", name=f"{label}-{identity}", resume="allow")
+    tracker.start()
+    if not sent and name == "tensorboard":  # its own way to keep a configuration makes a run of each start
+        tracker.log({"config": "".join(f"    {key}: {value}\n" for key, value in config.items())}, step=0)
+    elif not sent:
+        tracker.store_init_configuration(dict(config))
+    return tracker
+
+
+def close_tracker(name: str, tracker: Any) -> None:
+    """End what `open_tracker` gave, everything sent."""
+    if name != "trackio":
+        tracker.finish()
+        return
+    import trackio
+
+    trackio.finish()  # accelerate's way leaves the run to be ended once more at exit, and told of on standard output

@@ -29,6 +29,7 @@ from dasvit.training.progress import Reporter
 from dasvit.training.run_folder import RunFolder
 from dasvit.training.saver import NEVER, Deadline, Saver
 from dasvit.training.steps import BatchLoss, Steps, at_least_float32
+from dasvit.training.tracking import Tracking
 
 LOGS = ("metrics.jsonl",)
 ADVICE = "train.optim.lr, or raise train.optim.warmup_epochs"
@@ -50,6 +51,7 @@ def train(
     runtime: Runtime,
     reporter: Reporter,
     deadline: Deadline = NEVER,
+    tracking: Tracking | None = None,
 ) -> Trained:
     """Train a network and judge it on the test set; goes on from the run's newest checkpoint.
 
@@ -61,6 +63,7 @@ def train(
         runtime: Device, precision, processes.
         reporter: Where progress goes.
         deadline: When to stop.
+        tracking: Told of every epoch's end.
 
     Raises:
         Stopped: By a signal or the deadline; the state is saved.
@@ -93,6 +96,8 @@ def train(
             if runtime.is_main:
                 run.append("metrics.jsonl", row)
                 refresh_report(run.path, reporter.say)
+                if tracking:
+                    tracking.follow()
                 reporter.say(describe_epoch(row, options.epochs))
         saver.finish(part.done, part.state)
     if evaluation is None:  # the run had ended before

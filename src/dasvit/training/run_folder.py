@@ -31,20 +31,21 @@ class RunFolder:
         self.path = Path(path)
         self.kind = kind
 
-    def open(self, config: Config, subject: str, resume: bool = False) -> None:
+    def open(self, config: Config, subject: str, resume: bool = False, init: str = "") -> None:
         """Make the folder this run's own, or find that it already is.
 
-        The same run (kind, subject and configuration) may come back, to go on where it stopped.
+        The same run (kind, subject, first weights and configuration) may come back, to go on where it stopped.
 
         Args:
             config: The resolved configuration.
             subject: What is run, as the name of the cell that is trained.
             resume: The run must be there already.
+            init: Checksum of the trained weights that it begins with. Empty: with fresh ones.
 
         Raises:
             UserError: The folder holds something else, or cannot be written; or there is nothing to resume.
         """
-        identity = {"kind": self.kind, "subject": subject}
+        identity = {"kind": self.kind, "subject": subject, **({"init": init} if init else {})}
         if self.path.exists() and not self.path.is_dir():
             raise UserError(f"{self.path} is a file: give --run the name of a folder.")
         if self._has_begun():
@@ -54,7 +55,7 @@ class RunFolder:
             if self.identity() != identity or unshared(kept) != unshared(config):
                 raise UserError(
                     f"{self.path} already holds another run ({self.identity().get('kind', 'unknown')}): give --run "
-                    "another folder, or the same configuration to go on."
+                    f"another folder, or the same configuration{' and first weights' if init else ''} to go on."
                 )
             for folder in (self.path, self.path / "model"):
                 sweep(folder)
@@ -87,8 +88,8 @@ class RunFolder:
         return self.path / "checkpoints"
 
     def identity(self) -> dict[str, Any]:
-        """Return the kind and subject of the run that is in the folder."""
-        return {key: value for key, value in self.notes().items() if key in ("kind", "subject")}
+        """Return the kind and subject of the run that is in the folder, and what weights it began with."""
+        return {key: value for key, value in self.notes().items() if key in ("kind", "subject", "init")}
 
     def notes(self) -> dict[str, Any]:
         """Return what `environment.json` holds."""
@@ -132,15 +133,20 @@ class RunFolder:
                 raise UserError(f"{path}: line {number} is not JSON.") from None
         return rows
 
-    def truncate(self, name: str, count: int) -> None:
+    def truncate(self, name: str, count: int, exact: bool = True) -> None:
         """Drop all lines of a JSON-lines file but the first few: those (or parts of one) after the last checkpoint.
+
+        Args:
+            name: The file.
+            count: Lines to keep.
+            exact: Fewer than these are an error.
 
         Raises:
             UserError: There are fewer.
         """
         path = self.path / name
         lines = _whole_lines(path)
-        if len(lines) < count:
+        if exact and len(lines) < count:
             raise UserError(
                 f"{path} has {len(lines)} lines, but the checkpoint knows of {count}: put the file back as it was, or "
                 f"delete {self.checkpoints} to start the run again."

@@ -61,6 +61,44 @@
     draw();
   }
 
+  // The token maps, epoch by epoch.
+  const tokens = document.getElementById("token-frames");
+  if (tokens) {
+    const { grid, frames } = JSON.parse(tokens.textContent);
+    const input = document.getElementById("token-epoch"), shown = document.getElementById("token-shown");
+    const several = new Set(frames.map((frame) => frame.stage)).size > 1;
+    const isInside = (place) => place + 0.5 >= grid / 4 && place + 0.5 < 3 * grid / 4;
+    const isKept = (bits, patch) => parseInt(bits[patch >> 2], 16) >> (3 - (patch & 3)) & 1;
+    const paint = (item, bits, label) => {
+      let path = "", kept = 0, inside = 0;
+      for (let y = 0; y < grid; y++) {
+        let run = 0;
+        for (let x = 0; x <= grid; x++) {
+          const free = x === grid || isKept(bits, y * grid + x);
+          if (free && run) path += `M${x - run} ${y}h${run}v1h${-run}z`;
+          run = free ? 0 : run + 1;
+          if (x < grid && free) { kept++; inside += isInside(x) && isInside(y); }
+        }
+      }
+      item.querySelector(".left-out").setAttribute("d", path);
+      const share = Math.round(100 * inside / Math.max(1, kept));
+      item.querySelector("svg").setAttribute("aria-label", `${label}: ${kept} of ${grid * grid} patches kept, ${share} % of them in the middle`);
+    };
+    const draw = () => {
+      const frame = frames[Number(input.value)];
+      document.querySelectorAll(".token-row").forEach((row, image) => {
+        row.querySelectorAll("li:not(.whole)").forEach((item, layer) => {
+          item.hidden = layer >= frame.kept.length;
+          if (!item.hidden) paint(item, frame.kept[layer][image], `${row.dataset.name}, layer ${layer + 1}`);
+        });
+      });
+      shown.textContent = `epoch ${frame.epoch}${several ? `, stage ${frame.stage}` : ""}`;
+      input.setAttribute("aria-valuetext", shown.textContent);
+    };
+    input.addEventListener("input", draw);
+    draw();
+  }
+
   // The values under the pointer, from the table behind each chart.
   document.querySelectorAll(".chart").forEach((chart) => {
     const svg = chart.querySelector("svg"), table = chart.querySelector("table");

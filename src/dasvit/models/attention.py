@@ -1,0 +1,69 @@
+"""What the last layer of a network attends to, for pictures of it.
+
+Shapes: B images, N tokens (class token first), P = rows × columns patches, H heads, D embedding width.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from timm.layers.attention import Attention as TimmAttention
+from torch import Tensor, nn
+
+from dasvit.cell.ops import Attention
+from dasvit.models.dasvit import DasViT
+
+
+def class_attention(model: nn.Module, images: Tensor) -> tuple[Tensor, Tensor | None]:
+    """Return a network's logits, and the attention that its last layer's class token pays to the patches.
+
+    Args:
+        model: Maps images to logits; not changed.
+        images: [B, 3, S, S].
+
+    Returns:
+        Logits [B, C]; and [B, rows, columns], the mean over heads and attention operations, which adds up to 1 for
+        every image. None where the last layer has no attention, or the network no class token.
+    """
+    found: list[Tensor] = []
+    hooks = [
+        projection.register_forward_hook(lambda _, __, qkv, heads=heads: found.append(of_class_token(qkv, heads)))
+        for projection, heads in projections(model)
+    ]
+    try:
+        logits: Tensor = model(images)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    if not found:
+        return logits, None
+    mean = torch.stack(found).mean(dim=0)
+    grid: tuple[int, int] = (model.embed.patch_embed if isinstance(model, DasViT) else model.patch_embed).grid_size  # type: ignore[assignment, union-attr]
+    return logits, (mean / mean.sum(dim=1, keepdim=True)).unflatten(1, grid)
+
+
+def projections(model: nn.Module) -> list[tuple[nn.Module, int]]:
+    """Return the layers that give queries, keys and values in the network's last layer, [B, N, 3D], and their heads.
+
+    They are known of our own networks and of timm's vision transformers with one class token; none are of others.
+    """
+    known: dict[str, Any] = vars(model)
+    blocks = model._modules.get("blocks")
+    if known.get("num_prefix_tokens") != 1 or not isinstance(blocks, (nn.ModuleList, nn.Sequential)) or not len(blocks):
+        return []
+    found: list[tuple[nn.Module, int]] = []
+    for module in blocks[-1].modules():
+        if isinstance(module, Attention):
+            found.append((module.inner, module.heads))
+        elif isinstance(module, TimmAttention) and isinstance(module.q_norm, nn.Identity):
+            found.append((module.qkv, module.num_heads))
+    return found
+
+
+def of_class_token(qkv: Tensor, heads: int) -> Tensor:
+    """Return the attention of the class token to the patches, [B, N, 3D] -> [B, P], the mean over heads."""
+    q, k, _ = qkv.detach().float().unflatten(-1, (3, heads, -1)).unbind(2)  # [B, N, H, D/H]
+    scores = torch.einsum("bhd,bnhd->bhn", q[:, 0], k) * q.shape[-1] ** -0.5
+    paid: Tensor = scores.softmax(dim=-1).mean(dim=1)[:, 1:]
+    return paid
