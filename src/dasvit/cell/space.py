@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from dasvit.cell.genotype import Genotype, edge_list, parse_operation
 from dasvit.config import SpaceConfig
+from dasvit.errors import UserError
 
 Alive = tuple[tuple[bool, ...], ...]
 """For every edge and operation of a space, whether it is still a candidate: [E][O]."""
@@ -25,10 +26,19 @@ class Space:
 
     @classmethod
     def from_config(cls, config: SpaceConfig) -> Space:
-        """Return zero, identity, an attention a head count and an MLP a ratio (section 3)."""
+        """Return zero, identity, an attention a head count, an MLP a ratio (section 3), and what else is named.
+
+        Raises:
+            UserError: `space.extra` names an unknown operation, or one that is there already.
+        """
         attentions = [f"msa_{heads}" for heads in config.heads]
         mlps = [f"mlp_{ratio:g}" for ratio in config.ratios]
-        return cls(config.nodes, ("zero", "identity", *attentions, *mlps))
+        operations = ("zero", "identity", *attentions, *mlps, *config.extra)
+        for name in config.extra:
+            parse_operation(name)
+            if operations.count(name) > 1:
+                raise UserError(f"space.extra names {name}, which is in the space already.")
+        return cls(config.nodes, operations)
 
     @property
     def edges(self) -> list[tuple[str, str]]:
@@ -41,7 +51,7 @@ class Space:
         return [f"{source}→{target}" for source, target in self.edges]
 
     def kinds(self) -> list[str]:
-        """Return the kind (zero, identity, msa, mlp) of every operation."""
+        """Return the kind (zero, identity, msa, mlp, or a registered one) of every operation."""
         return [parse_operation(name).kind for name in self.operations]
 
     def everything(self) -> Alive:
