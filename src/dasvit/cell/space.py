@@ -9,7 +9,7 @@ from dasvit.config import SpaceConfig
 from dasvit.errors import UserError
 
 Alive = tuple[tuple[bool, ...], ...]
-"""For every edge and operation of a space, whether it is still a candidate: [E][O]."""
+"""For every edge and operation of a space, whether it is still a candidate: `[E][O]`."""
 
 
 @dataclass(frozen=True)
@@ -59,6 +59,6 @@ class Space:
         return tuple((True,) * len(self.operations) for _ in self.edges)
 
     def one_hot(self, genotype: Genotype) -> list[list[float]]:
-        """Return the edge weights [E][O] that are 1 at the genotype's operations and 0 elsewhere."""
+        """Return the edge weights `[E][O]` that are 1 at the genotype's operations and 0 elsewhere."""
         assert genotype.nodes == self.nodes, "a genotype of another space"
         return [[float(name == op) for name in self.operations] for op in genotype.ops]

@@ -88,7 +88,7 @@ def derive(
     """Return the best viable cell within the budget.
 
     Args:
-        weights: Edge weights [E][O], not negative.
+        weights: Edge weights `[E][O]`, not negative.
         alive: Which operations are candidates.
         space: The search space.
         rule: darts or strongest.

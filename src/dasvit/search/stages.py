@@ -16,7 +16,7 @@ def prune(weights: Sequence[Sequence[float]], alive: Alive, keep: int, space: Sp
     operation named first.
 
     Args:
-        weights: Edge weights [E][O].
+        weights: Edge weights `[E][O]`.
         alive: The candidates so far.
         keep: Operations kept on every edge. 0: all.
         space: The search space.
@@ -63,7 +63,7 @@ def with_pruned(stages: Sequence[tuple[Sequence[Sequence[float]], Alive]]) -> li
     less than the weakest survivor when it was pruned.
 
     Args:
-        stages: Edge weights [E][O] at the end of every stage, and which operations were alive in it.
+        stages: Edge weights `[E][O]` at the end of every stage, and which operations were alive in it.
     """
     full = [list(row) for row in stages[-1][0]]
     known = [list(row) for row in stages[-1][1]]
