@@ -113,20 +113,22 @@ def test_a_recipe_names_them() -> None:
     space = Space.from_config(config)
     assert space.operations == ("zero", "identity", "msa_2", "mlp_1", "swiglu_1", "swiglu_2")
     assert space.kinds()[-2:] == ["swiglu", "swiglu"]
-    search = Config().search
-    search.stages.keep[0] = 9
-    validate(Config(space=SpaceConfig(heads=[4, 8, 12], extra=["swiglu_1"]), search=search))  # 9 are all there are
-    with pytest.raises(UserError, match=r"all 8"):
-        search.stages.keep[0] = 7
-        validate(Config(search=search))
+    recipe = Config(space=SpaceConfig(heads=[4, 8, 12], extra=["swiglu_1"]))
+    validate(recipe)
+    recipe.search.stages.keep[0] = 8  # would prune before any is known to be the weaker one
+    with pytest.raises(UserError, match="all 9"):
+        validate(recipe)
+    with pytest.raises(UserError, match=r"the number of space\.extra must be at most 64"):
+        validate(Config(space=SpaceConfig(extra=[f"swiglu_{i + 1}" for i in range(65)])))
 
 
 @pytest.mark.parametrize(
     ("extra", "said"),
     [
-        ("swiglu_1", "swiglu_1, which is in the space"),
+        ("swiglu_1", "an operation twice: swiglu_1"),
+        ("mlp_3", r"MLPs in space\.ratios"),
+        ("zero", "names zero"),
         ("glu_1", "unknown operation .glu_1.. Valid: zero.*swiglu_RATIO"),
-        ("mlp_1", "mlp_1, which is"),
     ],
 )
 def test_a_recipe_that_names_them_wrongly(extra: str, said: str) -> None:

@@ -40,6 +40,8 @@ class Kind:
 
 NUMBERED = {"msa": Kind("HEADS", whole=True, attends=True), "mlp": Kind("RATIO")}
 """Kinds of operation with a number behind their name; `dasvit.cell.ops.register_operation` adds others."""
+OURS = ("zero", "identity", *NUMBERED)
+"""The kinds of this package."""
 
 
 def edge_list(nodes: int) -> list[tuple[str, str]]:

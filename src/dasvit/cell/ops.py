@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from dasvit.cell.cost import COSTS, Cost
-from dasvit.cell.genotype import NUMBERED, Kind, Operation, parse_operation
+from dasvit.cell.genotype import NUMBERED, OURS, Kind, Operation, parse_operation
 from dasvit.errors import UserError
 
 NORM_EPS = 1e-6
@@ -178,8 +178,6 @@ OPERATIONS: dict[str, Callable[[int, float], nn.Module]] = {
     "mlp": Mlp,
 }
 """A kind of operation and its module, made from the width D and the number behind the name."""
-OURS = frozenset(OPERATIONS)
-"""The kinds of this package."""
 
 
 def register_operation(
@@ -211,9 +209,7 @@ def register_operation(
         UserError: The name is one of ours, or no such name.
     """
     if kind in OURS or not re.fullmatch("[a-z][a-z0-9]*", kind):
-        raise UserError(
-            f"an operation cannot be called {kind!r}: take small letters, and none of {', '.join(sorted(OURS))}."
-        )
+        raise UserError(f"an operation cannot be called {kind!r}: take small letters, and none of {', '.join(OURS)}.")
     NUMBERED[kind] = Kind(number, whole, attends)
     OPERATIONS[kind], COSTS[kind] = module, cost
 

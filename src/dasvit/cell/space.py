@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from dasvit.cell.genotype import Genotype, edge_list, parse_operation
+from dasvit.cell.genotype import OURS, Genotype, edge_list, parse_operation
 from dasvit.config import SpaceConfig
 from dasvit.errors import UserError
 
@@ -29,15 +29,16 @@ class Space:
         """Return zero, identity, an attention a head count, an MLP a ratio (section 3), and what else is named.
 
         Raises:
-            UserError: `space.extra` names an unknown operation, or one that is there already.
+            UserError: `space.extra` names an unknown operation, one of ours, or one twice.
         """
         attentions = [f"msa_{heads}" for heads in config.heads]
         mlps = [f"mlp_{ratio:g}" for ratio in config.ratios]
         operations = ("zero", "identity", *attentions, *mlps, *config.extra)
         for name in config.extra:
-            parse_operation(name)
-            if operations.count(name) > 1:
-                raise UserError(f"space.extra names {name}, which is in the space already.")
+            if parse_operation(name).kind in OURS:
+                raise UserError(f"space.extra names {name}: attentions stand in space.heads, and MLPs in space.ratios.")
+            if config.extra.count(name) > 1:
+                raise UserError(f"space.extra names an operation twice: {name}.")
         return cls(config.nodes, operations)
 
     @property
