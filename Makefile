@@ -3,11 +3,12 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
 
-.PHONY: help quickstart test format lint types tests test-floors test-faults bench clean
+.PHONY: help quickstart test format lint types docs tests test-floors test-faults bench clean
 
 help:
 	@echo "make quickstart   install, then search, train and compare on scikit-learn's digits"
-	@echo "make test         formatting, lint, types and all tests"
+	@echo "make test         formatting, lint, types, documentation and all tests"
+	@echo "make docs         the documentation's site, in build/site/index.html"
 	@echo "make test-floors  the tests on the oldest versions that pyproject.toml allows"
 	@echo "make bench        speed and memory against plain DARTS and timm's ViT, as one JSON object"
 	@echo "make test-faults  kill, fill, damage: every fault again and again, and a table of what was survived"
@@ -18,13 +19,13 @@ $(VENV)/.installed: pyproject.toml
 		|| { echo "dasvit needs Python 3.11 to 3.13: make PYTHON=python3.12 ..."; exit 2; }
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
-	$(BIN)/python -m pip install --quiet --editable '.[dev]'
+	$(BIN)/python -m pip install --quiet --editable '.[dev,docs]'
 	@touch $@
 
 quickstart: $(VENV)/.installed
 	$(BIN)/dasvit quickstart
 
-test: lint types tests
+test: lint types docs tests
 
 lint: $(VENV)/.installed
 	$(BIN)/ruff format --check .
@@ -32,6 +33,10 @@ lint: $(VENV)/.installed
 
 types: $(VENV)/.installed
 	$(BIN)/mypy
+
+# Warnings are errors: dead links, dead anchors, functions of the reference that are gone.
+docs: $(VENV)/.installed
+	$(BIN)/zensical build --strict
 
 tests: $(VENV)/.installed
 	$(BIN)/pytest --numprocesses 2 --dist loadfile --durations 15
@@ -58,4 +63,4 @@ test-faults: $(VENV)/.installed
 		tests/test_trust.py tests/test_data_faults.py tests/test_images_broken.py tests/test_fuzz.py
 
 clean:
-	rm -rf $(VENV) $(VENV)-floors .mypy_cache .ruff_cache .pytest_cache
+	rm -rf $(VENV) $(VENV)-floors build .cache .mypy_cache .ruff_cache .pytest_cache

@@ -15,7 +15,9 @@ from typing import TYPE_CHECKING, Any
 from dasvit._version import __version__
 
 if TYPE_CHECKING:
+    from dasvit.cell.cost import Cost
     from dasvit.cell.genotype import PUBLISHED, Edge, Genotype, load_genotype
+    from dasvit.cell.ops import Parametric, register_operation
     from dasvit.cell.space import Space
     from dasvit.config import Config
     from dasvit.data import load_data
@@ -33,9 +35,11 @@ _HOMES = {
     "PUBLISHED": "dasvit.cell.genotype",
     "Architecture": "dasvit.search.architecture",
     "Config": "dasvit.config",
+    "Cost": "dasvit.cell.cost",
     "DasViT": "dasvit.models.dasvit",
     "Edge": "dasvit.cell.genotype",
     "Genotype": "dasvit.cell.genotype",
+    "Parametric": "dasvit.cell.ops",
     "Space": "dasvit.cell.space",
     "Supernet": "dasvit.search.supernet",
     "UserError": "dasvit.errors",
@@ -44,6 +48,7 @@ _HOMES = {
     "load_data": "dasvit.data",
     "load_genotype": "dasvit.cell.genotype",
     "load_model": "dasvit.models.folder",
+    "register_operation": "dasvit.cell.ops",
     "search": "dasvit.search.loop",
     "train": "dasvit.training.loop",
 }
@@ -52,9 +57,11 @@ __all__ = [
     "PUBLISHED",
     "Architecture",
     "Config",
+    "Cost",
     "DasViT",
     "Edge",
     "Genotype",
+    "Parametric",
     "Space",
     "Supernet",
     "UserError",
@@ -64,6 +71,7 @@ __all__ = [
     "load_data",
     "load_genotype",
     "load_model",
+    "register_operation",
     "search",
     "train",
 ]

@@ -122,7 +122,10 @@ def _way_out(error: Exception, arguments: list[str]) -> str:
 
 def again(arguments: list[str]) -> str:
     """Return the command line that was given, for a shell."""
-    program = ["dasvit"] if Path(sys.argv[0]).stem == "dasvit" else [Path(sys.executable).name, "-m", "dasvit"]
+    script, python = Path(sys.argv[0]), Path(sys.executable).name
+    program = ["dasvit"] if script.stem == "dasvit" else [python, "-m", "dasvit"]
+    if script.suffix == ".py" and script.name != "__main__.py":  # one that registers an operation, say
+        program = [python, shlex.quote(str(script))]
     if "LOCAL_WORLD_SIZE" in os.environ:  # torchrun's own options are not known here, and it takes --run for its own
         program = ["torchrun", "...", "-m", "--", "dasvit"]
     return f"{' '.join(program)} {shlex.join(arguments)}"

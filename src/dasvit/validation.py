@@ -23,7 +23,7 @@ MAX_LAYERS = 1024
 MAX_RATIO = 64.0
 """The widest hidden layer of an MLP operation, over D."""
 MAX_OPERATIONS = 64
-"""The most attention operations of a space, and the most MLP operations."""
+"""The most attention operations of a space, the most MLP operations, and the most of other kinds."""
 MAX_CLASSES = 10**6
 """The most classes of a model or data set."""
 MAX_WORKERS = 512
@@ -213,7 +213,7 @@ def validate(config: Config, searching: bool = True) -> None:
         raise UserError("search.val_fraction and data.val_fraction must lie between 0 and 1.")
     if not (search.temperature > 0 and search.final_temperature > 0):
         raise UserError("search.temperature and search.final_temperature must be positive.")
-    _check_stages(search.stages, 2 + len(space.heads) + len(space.ratios))
+    _check_stages(search.stages, 2 + len(space.heads) + len(space.ratios) + len(space.extra))
 
 
 def _check_numbers(section: Any, prefix: str = "") -> None:
@@ -243,6 +243,7 @@ def _check_sizes(config: Config) -> None:
         "space.ratios": (max(space.ratios, default=0.0), MAX_RATIO),
         "the number of space.heads": (len(space.heads), MAX_OPERATIONS),
         "the number of space.ratios": (len(space.ratios), MAX_OPERATIONS),
+        "the number of space.extra": (len(space.extra), MAX_OPERATIONS),
         "runtime.workers": (config.runtime.workers, MAX_WORKERS),
         "runtime.seed": (config.runtime.seed, MAX_SEED),
     }

@@ -4,6 +4,7 @@ They add up exactly to what the counter of `dasvit.models.cost` finds: a network
 layer, the operations of its cell.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from dasvit.cell.genotype import Genotype, parse_operation
@@ -33,6 +34,21 @@ class Cost:
         return Cost(self.params * times, self.macs * times, self.macs_linear * times)
 
 
+def _attention(number: float, dim: int, tokens: int) -> Cost:
+    linear = 4 * tokens * dim**2
+    return Cost(2 * dim + 4 * dim**2 + 4 * dim, linear + 2 * tokens**2 * dim, linear)
+
+
+def _mlp(number: float, dim: int, tokens: int) -> Cost:
+    hidden = max(1, round(dim * number))
+    linear = 2 * tokens * dim * hidden
+    return Cost(2 * dim + 2 * dim * hidden + hidden + dim, linear, linear)
+
+
+COSTS: dict[str, Callable[[float, int, int], Cost]] = {"msa": _attention, "mlp": _mlp}
+"""A kind of operation and its cost, from the number behind its name, the width D and the tokens N; others are free."""
+
+
 def operation_cost(name: str, dim: int, tokens: int) -> Cost:
     """Return the cost of one operation, in closed form.
 
@@ -45,14 +61,7 @@ def operation_cost(name: str, dim: int, tokens: int) -> Cost:
         UserError: Unknown name.
     """
     operation = parse_operation(name)
-    if operation.kind == "msa":
-        linear = 4 * tokens * dim**2
-        return Cost(2 * dim + 4 * dim**2 + 4 * dim, linear + 2 * tokens**2 * dim, linear)
-    if operation.kind == "mlp":
-        hidden = max(1, round(dim * operation.number))
-        linear = 2 * tokens * dim * hidden
-        return Cost(2 * dim + 2 * dim * hidden + hidden + dim, linear, linear)
-    return Cost()
+    return COSTS[operation.kind](operation.number, dim, tokens) if operation.kind in COSTS else Cost()
 
 
 def cell_cost(genotype: Genotype, dim: int, tokens: int) -> Cost:

@@ -21,9 +21,28 @@ FORMAT = "dasvit-genotype/1"
 INPUTS = ("prev2", "prev1")
 SKIPS = ("identity",)
 """Operations without parameters that pass their input on: the skips of eq. 16."""
-NUMBERED = {"msa": "HEADS", "mlp": "RATIO"}
-"""Kinds of operation that hold parameters, and what the number behind their name means."""
-_OPERATION = re.compile(rf"(?P<kind>{'|'.join(NUMBERED)})_(?P<number>\d+(\.\d+)?)")
+_OPERATION = re.compile(r"(?P<kind>[a-z][a-z0-9]*)_(?P<number>\d+(\.\d+)?)")
+
+
+@dataclass(frozen=True)
+class Kind:
+    """What is known of a kind of operation before any is built.
+
+    Attributes:
+        number: What the number behind its name means, in capitals.
+        whole: Whether the number must be whole.
+        attends: Whether every token sees all others through it: a cell without such an operation is not viable.
+    """
+
+    number: str
+    whole: bool = False
+    attends: bool = False
+
+
+NUMBERED = {"msa": Kind("HEADS", whole=True, attends=True), "mlp": Kind("RATIO")}
+"""Kinds of operation with a number behind their name; `dasvit.cell.ops.register_operation` adds others."""
+OURS = ("zero", "identity", *NUMBERED)
+"""The kinds of this package."""
 
 
 def edge_list(nodes: int) -> list[tuple[str, str]]:
@@ -40,8 +59,8 @@ class Operation:
     """An operation's name, taken apart.
 
     Attributes:
-        kind: zero, identity, msa or mlp.
-        number: Heads of an msa, hidden width over D of an mlp, else 0.
+        kind: zero, identity, msa, mlp or a registered kind.
+        number: Heads of an msa, hidden width over D of an mlp; 0 of zero and identity.
     """
 
     kind: str
@@ -58,21 +77,28 @@ def parse_operation(name: str) -> Operation:
     """Take an operation's name apart.
 
     Raises:
-        UserError: The name is none of zero, identity, msa_HEADS and mlp_RATIO.
+        UserError: The name is none of zero, identity, msa_HEADS, mlp_RATIO and those of registered kinds.
     """
     if name in ("zero", "identity"):
         return Operation(name)
     match = _OPERATION.fullmatch(name) if isinstance(name, str) else None
-    operation = Operation(match["kind"], float(match["number"])) if match else None
+    operation = Operation(match["kind"], float(match["number"])) if match and match["kind"] in NUMBERED else None
     if operation is None or operation.name != name or operation.number == 0:
         raise unknown(
             "operation",
             name,
-            ["zero", "identity", *(f"{kind}_{number}" for kind, number in NUMBERED.items())],
+            ["zero", "identity", *(f"{name}_{kind.number}" for name, kind in NUMBERED.items())],
         )
-    if operation.kind == "msa" and operation.number != int(operation.number):
-        raise UserError(f"operation {name!r}: the number of heads must be whole.")
+    kind = NUMBERED[operation.kind]
+    if kind.whole and operation.number != int(operation.number):
+        raise UserError(f"operation {name!r}: the number of {kind.number.lower()} must be whole.")
     return operation
+
+
+def attends(operation: str) -> bool:
+    """Tell whether every token sees all others through the operation of that name, as in attention."""
+    kind = NUMBERED.get(operation.partition("_")[0])
+    return kind is not None and kind.attends
 
 
 @dataclass(frozen=True)
@@ -191,7 +217,7 @@ def is_viable(genotype: Genotype) -> bool:
     seen: dict[str, int] = {name: 1 for name in INPUTS}  # 1: depends on the input; 2: through an attention
     for edge in genotype.edges:
         state = 0 if edge.op == "zero" else seen.get(edge.source, 0)
-        if state and edge.op.startswith("msa"):
+        if state and attends(edge.op):
             state = 2
         seen[edge.target] = max(seen.get(edge.target, 0), state)
     return any(seen[f"x{i + 1}"] == 2 for i in range(genotype.nodes))

@@ -4,6 +4,7 @@ Shapes: B images, N tokens, D embedding width, H heads. Attention and MLP hold t
 front and no residual: a residual is what `identity` is for.
 """
 
+import re
 from collections.abc import Callable
 
 import torch
@@ -11,7 +12,8 @@ import torch.fx
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from dasvit.cell.genotype import Operation, parse_operation
+from dasvit.cell.cost import COSTS, Cost
+from dasvit.cell.genotype import NUMBERED, OURS, Kind, Operation, parse_operation
 from dasvit.errors import UserError
 
 NORM_EPS = 1e-6
@@ -176,6 +178,40 @@ OPERATIONS: dict[str, Callable[[int, float], nn.Module]] = {
     "mlp": Mlp,
 }
 """A kind of operation and its module, made from the width D and the number behind the name."""
+
+
+def register_operation(
+    kind: str,
+    module: Callable[[int, float], nn.Module],
+    cost: Callable[[float, int, int], Cost],
+    *,
+    number: str = "NUMBER",
+    whole: bool = False,
+    attends: bool = False,
+) -> None:
+    """Make a kind of operation known, so that genotypes and `space.extra` may name it, as `glu_2`.
+
+    Files do not carry its code: every process that reads such a cell registers the kind first. Registering a kind of
+    one's own again replaces it.
+
+    Args:
+        kind: The name in front of the number: small letters and digits.
+        module: Makes the module from the width D and the number: [B, N, D] -> [B, N, D] for any N, as token selection
+            leaves some out. One of the form outer(features(inner(norm(x)))) is best a `Parametric`: a search then
+            mixes it as fast as our own.
+        cost: Returns what one operation costs, from the number, the width D and the tokens N. It must be what
+            `count_cost` counts: budgets are held by it.
+        number: What the number means, for messages.
+        whole: Whether the number must be whole.
+        attends: Whether every token sees all others through it, as in attention (see `Kind`).
+
+    Raises:
+        UserError: The name is one of ours, or no such name.
+    """
+    if kind in OURS or not re.fullmatch("[a-z][a-z0-9]*", kind):
+        raise UserError(f"an operation cannot be called {kind!r}: take small letters, and none of {', '.join(OURS)}.")
+    NUMBERED[kind] = Kind(number, whole, attends)
+    OPERATIONS[kind], COSTS[kind] = module, cost
 
 
 def make_operation(operation: str | Operation, dim: int) -> nn.Module:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from dasvit.cell.genotype import Genotype, edge_list, parse_operation
+from dasvit.cell.genotype import OURS, Genotype, edge_list, parse_operation
 from dasvit.config import SpaceConfig
+from dasvit.errors import UserError
 
 Alive = tuple[tuple[bool, ...], ...]
-"""For every edge and operation of a space, whether it is still a candidate: [E][O]."""
+"""For every edge and operation of a space, whether it is still a candidate: `[E][O]`."""
 
 
 @dataclass(frozen=True)
@@ -25,10 +26,20 @@ class Space:
 
     @classmethod
     def from_config(cls, config: SpaceConfig) -> Space:
-        """Return zero, identity, an attention a head count and an MLP a ratio (section 3)."""
+        """Return zero, identity, an attention a head count, an MLP a ratio (section 3), and what else is named.
+
+        Raises:
+            UserError: `space.extra` names an unknown operation, one of ours, or one twice.
+        """
         attentions = [f"msa_{heads}" for heads in config.heads]
         mlps = [f"mlp_{ratio:g}" for ratio in config.ratios]
-        return cls(config.nodes, ("zero", "identity", *attentions, *mlps))
+        operations = ("zero", "identity", *attentions, *mlps, *config.extra)
+        for name in config.extra:
+            if parse_operation(name).kind in OURS:
+                raise UserError(f"space.extra names {name}: attentions stand in space.heads, and MLPs in space.ratios.")
+            if config.extra.count(name) > 1:
+                raise UserError(f"space.extra names an operation twice: {name}.")
+        return cls(config.nodes, operations)
 
     @property
     def edges(self) -> list[tuple[str, str]]:
@@ -41,7 +52,7 @@ class Space:
         return [f"{source}→{target}" for source, target in self.edges]
 
     def kinds(self) -> list[str]:
-        """Return the kind (zero, identity, msa, mlp) of every operation."""
+        """Return the kind (zero, identity, msa, mlp, or a registered one) of every operation."""
         return [parse_operation(name).kind for name in self.operations]
 
     def everything(self) -> Alive:
@@ -49,6 +60,6 @@ class Space:
         return tuple((True,) * len(self.operations) for _ in self.edges)
 
     def one_hot(self, genotype: Genotype) -> list[list[float]]:
-        """Return the edge weights [E][O] that are 1 at the genotype's operations and 0 elsewhere."""
+        """Return the edge weights `[E][O]` that are 1 at the genotype's operations and 0 elsewhere."""
         assert genotype.nodes == self.nodes, "a genotype of another space"
         return [[float(name == op) for name in self.operations] for op in genotype.ops]

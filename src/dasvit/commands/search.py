@@ -51,7 +51,7 @@ from dasvit.validation import WITHOUT_ALPHAS
 CHOICES = ("darts", "strongest", "perturbation")
 """The rules of derivation."""
 Stages = list[tuple[list[list[float]], Alive]]
-"""Edge weights [E][O] and operations alive, at the end of every stage."""
+"""Edge weights `[E][O]` and operations alive, at the end of every stage."""
 
 
 def search_command(request: Request) -> None:
@@ -177,7 +177,7 @@ def derive_command(request: Request) -> None:
 
 
 def perturb_again(folder: Path, config: Config, classes: int, choice: DeriveConfig) -> tuple[list[list[float]], Alive]:
-    """Return edge weights [E][O] by perturbation of the supernet in a run's newest checkpoint, and what is alive.
+    """Return edge weights `[E][O]` by perturbation of the supernet in a run's newest checkpoint, and what is alive.
 
     Raises:
         UserError: The search trained no mixture, or left no checkpoint.
@@ -249,7 +249,7 @@ def read_search(folder: Path) -> tuple[Config, Stages, int]:
 
 
 def read_stages(run: RunFolder, space: Space) -> Stages:
-    """Return edge weights [E][O] and operations alive at the end of every stage so far.
+    """Return edge weights `[E][O]` and operations alive at the end of every stage so far.
 
     Raises:
         UserError: There is no epoch yet, or the file does not fit the space.

@@ -191,7 +191,7 @@ def do_train(
         if runtime.is_main:
             model = trained.model
             if runtime.shards:
-                model = build(subject, config, classes)
+                model = make()
                 model.load_state_dict(weights)
             if isinstance(subject, Genotype):
                 run.write_text("genotype.json", subject.to_json())

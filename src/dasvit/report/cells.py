@@ -9,6 +9,7 @@ from markupsafe import Markup
 
 from dasvit.cell.genotype import INPUTS, Genotype, edge_list, is_viable
 from dasvit.cell.graph import live_edges
+from dasvit.errors import UserError
 from dasvit.report.layout import OUTPUT, Drawing, Sizes, lay_out
 from dasvit.report.palette import dash, in_order, kind_of
 from dasvit.report.reading import Weights
@@ -43,13 +44,16 @@ def strongest(weights: Weights) -> dict[str, str]:
 
 
 def leading_cell(weights: Weights) -> Genotype | None:
-    """Return the cell of the strongest operations, or None where the weights are not those of a whole cell."""
+    """Return the cell of the strongest operations, or None where the weights are no whole cell's, or not all known."""
     nodes = nodes_of(weights)
     if not nodes:
         return None
     chosen = strongest(weights)
     ops = [chosen[edge_name(*edge)] for edge in edge_list(nodes)]
-    return None if any(kind_of(op) == "other" for op in ops) else Genotype.from_ops(nodes, ops)
+    try:
+        return Genotype.from_ops(nodes, ops)
+    except UserError:  # an operation of a kind that is not registered here
+        return None
 
 
 def nodes_of(weights: Weights) -> int:

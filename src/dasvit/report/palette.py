@@ -42,7 +42,8 @@ DASHES = ("", "7 3", "2 2.5", "9 3 2 3", "5 2 1.5 2 1.5 2", "12 3")
 
 def kind_of(name: str) -> str:
     """Return an operation's kind: zero, identity, msa, mlp, or other for a name that is none of ours."""
-    return _parse(name).kind
+    kind = _parse(name).kind
+    return kind if kind in SHADES["light"] else "other"
 
 
 def _parse(name: str) -> Operation:

@@ -208,7 +208,8 @@ def space_of(run: Run) -> list[str]:
         for value in values if isinstance(values, list) else []:
             name = f"{kind}_{value:g}" if finite(value) is not None else ""
             found += [name] if kind_of(name) == kind else []
-    return found
+    extra = run.option("space.extra")
+    return found + [name for name in extra if isinstance(name, str)] if isinstance(extra, list) else found
 
 
 def shown_in(run: Run) -> list[str]:

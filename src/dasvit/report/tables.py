@@ -43,7 +43,7 @@ def confusion_table(confusion: Sequence[Sequence[int]], names: Sequence[str], mo
     """Return the confusion matrix of up to `most` classes, or the commonest confusions of more.
 
     Args:
-        confusion: Images of class i that were taken for class j, [C][C].
+        confusion: Images of class i that were taken for class j, `[C][C]`.
         names: Names of the C classes.
         most: Classes up to which the whole matrix is shown, and confusions shown of more.
     """

@@ -19,7 +19,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from dasvit.cell.genotype import INPUTS, SKIPS, Genotype, is_viable
+from dasvit.cell.genotype import INPUTS, SKIPS, Genotype, attends, is_viable
 from dasvit.cell.graph import live_edges
 from dasvit.cell.space import Alive, Space
 from dasvit.errors import UserError, unknown
@@ -88,7 +88,7 @@ def derive(
     """Return the best viable cell within the budget.
 
     Args:
-        weights: Edge weights [E][O], not negative.
+        weights: Edge weights `[E][O]`, not negative.
         alive: Which operations are candidates.
         space: The search space.
         rule: darts or strongest.
@@ -200,7 +200,7 @@ def _best(
                     continue
                 if (keep and not wanted - left <= count <= wanted) or (budget and not budget.fits(cost)):
                     continue
-                through = 0 if op == "zero" or not at_source else 2 if op.startswith("msa") else at_source
+                through = 0 if op == "zero" or not at_source else 2 if attends(op) else at_source
                 now = max(here, through)
                 state: _State = (sight, now, count if keep else 0, skip_count, *cost)
                 if left == 0:

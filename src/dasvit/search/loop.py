@@ -51,7 +51,7 @@ TIE = 1e-3
 
 @dataclass
 class Found:
-    """What a search ends with: edge weights [E][O], the operations that survived, and the last stage (none: random)."""
+    """What a search ends with: edge weights `[E][O]`, the operations alive, and the last stage (random: none)."""
 
     weights: list[list[float]]
     alive: Alive
@@ -348,7 +348,7 @@ def judge_supernet(
 
 
 def perturbed(part: StageState, data: Data, config: Config, runtime: Runtime) -> tuple[list[list[float]], Alive]:
-    """Return a stage's edge weights [E][O] by perturbation, measured on the images for alpha, and what is alive."""
+    """Return a stage's edge weights `[E][O]` by perturbation, measured on the images for alpha, and what is alive."""
     architecture, space = part.architecture, part.supernet.space
     loader = SearchBatches(data, config, runtime).judging(config.search.derive.images)
     preprocess = Preprocess(config.model.image_size).to(runtime.device)

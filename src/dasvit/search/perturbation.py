@@ -19,7 +19,7 @@ from dasvit.cell.space import Alive, Space
 def perturbation_weights(
     weights: Tensor, alive: Alive, space: Space, measure: Callable[[Tensor], float], seed: int
 ) -> list[list[float]]:
-    """Return edge weights [E][O] under which DARTS's rule chooses what perturbation would.
+    """Return edge weights `[E][O]` under which DARTS's rule chooses what perturbation would.
 
     In an order drawn by the seed each edge is left with the one operation whose removal hurts most; `zero` is never
     chosen where there is another. Then each edge's own removal is measured. The logarithm of an operation's weight is

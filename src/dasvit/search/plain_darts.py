@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from dasvit.cell import ops as cell_ops
 from dasvit.cell.genotype import edge_list, parse_operation
 from dasvit.models.skeleton import TokenEmbedding
 
@@ -67,7 +68,9 @@ def make_operation(name: str, dim: int) -> nn.Module:
         return SelfAttention(dim, int(operation.number))
     if operation.kind == "mlp":
         return FeedForward(dim, round(dim * operation.number))
-    return Zero() if operation.kind == "zero" else nn.Identity()
+    if operation.kind in ("zero", "identity"):
+        return Zero() if operation.kind == "zero" else nn.Identity()
+    return cell_ops.make_operation(operation, dim)  # of a registered kind there is one version
 
 
 class MixedLayer(nn.Module):

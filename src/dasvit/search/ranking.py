@@ -67,7 +67,7 @@ def weight_scores(
     Pruned operations weigh what they weighed when they were pruned (`with_pruned`).
 
     Args:
-        stages: Edge weights [E][O] and operations alive at the end of every stage.
+        stages: Edge weights `[E][O]` and operations alive at the end of every stage.
         space: The search space.
         rule: The rule of derivation: under all but `strongest`, edges left out do not count.
         cells: The cells.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from dasvit.cell.genotype import attends
 from dasvit.cell.space import Alive, Space
 
 
@@ -15,7 +16,7 @@ def prune(weights: Sequence[Sequence[float]], alive: Alive, keep: int, space: Sp
     operation named first.
 
     Args:
-        weights: Edge weights [E][O].
+        weights: Edge weights `[E][O]`.
         alive: The candidates so far.
         keep: Operations kept on every edge. 0: all.
         space: The search space.
@@ -34,20 +35,21 @@ def prune(weights: Sequence[Sequence[float]], alive: Alive, keep: int, space: Sp
         if others and all(kinds[o] == "zero" for o in kept):
             kept[-1] = others[0]
         chosen.append(kept)
-    if not any(kinds[o] == "msa" for kept in chosen for o in kept):
-        _restore_attention(chosen, weights, alive, kinds)
+    seeing = [attends(name) for name in space.operations]
+    if not any(seeing[o] for kept in chosen for o in kept):
+        _restore_attention(chosen, weights, alive, seeing)
     return tuple(tuple(o in kept for o in range(len(kinds))) for kept in chosen)
 
 
 def _restore_attention(
-    chosen: list[list[int]], weights: Sequence[Sequence[float]], alive: Alive, kinds: list[str]
+    chosen: list[list[int]], weights: Sequence[Sequence[float]], alive: Alive, seeing: list[bool]
 ) -> None:
     """Put the strongest attention of all edges in place of the weakest survivor of its edge."""
     attentions = [
         (weights[e][o], -e, -o)
         for e, mask in enumerate(alive)
         for o, is_alive in enumerate(mask)
-        if is_alive and kinds[o] == "msa"
+        if is_alive and seeing[o]
     ]
     if attentions:
         _, e, o = max(attentions)
@@ -61,7 +63,7 @@ def with_pruned(stages: Sequence[tuple[Sequence[Sequence[float]], Alive]]) -> li
     less than the weakest survivor when it was pruned.
 
     Args:
-        stages: Edge weights [E][O] at the end of every stage, and which operations were alive in it.
+        stages: Edge weights `[E][O]` at the end of every stage, and which operations were alive in it.
     """
     full = [list(row) for row in stages[-1][0]]
     known = [list(row) for row in stages[-1][1]]

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 from dasvit.cell.genotype import Genotype
 from dasvit.cell.graph import add
-from dasvit.cell.ops import NORM_EPS, Parametric, init_weights, make_operation
+from dasvit.cell.ops import NORM_EPS, Identity, Parametric, init_weights, make_operation
 from dasvit.cell.space import Alive, Space
 from dasvit.config import TokensConfig
 from dasvit.models.skeleton import TokenEmbedding
@@ -139,7 +139,7 @@ class MixedCell(nn.Module):
                 mixed.append(operation)
             else:
                 found = operation(x)
-                if self.variation.skip_dropout:
+                if self.variation.skip_dropout and isinstance(operation, Identity):
                     found = F.dropout(found, self.variation.skip_dropout, self.training)
                 output = add(output, weights[o].to(x.dtype) * (found[:, :1] if at_class else found))
         if not mixed:

@@ -25,7 +25,7 @@ class Evaluation:
         top5: Share of images whose class is among the five most probable, in percent.
         loss: Mean cross-entropy.
         images: Number of images.
-        confusion: Images of class i that were taken for class j, [C][C].
+        confusion: Images of class i that were taken for class j, `[C][C]`.
     """
 
     top1: float
