@@ -7,7 +7,6 @@ cell's output is the sum of its own nodes (method, section 2; eq. 10 to 12).
 
 from __future__ import annotations
 
-import functools
 import json
 import re
 from dataclasses import dataclass
@@ -72,7 +71,6 @@ class Operation:
         return self.kind if self.kind in ("zero", "identity") else f"{self.kind}_{self.number:g}"
 
 
-@functools.cache
 def parse_operation(name: str) -> Operation:
     """Take an operation's name apart.
 
