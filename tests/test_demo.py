@@ -113,12 +113,13 @@ class Gradio(ModuleType):
     def Interface(self, answer: Any, *parts: Any, **options: Any) -> Any:
         self.answer, self.options = answer, options
         self.environment = os.environ.get("GRADIO_ANALYTICS_ENABLED")
-        return SimpleNamespace(launch=self.launch)
+        return SimpleNamespace(launch=self.launch, block_thread=lambda: None)
 
-    def launch(self, **options: Any) -> None:
+    def launch(self, **options: Any) -> tuple[None, str, str]:
         if options["server_port"] == 81:
             raise OSError("Cannot find empty port")
         self.launched = options
+        return None, "http://127.0.0.1:7860/", ""
 
 
 def test_the_command_serves_this_machine_alone(small_run: Path, photo: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -126,8 +127,8 @@ def test_the_command_serves_this_machine_alone(small_run: Path, photo: Path, mon
     monkeypatch.setitem(sys.modules, "gradio", fake)
     for name in demo.OFFLINE:
         monkeypatch.setenv(name, "")  # to be put back as it was
-    status, _, err = call_cli("demo", small_run, "--device", "cpu")
-    assert status == 0, err
+    status, out, err = call_cli("demo", small_run, "--device", "cpu")
+    assert status == 0 and out == "http://127.0.0.1:7860/ (Ctrl-C ends it)\n", err
     assert fake.launched["server_name"] == "127.0.0.1" and fake.launched["share"] is False
     assert fake.environment == "False" and fake.options["analytics_enabled"] is False
     shares, picture = fake.answer(str(photo))

@@ -83,9 +83,7 @@ def demo_command(request: Request) -> None:
     need("demo", "gradio")
     os.environ.update(OFFLINE)
     classifier = Classifier(find_model(options["model_path"]), find_device(options["device"]))
-    app = make_app(classifier, options["model_path"])
-    print(f"Serving on {options['host']}; Ctrl-C ends it.", flush=True)
-    serve(app, options["host"], options["port"])
+    serve(make_app(classifier, options["model_path"]), options["host"], options["port"])
 
 
 def make_app(classifier: Classifier, title: str) -> Any:
@@ -128,9 +126,10 @@ def serve(app: Any, host: str, port: int) -> None:
     import gradio
 
     theme = gradio.themes.Default(font=FONTS, font_mono=["ui-monospace", "monospace"])
+    options = {"theme": theme, "share": False, "ssr_mode": False, "footer_links": [], "quiet": True}
     try:
-        app.launch(
-            server_name=host, server_port=port or None, theme=theme, share=False, ssr_mode=False, footer_links=[]
-        )
+        _, address, _ = app.launch(server_name=host, server_port=port or None, prevent_thread_lock=True, **options)
     except OSError as error:
         raise UserError(f"cannot serve on {host}, port {port} ({error}): give --port another number.") from None
+    print(f"{address} (Ctrl-C ends it)", flush=True)
+    app.block_thread()
