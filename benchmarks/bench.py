@@ -46,7 +46,7 @@ from dasvit.data import Loader, Preprocess, load_data, train_transform
 from dasvit.data.image_set import HeldPixels, ImageSet
 from dasvit.models.baselines import make_network, prefer_fast_attention
 from dasvit.search.bilevel import first_order, frozen
-from dasvit.search.loop import make_supernet
+from dasvit.search.state import make_supernet
 from dasvit.search.supernet import Supernet
 from dasvit.training.optim import make_optimizer
 from plain_darts import PlainSupernet, alpha_gradient

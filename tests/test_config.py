@@ -9,7 +9,7 @@ from dasvit.cell.space import Space
 from dasvit.commands.train import build
 from dasvit.errors import UserError
 from dasvit.search.architecture import RELAXATIONS, Architecture
-from dasvit.search.loop import make_supernet
+from dasvit.search.state import make_supernet
 from dasvit.validation import RELAXATION_NAMES, with_method
 
 

@@ -161,7 +161,7 @@ def test_temperature_falls_geometrically() -> None:
 
 
 def test_the_test_set_is_never_looked_at(tmp_path: Path) -> None:
-    from dasvit.search.loop import SearchBatches
+    from dasvit.search.state import SearchBatches
 
     config = make()
     data = load_data(config.data, 8, 0)

@@ -35,8 +35,10 @@ from dasvit.models.cost import cost_of
 from dasvit.report.tables import number
 from dasvit.search.cost import make_budget
 from dasvit.search.derive import Derivation, derive
-from dasvit.search.loop import WithWeights, make_architecture, make_supernet, perturbed, restore, search
+from dasvit.search.judging import WithWeights, perturbed, restore
+from dasvit.search.loop import search
 from dasvit.search.stages import with_pruned
+from dasvit.search.state import make_architecture, make_supernet
 from dasvit.search.strategies import make_strategy
 from dasvit.search.strategies.base import Moment
 from dasvit.training.distributed import Runtime, seed_everything

@@ -28,8 +28,8 @@ from dasvit.cell.space import Alive, Space
 from dasvit.config import Config
 from dasvit.models.memory import Kind, LiveBytes, Pretend
 from dasvit.search.bilevel import first_order, second_order
-from dasvit.search.loop import make_architecture, make_supernet
 from dasvit.search.plain_darts import PlainSupernet
+from dasvit.search.state import make_architecture, make_supernet
 from dasvit.search.strategies import make_strategy
 from dasvit.training.optim import make_optimizer
 
