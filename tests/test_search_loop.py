@@ -1,10 +1,13 @@
+import io
 import json
+import re
 import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from rich.console import Console
 
 from dasvit import recipe as recipes
 from dasvit.commands.search import do_search, read_search
@@ -190,3 +193,16 @@ def test_a_run_folder_reads_back_what_the_search_found(tmp_path: Path) -> None:
         assert all(
             (w > 0) == a for row, mask in zip(weights, alive, strict=True) for w, a in zip(row, mask, strict=True)
         )
+
+
+def test_the_terminal_shows_how_far_a_search_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Stage, epoch, step, losses, the leading operation of every edge, images/s and the time left."""
+    monkeypatch.setattr("dasvit.training.progress.EVERY", 0)
+    reporter, terminal = Reporter(), io.StringIO()
+    reporter.console = Console(file=terminal, force_terminal=True, width=200, color_system=None)
+    do_search(make(), str(tmp_path / "run"), reporter)
+    shown = terminal.getvalue()
+    assert re.search(r"stage 2/2, epoch 2/2 .* [1-4]/4", shown)
+    assert re.search(r"loss \d\.\d{3}, val loss \d\.\d{3}, val top-1 .*; \d+ images/s; about .* left", shown)
+    leading = re.search(r"prev2→x1 \S+ 0\.\d\d   prev1→x1 .*   x1→x2 (\S+) 0\.\d\d", shown)
+    assert leading and leading[1] in ("zero", "identity", "msa_2", "msa_4", "mlp_0.5", "mlp_1")

@@ -144,7 +144,7 @@ def run_epoch(
     batches.train.set_epoch(part.done)
     batches.train.skip(part.step)
     val = batches.endless_val(before + part.step)
-    for images, labels in reporter.track(batches.train, part.where, part.step):
+    for images, labels in reporter.track(batches.train, part.where, part.step, part.live):
         reseed(config.runtime.seed, NOISE, before + part.step)  # what a search method draws, all processes share
         part.begin_step()
         reseed(config.runtime.seed, STEPS, before + part.step, runtime.rank)

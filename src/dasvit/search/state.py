@@ -138,6 +138,14 @@ class StageState:
         """Whether the epoch that goes on has alpha steps."""
         return self.strategy.moves_alphas and self.epoch >= self.stage.weight_epochs
 
+    def live(self) -> list[str]:
+        """Return what the terminal shows below the bar: the epoch so far, and the leading operation of every edge."""
+        space, left = self.supernet.space, (self.total - self.done) * self.length - self.step
+        rows = zip(space.edge_names, self.architecture.strengths().tolist(), strict=True)
+        leading = ((edge, max(zip(row, space.operations, strict=True))) for edge, row in rows)
+        edges = "   ".join(f"{edge} {op} {weight:.2f}" for edge, (weight, op) in leading)
+        return [self.metrics.live(self.step, left), edges]
+
     def begin_step(self) -> None:
         """Let the search method prepare the step that comes."""
         step, here = self.done * self.length + self.step, self.epoch * self.length + self.step

@@ -149,6 +149,10 @@ class TrainState:
         """The epoch, as the terminal shows it."""
         return f"epoch {min(self.epoch + 1, self.epochs)}/{self.epochs}"
 
+    def live(self) -> list[str]:
+        """Return what the terminal shows below the bar."""
+        return [self.metrics.live(self.step, self.epochs * self.length - self.done)]
+
     def state(self) -> dict[str, Any]:
         """Return all that a checkpoint holds: position and the parts' states.
 
@@ -189,7 +193,7 @@ def run_epoch(
     preprocess.train()
     loader.set_epoch(part.epoch)
     loader.skip(part.step)
-    for images, labels in reporter.track(loader, part.where, part.step):
+    for images, labels in reporter.track(loader, part.where, part.step, part.live):
         reseed(config.runtime.seed, part.done, runtime.rank)
         inputs, targets = preprocess(images.to(runtime.device)), labels.to(runtime.device)
         if mixup:

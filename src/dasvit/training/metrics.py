@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from dasvit.errors import UserError
+from dasvit.report.words import duration
 from dasvit.training.distributed import Runtime
 
 
@@ -56,6 +57,18 @@ class EpochMetrics:
             "images_per_second": round(self.images / seconds, 1),
             "peak_memory_mib": round(runtime.peak_memory(), 1),
         }
+
+    def live(self, step: int, left: int) -> str:
+        """Return the epoch so far in a line for the terminal.
+
+        Args:
+            step: Steps of the epoch that are done.
+            left: Steps of the whole run that are not; they are taken to last as long as this epoch's.
+        """
+        names = {"train_loss": "loss", "val_loss": "val loss", "val_top1": "val top-1"}
+        means, seconds = self.means(), self.seconds
+        shown = ", ".join(f"{text} {means[name]:.3f}" for name, text in names.items() if name in means)
+        return f"{shown}; {self.images / seconds:.0f} images/s; about {duration(left * seconds / step)} left"
 
     def state_dict(self) -> dict[str, Any]:
         """Return everything added so far, and the seconds it took."""

@@ -1,12 +1,14 @@
-"""What the terminal shows while a run goes on: bars on a terminal, a line an epoch elsewhere."""
+"""What the terminal shows while a run goes on: bars and live figures on a terminal, a line an epoch elsewhere."""
 
 from __future__ import annotations
 
+import math
 import os
-from collections.abc import Iterable, Iterator, Sized
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
 from typing import Protocol, TypeVar
 
-from rich.console import Console
+from rich.console import Console, RenderableType
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -15,12 +17,30 @@ from rich.progress import (
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
+from rich.text import Text
 
 T = TypeVar("T", covariant=True)
+EVERY = 1.0
+"""Seconds between two looks at the live figures: on a GPU each waits for the steps before it."""
 
 
 class SizedIterable(Sized, Iterable[T], Protocol[T]):
     """Something with a length that can be walked through."""
+
+
+class LiveBar(Progress):
+    """A bar with lines of text below it.
+
+    Attributes:
+        lines: These lines; they may change while the bar is shown.
+    """
+
+    lines: Sequence[str] = ()
+
+    def get_renderables(self) -> Iterable[RenderableType]:
+        """Yield the bar, then the lines."""
+        yield self.make_tasks_table(self.tasks)
+        yield from (Text(line, style="dim") for line in self.lines)
 
 
 class Reporter:
@@ -38,13 +58,20 @@ class Reporter:
         """Write one line."""
         self.console.print(text, highlight=False, markup=False)
 
-    def track(self, items: SizedIterable[T], description: str, done: int = 0) -> Iterator[T]:
+    def track(
+        self,
+        items: SizedIterable[T],
+        description: str,
+        done: int = 0,
+        live: Callable[[], Sequence[str]] | None = None,
+    ) -> Iterator[T]:
         """Walk through items under a bar that vanishes when they end (none where there is no terminal).
 
         Args:
             items: What is walked through; its length is the bar's.
             description: What is being done, as "stage 1/3, epoch 2/30".
             done: How many of them lie behind us already and do not come.
+            live: Gives the lines below the bar; it is asked about once a second.
         """
         columns = (
             TextColumn("{task.description}"),
@@ -53,8 +80,11 @@ class Reporter:
             TimeElapsedColumn(),
             TimeRemainingColumn(),
         )
-        with Progress(*columns, console=self.console, transient=True, disable=not self.console.is_terminal) as bar:
+        is_shown, looked = self.console.is_terminal, -math.inf
+        with LiveBar(*columns, console=self.console, transient=True, disable=not is_shown) as bar:
             task = bar.add_task(description, total=len(items), completed=done)
             for item in items:
                 yield item
                 bar.advance(task)
+                if live and is_shown and time.monotonic() - looked >= EVERY:
+                    bar.lines, looked = live(), time.monotonic()
