@@ -60,6 +60,19 @@ def test_second_order_and_what_is_seen_without_the_sum_of_alphas_gradients(zygot
     assert difference(alphas[2], alphas[0]) > 1e-6
 
 
+@pytest.mark.parametrize("method", ["pc-darts", "p-darts", "gdas", "evolution"])
+def test_what_rivals_draw_is_drawn_alike(method: str, zygote: Zygote, tmp_path: Path) -> None:
+    """Methods with random numbers or judgements of their own: two processes end where one does."""
+    stages = '--search.stages={"layers":[1],"keep":[0],"epochs":[1],"weight_epochs":[0]}'
+    few = [f"--method={method}", stages, "--search.evolution.population=6", "--search.evolution.generations=1"]
+    ends = []
+    for processes in (1, 2):
+        run = tmp_path / str(processes)
+        assert zygote.run(*command("search", run, *few), float64=True, always_save=False, processes=processes) == 0
+        ends.append(newest(run))
+    assert difference(ends[1], ends[0]) < 1e-9
+
+
 @pytest.mark.parametrize(("before", "after"), [(2, 1), (1, 2)])
 @pytest.mark.parametrize("kind", COMMANDS)
 def test_another_number_of_processes_goes_on(
