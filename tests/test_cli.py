@@ -419,6 +419,10 @@ def test_json_is_all_there_is_on_standard_output(tmp_path: Path) -> None:
         (["derive", "nowhere"], "no run folder"),
         (["evaluate", "nowhere"], "there is no model nowhere"),
         (["predict", "nowhere", "x.png"], "there is no model nowhere"),
+        (
+            ["search", "--search.fairness.upper", f"{10**400}"],
+            "--search.fairness.upper holds a number that is too large",
+        ),
     ],
     ids=lambda value: " ".join(value[:1] + value[-2:]) if isinstance(value, list) else None,
 )

@@ -193,7 +193,7 @@ def parse(command: str, arguments: list[str]) -> Request:
     # The parser has its own idea of this option, which knows nothing of the search method.
     printing = "--print_config" in arguments
     arguments = [argument for argument in arguments if argument != "--print_config"]
-    options = vars(parser.parse_args(arguments))
+    options = vars(_parsed(parser, arguments))
     if command not in CONFIGURED:
         return Request(command, options, None)
     sections = CONFIGURED[command][1]
@@ -203,7 +203,7 @@ def parse(command: str, arguments: list[str]) -> Request:
     base = recipes.from_dict(recipe, searching=False)
     # The recipe's values are defaults now: what the user wrote comes on top.
     parser.set_defaults(recipes.flatten({name: value for name, value in recipe.items() if name in sections}))
-    built = vars(parser.instantiate(parser.parse_args(arguments)))
+    built = vars(parser.instantiate(_parsed(parser, arguments)))
     config = Config(**{**vars(base), **{name: built.pop(name) for name in sections}})
     if command in ("search", "memory", "quickstart"):
         config = with_method(config, built.get("method") or config.search.method, given)
@@ -234,6 +234,20 @@ def _plain_fields(arguments: list[str]) -> tuple[list[str], set[str]]:
 def _count(name: str, value: str) -> str:
     """Return a field's value, its unit written out where the field is a count: 300M as 300000000."""
     return str(recipes.parse_count(value, f"--{name}")) if name in COUNTS and value[-1:].isalpha() else value
+
+
+def _parsed(parser: ArgumentParser, arguments: list[str]) -> Any:
+    """Parse arguments; a whole number beyond every float makes the parser itself fall over.
+
+    Raises:
+        UserError: There is such a number.
+    """
+    try:
+        return parser.parse_args(arguments)
+    except OverflowError:
+        words = " ".join(arguments)
+        huge = re.search(r"(\S+)[ =]\S*\d{300}", words)
+        raise UserError(f"{huge[1] if huge else 'the command line'} holds a number that is too large.") from None
 
 
 def _check_sections(command: str, arguments: list[str]) -> None:
