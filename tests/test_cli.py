@@ -377,7 +377,7 @@ def test_json_is_all_there_is_on_standard_output(tmp_path: Path) -> None:
         (["search", *TINY, "--runtime.device", "cuda:7"], "set runtime.device to auto or cpu"),
         (["search", *TINY, "--runtime.device", "gpu"], "unknown device"),
         (["search", *TINY, "--search.relaxation", "softmx"], "Did you mean 'softmax'"),
-        (["train", *TINY], "give either --cell"),
+        (["train", *TINY], "give one of --cell"),
         (["train", *TINY, "--cell", "dasvit_cifar"], "Did you mean 'dasvit_cifar10'"),
         (["train", *TINY, "--cell", "nowhere/cell.json"], "there is no file"),
         (["train", *TINY, "--model", "resnet_18"], "Did you mean"),

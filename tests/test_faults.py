@@ -30,7 +30,7 @@ def test_a_full_disk(kind: str, zygote: Zygote, undisturbed: Runs, tmp_path: Pat
     assert zygote.run(*command, file_size=20_000) == 2, zygote.said()
     last = zygote.said().splitlines()[-2:]
     assert "dasvit: error:" in last[0] and "Once the disk can be written, go on with" in last[0], zygote.said()
-    assert "dasvit" in last[1] and "Traceback" not in zygote.said()
+    assert f"{kind} " in last[1] and str(tmp_path / "run") in last[1] and "Traceback" not in zygote.said()
     assert [path.name for path in checkpoint.parent.iterdir()] == [checkpoint.name]
     assert checkpoint.read_bytes() == whole
     assert zygote.run(*command) == 0

@@ -92,7 +92,7 @@ def page_of(folder: Path, **options: Any) -> Page:
 def test_a_searchs_page_has_its_sections(tmp_path: Path) -> None:
     page = page_of(write_search(tmp_path / "run", train=True))
     sections = [attributes["id"] for attributes in page.all("section")]
-    assert sections == ["cell", "weights", "collapse", "learning", "cost", "resources", "configuration"]
+    assert sections == ["cell", "weights", "collapse", "tokens", "learning", "cost", "resources", "configuration"]
     assert [a["href"] for a in page.all("a")] == ["#main", *(f"#{name}" for name in sections)]
     assert "Ended after 5 epochs." in page.said and "trained: test top-1" in page.said
     assert "It was <too> plain." in page.said

@@ -42,7 +42,7 @@ def interval(top1: float, images: float) -> tuple[float, float]:
         images: That were judged.
     """
     z, p = 1.959964, top1 / 100
-    middle, spread = p + z**2 / (2 * images), z * math.sqrt(p * (1 - p) / images + z**2 / (4 * images**2))
+    middle, spread = p + z**2 / (2 * images), z * math.sqrt(p * (1 - p) / images + (z / (2 * images)) ** 2)
     scale = 100 / (1 + z**2 / images)
     return max(0.0, (middle - spread) * scale), min(100.0, (middle + spread) * scale)
 

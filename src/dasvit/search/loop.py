@@ -263,7 +263,7 @@ def end_epoch(
     row = part.metrics.row(runtime, **place, lr=part.weight_optimizer.param_groups[0]["lr"])
     looks = config.search.monitor and part.strategy.moves_alphas
     seen = monitor.look(part.supernet, *mixture_of(part)) if looks else {}
-    kept = maps.look(part.supernet, mixture_of(part)[0])
+    kept = maps.look(part.supernet, mixture_of(part)[0]) if part.strategy.moves_alphas else {}
     if runtime.is_main:
         space, layers = part.supernet.space, part.stage.layers
         line = describe_architecture(part.architecture, space, config, part.cost, layers=layers, **place)
