@@ -119,3 +119,11 @@ def test_published_cells_build_under_the_paper_recipe(name: str) -> None:
 
 def test_relaxations_are_those_that_the_recipe_knows() -> None:
     assert tuple(RELAXATIONS) == RELAXATION_NAMES
+
+
+@pytest.mark.parametrize("tag", ["timestamp", "int", "float", "bool", "binary", "set", "omap", "pairs", "null"])
+def test_a_tag_that_does_not_fit_its_text(tag: str) -> None:
+    """PyYAML's constructors then raise whatever they fall over; what one does not mind is no mapping either."""
+    with pytest.raises(UserError):
+        content = recipes.read_yaml(f"!!{tag} text: 1", "x.yaml")
+        recipes.from_dict(content)

@@ -84,6 +84,8 @@ def read_yaml(text: str, where: str) -> Any:
     # The constructors of plain types raise whatever int() and datetime() do.
     except (yaml.YAMLError, ValueError, OverflowError) as error:
         raise UserError(f"{where} is no valid YAML: {' '.join(str(error).split())}") from None
+    except (AttributeError, TypeError, LookupError):
+        raise UserError(f"{where} is no valid YAML: a tag (!!…) does not fit the text behind it.") from None
     if size > MAX_VALUES:
         raise UserError(f"{where} unfolds into more than {MAX_VALUES:,} values: that is no configuration.")
     return content
