@@ -3,9 +3,9 @@
 #
 #   benchmarks/paper.sh DIR OUT MINUTES [--section.field VALUE ...]
 #
-# DIR: CIFAR-10, as for --data.path. OUT: where everything goes. MINUTES: after so many each run stops with a checkpoint.
-# The same call goes on with what is not done. No network is needed. What comes out is small: OUT/bench.json, and in each
-# run folder report.html, metrics.jsonl, genotype.json and result.json.
+# In the environment that dasvit is installed in. DIR: CIFAR-10, as for --data.path. OUT: where everything goes. MINUTES:
+# after so many each run stops with a checkpoint. The same call goes on with what is not done. No network is needed. What
+# comes out is small: OUT/bench.json, and in each run folder report.html, metrics.jsonl, genotype.json and result.json.
 set -euo pipefail
 (($# >= 3)) || { sed -n '2,8p' "$0"; exit 2; }
 data=$1 out=$2 minutes=$3

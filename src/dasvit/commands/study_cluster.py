@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 
 from dasvit import recipe as recipes
 from dasvit.errors import UserError, unknown
+from dasvit.training.files import read_object, write_whole
 
 if TYPE_CHECKING:
     from submitit import AutoExecutor, Job
@@ -205,7 +206,8 @@ class Cluster:
             except FailedJobError as error:
                 raise UserError(f"the cluster refuses the jobs: {' '.join(str(error).split())}") from None
             known |= {name: [str(job.paths.folder), job.job_id] for name, job in submitted.items()}
-            (self.folder / "jobs.json").write_text(json.dumps(known, indent=2) + "\n", encoding="utf-8")
+            text = json.dumps(known, indent=2) + "\n"
+            write_whole(self.folder / "jobs.json", lambda file: file.write(text.encode()))
             jobs |= submitted
         return jobs
 
@@ -244,11 +246,7 @@ class Cluster:
 
     def _known(self) -> dict[str, Any]:
         """Return the jobs of earlier calls: run's name → folder and number."""
-        try:
-            known = json.loads((self.folder / "jobs.json").read_text(encoding="utf-8"))
-        except (FileNotFoundError, ValueError):
-            return {}
-        return known if isinstance(known, dict) else {}
+        return read_object(self.folder / "jobs.json")
 
     def _find(self, entry: Any) -> Job[int] | None:
         """Return an earlier call's job that Slurm still has; None where there is none."""

@@ -39,8 +39,8 @@ def class_attention(model: nn.Module, images: Tensor) -> tuple[Tensor, Tensor | 
     if not found:
         return logits, None
     mean = torch.stack(found).mean(dim=0)
-    grid: tuple[int, int] = (model.embed.patch_embed if isinstance(model, DasViT) else model.patch_embed).grid_size  # type: ignore[assignment, union-attr]
-    return logits, (mean / mean.sum(dim=1, keepdim=True)).unflatten(1, grid)
+    patches: Any = model.embed.patch_embed if isinstance(model, DasViT) else model.patch_embed
+    return logits, (mean / mean.sum(dim=1, keepdim=True)).unflatten(1, patches.grid_size)
 
 
 def projections(model: nn.Module) -> list[tuple[nn.Module, int]]:

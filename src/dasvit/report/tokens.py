@@ -38,7 +38,8 @@ def token_section(run: Run) -> dict[str, Any] | None:
         return None
     last, deepest = frames[-1], max(len(frame.kept) for frame in frames)
     share = len(frames[0].kept) * len(images) * len(frames[0].kept[0][0])
-    kept = thin([frame.epoch for frame in frames], max(20, MOST_FRAMES // share), {s.start + 1 for s in run.stages})
+    borders = {s.start + 1 for s in run.stages}
+    kept = set(thin([frame.epoch for frame in frames], max(20, MOST_FRAMES // share), borders))
     empty = "0" * len(last.kept[0][0])
     rows = [
         {
@@ -56,8 +57,8 @@ def token_section(run: Run) -> dict[str, Any] | None:
         "layers": len(last.kept),
         "share": round(100 * count(last.kept[0][0]) / grid**2),
         "middle": round(100 * count(middle(grid)) / grid**2),
-        "frames": [{"epoch": f.epoch, "stage": f.stage, "kept": f.kept} for f in frames if f.epoch in set(kept)],
-        "table": table(frames, grid, deepest, {s.start + 1 for s in run.stages}),
+        "frames": [{"epoch": f.epoch, "stage": f.stage, "kept": f.kept} for f in frames if f.epoch in kept],
+        "table": table(frames, grid, deepest, borders),
     }
 
 

@@ -261,9 +261,9 @@ def end_epoch(
     part.epoch, part.step = part.epoch + 1, 0
     place = {"stage": part.number + 1, "epoch": part.epoch}
     row = part.metrics.row(runtime, **place, lr=part.weight_optimizer.param_groups[0]["lr"])
-    looks = config.search.monitor and part.strategy.moves_alphas
-    seen = monitor.look(part.supernet, *mixture_of(part)) if looks else {}
-    kept = maps.look(part.supernet, mixture_of(part)[0]) if part.strategy.moves_alphas else {}
+    mixture = mixture_of(part) if part.strategy.moves_alphas else None  # without alphas there is none to look at
+    seen = monitor.look(part.supernet, *mixture) if mixture and config.search.monitor else {}
+    kept = maps.look(part.supernet, mixture[0]) if mixture else {}
     if runtime.is_main:
         space, layers = part.supernet.space, part.stage.layers
         line = describe_architecture(part.architecture, space, config, part.cost, layers=layers, **place)

@@ -14,7 +14,7 @@ from typing import Any
 from dasvit import recipe as recipes
 from dasvit.config import Config
 from dasvit.errors import UserError
-from dasvit.training.files import SUFFIX, append_line, sweep, write_whole
+from dasvit.training.files import SUFFIX, append_line, read_object, sweep, write_whole
 
 PACKAGES = ("dasvit", "torch", "torchvision", "timm", "accelerate", "numpy")
 
@@ -93,11 +93,7 @@ class RunFolder:
 
     def notes(self) -> dict[str, Any]:
         """Return what `environment.json` holds."""
-        try:
-            notes = json.loads((self.path / "environment.json").read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            return {}
-        return notes if isinstance(notes, dict) else {}
+        return read_object(self.path / "environment.json")
 
     def note(self, **facts: Any) -> None:
         """Add facts to `environment.json`."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 import uuid
 from collections.abc import Mapping, Sequence
@@ -14,6 +13,7 @@ from dasvit import recipe as recipes
 from dasvit.config import Config
 from dasvit.errors import UserError, unknown
 from dasvit.training.distributed import TRACKERS, close_tracker, open_tracker
+from dasvit.training.files import read_object
 from dasvit.training.progress import Reporter
 from dasvit.training.run_folder import RunFolder
 
@@ -103,11 +103,11 @@ class Tracking:
 
     def _notes(self) -> dict[str, Any]:
         """Return what `tracked.json` holds, a new name where there is none yet."""
+        notes = read_object(self.run.path / SENT)
         try:
-            notes = json.loads((self.run.path / SENT).read_text(encoding="utf-8"))
             sent = {name: int(count) for name, count in notes["sent"].items() if name in TRACKERS}
             return {"id": str(notes["id"]), "sent": sent}
-        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        except (ValueError, KeyError, TypeError, AttributeError):
             return {"id": uuid.uuid4().hex[:8], "sent": {}}
 
 
