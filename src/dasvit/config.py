@@ -64,12 +64,14 @@ class SpaceConfig:
         nodes: Intermediate nodes of the cell.
         heads: Head counts of the attention operations; each divides the width.
         ratios: Hidden width over D of the MLP operations.
+        shifts: Hidden width over D of the MLPs whose hidden units come from neighbouring patches (not the paper's).
         extra: Names of further operations, of kinds that `dasvit.register_operation` made known (docs/extending.md).
     """
 
     nodes: int = 2
     heads: list[int] = field(default_factory=lambda: [4, 8, 12])
     ratios: list[float] = field(default_factory=lambda: [0.5, 1.0, 2.0])
+    shifts: list[float] = field(default_factory=list)
     extra: list[str] = field(default_factory=list)
 
 

@@ -202,9 +202,11 @@ def validate(config: Config, searching: bool = True) -> None:
         _check_width("model.width", model.width, space.heads)
         _check_width("search.width", search.width or model.width, space.heads)
         _check_method(search, search.width or model.width, space.heads)
-    if any(not ratio > 0 for ratio in space.ratios):
-        raise UserError(f"space.ratios must all be positive, not {space.ratios}.")
-    for name, values in (("space.heads", list(map(float, space.heads))), ("space.ratios", space.ratios)):
+    for name, values in (("space.ratios", space.ratios), ("space.shifts", space.shifts)):
+        if any(not ratio > 0 for ratio in values):
+            raise UserError(f"{name} must all be positive, not {values}.")
+    numbers = {"heads": list(map(float, space.heads)), "ratios": space.ratios, "shifts": space.shifts}
+    for name, values in ((f"space.{key}", numbers[key]) for key in numbers):
         if len(set(values)) != len(values):
             raise UserError(f"{name} names an operation twice: {values}.")
     if not 0 < search.tokens.ratio <= 1:
@@ -213,7 +215,8 @@ def validate(config: Config, searching: bool = True) -> None:
         raise UserError("search.val_fraction and data.val_fraction must lie between 0 and 1.")
     if not (search.temperature > 0 and search.final_temperature > 0):
         raise UserError("search.temperature and search.final_temperature must be positive.")
-    _check_stages(search.stages, 2 + len(space.heads) + len(space.ratios) + len(space.extra))
+    operations = 2 + len(space.heads) + len(space.ratios) + len(space.shifts) + len(space.extra)
+    _check_stages(search.stages, operations)
 
 
 def _check_numbers(section: Any, prefix: str = "") -> None:
@@ -241,8 +244,10 @@ def _check_sizes(config: Config) -> None:
         "model.layers": (model.layers, MAX_LAYERS),
         "search.stages.layers": (max(search.stages.layers, default=0), MAX_LAYERS),
         "space.ratios": (max(space.ratios, default=0.0), MAX_RATIO),
+        "space.shifts": (max(space.shifts, default=0.0), MAX_RATIO),
         "the number of space.heads": (len(space.heads), MAX_OPERATIONS),
         "the number of space.ratios": (len(space.ratios), MAX_OPERATIONS),
+        "the number of space.shifts": (len(space.shifts), MAX_OPERATIONS),
         "the number of space.extra": (len(space.extra), MAX_OPERATIONS),
         "runtime.workers": (config.runtime.workers, MAX_WORKERS),
         "runtime.seed": (config.runtime.seed, MAX_SEED),

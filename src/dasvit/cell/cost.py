@@ -45,7 +45,7 @@ def _mlp(number: float, dim: int, tokens: int) -> Cost:
     return Cost(2 * dim + 2 * dim * hidden + hidden + dim, linear, linear)
 
 
-COSTS: dict[str, Callable[[float, int, int], Cost]] = {"msa": _attention, "mlp": _mlp}
+COSTS: dict[str, Callable[[float, int, int], Cost]] = {"msa": _attention, "mlp": _mlp, "shift": _mlp}
 """A kind of operation and its cost, from the number behind its name, the width D and the tokens N; others are free."""
 
 

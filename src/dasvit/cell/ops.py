@@ -89,6 +89,16 @@ class Parametric(nn.Module):
         output: Tensor = self.outer(self.features(self.inner(self.norm(x))))
         return output
 
+    def features_among(self, h: Tensor, places: Tensor) -> Tensor:
+        """Return the features of a part of the tokens, as token selection asks for them, [B, K, F] -> [B, K, G].
+
+        Args:
+            h: The kept tokens' hidden units.
+            places: Where these tokens stand among all N, [B, K], ascending; 0 is the class token. What treats tokens
+                alike wherever they lie needs not know it.
+        """
+        return self.features(h)
+
     def class_token(self, z: Tensor) -> Tensor:
         """Return the output at the class token alone, which is all that the head reads of the last layer.
 
@@ -171,11 +181,78 @@ class Mlp(Parametric):
         return super().class_token(z[:, :1])
 
 
+class Shift(Mlp):
+    """Pre-norm MLP whose hidden units come from the 3 × 3 patches around: a convolution without its cost.
+
+    A ninth of the hidden units is taken from the patch itself, a ninth from each of its eight neighbours, and zeros
+    from beyond the border; the class token keeps its own. Between two linear layers that mixes what lies side by side,
+    for not a multiply-add or a parameter more than the MLP (Wu et al., 2018, Shift, arXiv:1711.08141; for transformers
+    Wang et al., 2022, arXiv:2201.10801).
+
+    Args:
+        dim: Embedding width D.
+        number: Hidden width over D.
+
+    Attributes:
+        grid: Rows and columns of the patches; networks set it (`place_on_grid`). (0, 0): they form a square.
+    """
+
+    grid: tuple[int, int]
+
+    def __init__(self, dim: int, number: float) -> None:
+        super().__init__(dim, number)
+        self.grid = (0, 0)
+
+    def features(self, h: Tensor) -> Tensor:
+        """Return the GELU of the hidden units, shifted, [B, N, rD] -> [B, N, rD].
+
+        Raises:
+            RuntimeError: The patches are not as many as the grid has.
+        """
+        rows, columns = self.grid
+        if rows == 0:
+            rows = columns = int((h.shape[1] - 1) ** 0.5 + 0.5)
+        patches = h[:, 1:].reshape(h.shape[0], rows, columns, h.shape[2])
+        around = F.pad(patches, (0, 0, 1, 1, 1, 1))
+        width = h.shape[2]
+        shifted = [
+            around[:, i // 3 : i // 3 + rows, i % 3 : i % 3 + columns, i * width // 9 : (i + 1) * width // 9]
+            for i in range(9)
+        ]
+        return F.gelu(torch.cat([h[:, :1], torch.cat(shifted, dim=-1).flatten(1, 2)], dim=1))
+
+    def features_among(self, h: Tensor, places: Tensor) -> Tensor:
+        """Return the features of the kept tokens, [B, K, rD] -> [B, K, rD]; patches left out count as zeros."""
+        rows, columns = self.grid
+        assert rows, "a search sets the grid"
+        index = places.unsqueeze(-1).expand_as(h)
+        whole = h.new_zeros(h.shape[0], 1 + rows * columns, h.shape[2]).scatter(1, index, h)
+        return self.features(whole).gather(1, index)
+
+    def class_token(self, z: Tensor) -> Tensor:
+        """Return the output at the class token, [B, N, D] -> [B, 1, D]; no patch has a part in it."""
+        output: Tensor = self.outer(F.gelu(self.inner(self.scaled(z[:, :1]))))
+        return output
+
+
+def place_on_grid(network: nn.Module, grid: tuple[int, int]) -> bool:
+    """Tell a network's operations how many rows and columns of patches there are.
+
+    Returns:
+        Whether one of them asks.
+    """
+    asking = [module for module in network.modules() if isinstance(module, Shift)]
+    for module in asking:
+        module.grid = grid
+    return bool(asking)
+
+
 OPERATIONS: dict[str, Callable[[int, float], nn.Module]] = {
     "zero": Zero,
     "identity": Identity,
     "msa": Attention,
     "mlp": Mlp,
+    "shift": Shift,
 }
 """A kind of operation and its module, made from the width D and the number behind the name."""
 

@@ -26,17 +26,21 @@ class Space:
 
     @classmethod
     def from_config(cls, config: SpaceConfig) -> Space:
-        """Return zero, identity, an attention a head count, an MLP a ratio (section 3), and what else is named.
+        """Return zero, identity, an attention a head count, an MLP a ratio (section 3), shifts, and what else is named.
 
         Raises:
             UserError: `space.extra` names an unknown operation, one of ours, or one twice.
         """
         attentions = [f"msa_{heads}" for heads in config.heads]
         mlps = [f"mlp_{ratio:g}" for ratio in config.ratios]
-        operations = ("zero", "identity", *attentions, *mlps, *config.extra)
+        shifts = [f"shift_{ratio:g}" for ratio in config.shifts]
+        operations = ("zero", "identity", *attentions, *mlps, *shifts, *config.extra)
         for name in config.extra:
             if parse_operation(name).kind in OURS:
-                raise UserError(f"space.extra names {name}: attentions stand in space.heads, and MLPs in space.ratios.")
+                raise UserError(
+                    f"space.extra names {name}: attentions stand in space.heads, MLPs in space.ratios, shifts in "
+                    "space.shifts."
+                )
             if config.extra.count(name) > 1:
                 raise UserError(f"space.extra names an operation twice: {name}.")
         return cls(config.nodes, operations)

@@ -19,7 +19,7 @@ from torch.utils.checkpoint import checkpoint
 
 from dasvit.cell.cell import Cell
 from dasvit.cell.genotype import Genotype, load_genotype
-from dasvit.cell.ops import NORM_EPS, init_weights
+from dasvit.cell.ops import NORM_EPS, init_weights, place_on_grid
 from dasvit.errors import UserError, unknown
 from dasvit.models.skeleton import TokenEmbedding, resample_positions
 from dasvit.validation import ImageSize, size_pair
@@ -101,6 +101,8 @@ class DasViT(nn.Module):
         self.embed = TokenEmbedding(img_size, patch_size, in_chans, embed_dim, dynamic=dynamic_img_size)
         rates = [drop_path_rate * layer / max(1, depth - 1) for layer in range(depth)]
         self.blocks = nn.ModuleList([Cell(self.genotype, embed_dim, rate) for rate in rates])
+        if place_on_grid(self.blocks, self.embed.patch_embed.grid_size) and dynamic_img_size:
+            raise UserError("shift operations need to know the grid of patches: leave dynamic_img_size out.")
         self.norm: nn.Module = nn.LayerNorm(embed_dim, eps=NORM_EPS)
         self.head_drop = nn.Dropout(drop_rate)
         self.blocks.apply(init_weights)
@@ -244,6 +246,7 @@ class DasViT(nn.Module):
         """
         self.embed.set_input_size(img_size, patch_size)
         patches = self.embed.patch_embed
+        place_on_grid(self.blocks, patches.grid_size)
         self.model_args |= {"img_size": list(patches.img_size), "patch_size": list(patches.patch_size)}
         self.feature_info = [{**info, "reduction": patches.feat_ratio()} for info in self.feature_info]
         # Where current versions of timm look for the size of a network's images.

@@ -20,6 +20,8 @@ MIXED = Sizes(box=(92.0, 34.0), lane=24.0, port=30.0, gap=(8.0, 34.0))
 RIBBON = 24.0
 """Width of an edge of weight 1."""
 MARGIN = 4.0
+WORDS = {"msa": ("MSA", "{} heads"), "mlp": ("MLP", "ratio {}"), "shift": ("Shift", "ratio {}")}
+"""Kinds of operation and their numbers, in readers' words."""
 LAYERS = {"prev2": "E(i−2)", "prev1": "E(i−1)", OUTPUT: "E(i)"}
 """What the paper calls them."""
 
@@ -27,9 +29,9 @@ LAYERS = {"prev2": "E(i−2)", "prev1": "E(i−1)", OUTPUT: "E(i)"}
 def describe_operation(name: str) -> tuple[str, str]:
     """Return an operation's kind and its number, each in readers' words."""
     kind = kind_of(name)
-    if kind in ("msa", "mlp"):
-        number = name.split("_")[1]
-        return ("MSA", f"{number} heads") if kind == "msa" else ("MLP", f"ratio {number}")
+    if kind in WORDS:
+        word, unit = WORDS[kind]
+        return word, unit.format(name.split("_")[1])
     return name, ""
 
 

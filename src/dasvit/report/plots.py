@@ -12,7 +12,9 @@ from dasvit.report.palette import DASHES, dash, in_order, kind_of
 from dasvit.report.reading import Run, finite
 from dasvit.report.words import percent, plain, weight
 
-KINDS = {"msa": "attention", "mlp": "MLP", "identity": "identity", "zero": "zero", "other": "other"}
+KINDS = {"msa": "attention", "mlp": "MLP", "shift": "shift", "identity": "identity", "zero": "zero", "other": "other"}
+TYPES = ("msa", "mlp", "shift")
+"""Of these, the package's own types of eq. 17."""
 
 
 def all_charts(run: Run, index: Mapping[str, int]) -> dict[str, list[Chart]]:
@@ -74,6 +76,7 @@ def collapse_charts(run: Run, index: Mapping[str, int]) -> list[Chart]:
     """Return what tells a collapse: fairness terms, weights of types and of skips, leading operations, entropy."""
     common = frame(run)
     kinds = {kind: next((f"op-{i}" for op, i in index.items() if kind_of(op) == kind), "line-0") for kind in KINDS}
+    share = 2 / max(2, len({op.partition("_")[0] for op in space_of(run)} - {"zero", "identity"}))
     bounds = [(finite(run.option(f"search.fairness.{name}")), name) for name in ("lower", "upper")]
     means: dict[str, list[tuple[int, float]]] = {
         name: [(s.epoch, s.mean[name]) for s in run.snapshots if name in s.mean] for name in ("identity", "zero")
@@ -81,7 +84,7 @@ def collapse_charts(run: Run, index: Mapping[str, int]) -> list[Chart]:
     skips = [Series(name, points, kinds[name], dash(name)) for name, points in means.items()]
     types = [
         Series(KINDS[name], [(s.epoch, s.types[name]) for s in run.snapshots if name in s.types], kinds[name])
-        for name in ("msa", "mlp")
+        for name in TYPES
     ]
     terms = [(name, [(s.epoch, s.fairness[name]) for s in run.snapshots if name in s.fairness]) for name in _TERMS]
     return [
@@ -95,11 +98,11 @@ def collapse_charts(run: Run, index: Mapping[str, int]) -> list[Chart]:
             **common,
         ),
         Chart(
-            "Total weight of attention and MLP",
+            "Total weight of each type",
             types,
             weight,
             zero=True,
-            bounds=[(value, f"{name} {value:g}") for value, name in bounds if value is not None],
+            bounds=[(share * value, f"{name} {share * value:.2g}") for value, name in bounds if value is not None],
             note="Eq. 17, with the bounds between which nothing is penalised.",
             **common,
         ),
@@ -202,7 +205,11 @@ def operations_of(runs: Sequence[Run]) -> dict[str, int]:
 
 def space_of(run: Run) -> list[str]:
     """Return the operations that a configuration lets compete: with them a colour means the same on all pages."""
-    numbers = {"msa": run.option("space.heads"), "mlp": run.option("space.ratios")}
+    numbers = {
+        "msa": run.option("space.heads"),
+        "mlp": run.option("space.ratios"),
+        "shift": run.option("space.shifts"),
+    }
     found = ["zero", "identity"]
     for kind, values in numbers.items():
         for value in values if isinstance(values, list) else []:

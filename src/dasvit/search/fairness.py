@@ -50,11 +50,18 @@ def fairness(weights: Tensor, alive: Tensor, space: Space, config: FairnessConfi
     skip = torch.stack(skips).mean() if skips else zero
     type_weights = {}
     types = zero
+    share = types_share(space)
     for name in NUMBERED:
         members = [mean[i] for i, kind in enumerate(kinds) if kind == name and left[i]]
         if members:
             total = torch.stack(members).sum()
-            over, under = (total - config.upper).clamp(min=0), (config.lower - total).clamp(min=0)
+            over = (total - share * config.upper).clamp(min=0)
+            under = (share * config.lower - total).clamp(min=0)
             types = types + config.over * over + config.under * under
             type_weights[name] = total
     return Fairness(config.skip * skip + config.types * types, skip, types, type_weights)
+
+
+def types_share(space: Space) -> float:
+    """Return what the bounds l and u, which are for two types, are multiplied by where a space has more: 2/T."""
+    return 2 / max(2, len(set(space.kinds()) & set(NUMBERED)))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -20,13 +21,14 @@ from dasvit.cell.ops import Parametric
 Gradients = tuple[Tensor | None, ...]
 
 
-def mix(operations: Sequence[Parametric], z: Tensor, weights: Tensor) -> Tensor:
+def mix(operations: Sequence[Parametric], z: Tensor, weights: Tensor, places: Tensor | None = None) -> Tensor:
     """Return sum_o w_o * outer_o(features_o(inner_o(norm_o(x)))) for the normalised x.
 
     Args:
         operations: The O operations.
         z: x with mean 0 and variance 1 at every token, [B, N, D], in the precision of the products.
         weights: The operations' weights [O].
+        places: Where the N tokens stand among all, [B, N]. None: they are all.
 
     Returns:
         [B, N, D], in z's precision.
@@ -34,7 +36,10 @@ def mix(operations: Sequence[Parametric], z: Tensor, weights: Tensor) -> Tensor:
     biases = torch.stack([operation.outer.bias for operation in operations])
     bias = (weights.unsqueeze(1) * biases).sum(dim=0)  # one vector, added once
     parameters = [parameter for operation in operations for parameter in _Layers.of(operation)]
-    features = [operation.features for operation in operations]
+    features = [
+        operation.features if places is None else partial(operation.features_among, places=places)
+        for operation in operations
+    ]
     output: Tensor = _Mixture.apply(features, z, bias, weights, *parameters)
     return output
 

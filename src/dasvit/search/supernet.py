@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 from dasvit.cell.genotype import Genotype
 from dasvit.cell.graph import add
-from dasvit.cell.ops import NORM_EPS, Identity, Parametric, init_weights, make_operation
+from dasvit.cell.ops import NORM_EPS, Identity, Parametric, init_weights, make_operation, place_on_grid
 from dasvit.cell.space import Alive, Space
 from dasvit.config import TokensConfig
 from dasvit.models.skeleton import TokenEmbedding
@@ -84,11 +84,16 @@ class MixedCell(nn.Module):
         if self.selector is None:
             return self._mix(prev2, prev1, weights, class_only)
         places, scores = self.selector(prev1)
-        mixed = self._mix(take(prev2, places, scores), take(prev1, places, scores), weights, class_only)
+        mixed = self._mix(take(prev2, places, scores), take(prev1, places, scores), weights, class_only, places)
         return mixed if class_only else put(prev1, places, mixed)
 
-    def _mix(self, prev2: Tensor, prev1: Tensor, weights: Tensor, class_only: bool) -> Tensor:
-        """Compute the nodes in turn; no one but the head reads the last one, so it may hold the class token alone."""
+    def _mix(
+        self, prev2: Tensor, prev1: Tensor, weights: Tensor, class_only: bool, kept: Tensor | None = None
+    ) -> Tensor:
+        """Compute the nodes in turn; no one but the head reads the last one, so it may hold the class token alone.
+
+        `kept` is where the tokens stand that were selected, [B, K].
+        """
         values: dict[str, Tensor | None] = {"prev2": prev2, "prev1": prev1}
         normalised: dict[str, Tensor] = {}
         output = None
@@ -102,7 +107,7 @@ class MixedCell(nn.Module):
                     continue
                 if source not in normalised:
                     normalised[source] = normalise(self._seen(x))
-                value = add(value, self._edge(index, x, normalised[source], weights[index], at_class))
+                value = add(value, self._edge(index, x, normalised[source], weights[index], at_class, kept))
             values[target] = value
             output = add(output, value[:, :1] if class_only and value is not None else value)
         return torch.zeros_like(prev1[:, :1] if class_only else prev1) if output is None else output
@@ -111,9 +116,11 @@ class MixedCell(nn.Module):
         """Return the channels of x that pass through operations, [B, N, D] -> [B, N, D/K]."""
         return x if self.share == 1 else x[..., : self.channels]
 
-    def _edge(self, index: int, x: Tensor, z: Tensor, weights: Tensor, at_class: bool) -> Tensor | None:
+    def _edge(
+        self, index: int, x: Tensor, z: Tensor, weights: Tensor, at_class: bool, kept: Tensor | None = None
+    ) -> Tensor | None:
         """Return an edge's output for its source x [B, N, D], normalised z, under its weights [O] or [O + 1]."""
-        mixed = self._operations(index, self._seen(x), z, weights, at_class)
+        mixed = self._operations(index, self._seen(x), z, weights, at_class, kept)
         if len(weights) == len(self.space.operations):
             return mixed
         around = weights[-1].to(x.dtype) * (x[:, :1] if at_class else x)
@@ -126,7 +133,9 @@ class MixedCell(nn.Module):
         dealt: Tensor = joined.unflatten(-1, (self.share, self.channels)).transpose(-1, -2).flatten(-2)
         return dealt
 
-    def _operations(self, index: int, x: Tensor, z: Tensor, weights: Tensor, at_class: bool) -> Tensor | None:
+    def _operations(
+        self, index: int, x: Tensor, z: Tensor, weights: Tensor, at_class: bool, kept: Tensor | None = None
+    ) -> Tensor | None:
         """Mix an edge's candidates for what they see of its source, x [B, N, D/K], normalised z."""
         output: Tensor | None = None
         places, mixed = [], []
@@ -145,7 +154,7 @@ class MixedCell(nn.Module):
         if not mixed:
             return output
         if not at_class:
-            return add(output, mix(mixed, z, weights[places]))
+            return add(output, mix(mixed, z, weights[places], kept))
         for o, operation in zip(places, mixed, strict=True):
             output = add(output, weights[o].to(z.dtype) * operation.class_token(z))
         return output
@@ -194,6 +203,7 @@ class Supernet(nn.Module):
         self.blocks = nn.ModuleList(MixedCell(space, alive, dim, tokens, share, self.variation) for _ in range(layers))
         self.norm = nn.LayerNorm(dim, eps=NORM_EPS)
         self.head = nn.Linear(dim, num_classes)
+        place_on_grid(self.blocks, self.embed.patch_embed.grid_size)
         self.blocks.apply(init_weights)
         init_weights(self.head)
 
