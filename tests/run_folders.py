@@ -64,7 +64,10 @@ def write_search(
     if ended:
         (folder / "genotype.json").write_text(CELL.to_json())
         other = Genotype.from_ops(2, ["identity"] * 5)
-        outcome = {"genotype": CELL.to_dict(), "unconstrained": other.to_dict(), "reason": "It was <too> plain."}
+        outcome: dict[str, Any] = {"genotype": CELL.to_dict(), "unconstrained": other.to_dict()}
+        outcome["reason"] = "It was <too> plain."
+        reached = [(CELL, 41.25), (other, 12.5)]
+        outcome["finals"] = [{"genotype": cell.to_dict(), "top1": top1, **COST} for cell, top1 in reached]
         write_json(
             folder / "derivation.json", {**outcome, "params": 1408650, "macs": 102830336, "macs_linear": 89851136}
         )

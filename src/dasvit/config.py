@@ -230,6 +230,21 @@ class DeriveConfig:
 
 
 @dataclass(kw_only=True)
+class FinalsConfig:
+    """Finals: short trainings of the cells that a search's weights make likely decide among them (docs/method.md).
+
+    Attributes:
+        cells: Finalists, one after the other. 0: no finals, the weights decide.
+        epochs: Epochs that each is trained for, as the section train has it, on the images for the weights.
+        gain: What an earlier finalist's result does to the chances of its operations in later ones. 0: nothing.
+    """
+
+    cells: int = 0
+    epochs: int = 1
+    gain: float = 4.0
+
+
+@dataclass(kw_only=True)
 class PcDartsConfig:
     """What the method pc-darts adds.
 
@@ -360,6 +375,7 @@ class SearchConfig:
     alphas: AlphaConfig = field(default_factory=AlphaConfig)
     augment: AugmentConfig = field(default_factory=AugmentConfig)
     derive: DeriveConfig = field(default_factory=DeriveConfig)
+    finals: FinalsConfig = field(default_factory=FinalsConfig)
     pc_darts: PcDartsConfig = field(default_factory=PcDartsConfig)
     p_darts: PDartsConfig = field(default_factory=PDartsConfig)
     darts_plus: DartsPlusConfig = field(default_factory=DartsPlusConfig)

@@ -41,10 +41,11 @@ def _dasvit(search: SearchConfig) -> SearchConfig:
 
 
 def _without_parts(search: SearchConfig) -> SearchConfig:
-    """Leave out DASViT's parts but the stages."""
+    """Leave out DASViT's parts, and the finals, but not the stages."""
     tokens = dataclasses.replace(search.tokens, ratio=1.0)
     fairness = dataclasses.replace(search.fairness, skip=0.0, types=0.0)
-    return dataclasses.replace(search, tokens=tokens, fairness=fairness)
+    finals = dataclasses.replace(search.finals, cells=0)
+    return dataclasses.replace(search, tokens=tokens, fairness=fairness, finals=finals)
 
 
 def _plain_darts(search: SearchConfig) -> SearchConfig:
@@ -151,6 +152,7 @@ def validate(config: Config, searching: bool = True) -> None:
         "search.batch_size": search.batch_size,
         "search.tokens.dim": search.tokens.dim,
         "search.derive.edges_per_node": search.derive.edges_per_node,
+        "search.finals.epochs": search.finals.epochs,
         "search.pc_darts.channels": search.pc_darts.channels,
         "search.darts_plus.skips": search.darts_plus.skips,
         "search.evolution.population": search.evolution.population,
@@ -168,6 +170,7 @@ def validate(config: Config, searching: bool = True) -> None:
         "search.derive.max_params": search.derive.max_params,
         "search.derive.max_macs": search.derive.max_macs,
         "search.derive.images": search.derive.images,
+        "search.finals.cells": search.finals.cells,
         "search.target_params": search.target_params,
         "search.target_macs": search.target_macs,
         "search.cost_weight": search.cost_weight,
@@ -175,6 +178,7 @@ def validate(config: Config, searching: bool = True) -> None:
         "search.darts_plus.patience": search.darts_plus.patience,
         "search.fair_darts.weight": search.fair_darts.weight,
         "search.beta_darts.weight": search.beta_darts.weight,
+        "search.finals.gain": search.finals.gain,
         "search.evolution.generations": search.evolution.generations,
         "search.evolution.images": search.evolution.images,
         "search.random.tolerance": search.random.tolerance,
@@ -287,6 +291,8 @@ def _check_method(search: SearchConfig, width: int, heads: list[int]) -> None:
                 f"the method {search.method} moves no alphas, so it takes no target: limit the cell by "
                 "search.derive.max_params and search.derive.max_macs."
             )
+        if search.finals.cells:
+            raise UserError(f"the method {search.method} ends with one cell: leave search.finals.cells at 0.")
         if search.derive.rule == "perturbation":
             raise UserError(f"the method {search.method} has no mixture for the rule perturbation: take darts.")
 

@@ -33,11 +33,10 @@ from dasvit.data import load_data
 from dasvit.errors import UserError
 from dasvit.models.cost import cost_of
 from dasvit.report.tables import number
-from dasvit.search.cost import make_budget
-from dasvit.search.derive import Derivation, derive
+from dasvit.search.derive import Derivation
+from dasvit.search.finals import Final, Stages, decide, derive_found, play
 from dasvit.search.judging import WithWeights, perturbed, restore
 from dasvit.search.loop import search
-from dasvit.search.stages import with_pruned
 from dasvit.search.state import make_architecture, make_supernet
 from dasvit.search.strategies import make_strategy
 from dasvit.search.strategies.base import Moment
@@ -52,8 +51,6 @@ from dasvit.validation import WITHOUT_ALPHAS
 
 CHOICES = ("darts", "strongest", "perturbation")
 """The rules of derivation."""
-Stages = list[tuple[list[list[float]], Alive]]
-"""Edge weights `[E][O]` and operations alive, at the end of every stage."""
 
 
 def search_command(request: Request) -> None:
@@ -115,11 +112,25 @@ def do_search(
         measured = None
         if config.search.derive.rule == "perturbation" and found.part is not None:
             measured = perturbed(found.part, data, config, runtime)
-        return runtime.from_main(lambda: write_cell(run, config, classes, measured))
+        finals: list[Final] = []
+        if config.search.finals.cells:
+            stages = runtime.from_main(lambda: final_stages(run, config, measured))
+            finals = play(stages, config, data, run, runtime, reporter, deadline)
+        return runtime.from_main(lambda: write_cell(run, config, classes, measured, finals))
+
+
+def final_stages(run: RunFolder, config: Config, measured: tuple[list[list[float]], Alive] | None) -> Stages:
+    """Return the stages of a search that has ended, the last one's weights as measured by perturbation if they were."""
+    stages = read_stages(run, Space.from_config(config.space))
+    return stages if measured is None else [*stages[:-1], measured]
 
 
 def write_cell(
-    run: RunFolder, config: Config, classes: int, measured: tuple[list[list[float]], Alive] | None
+    run: RunFolder,
+    config: Config,
+    classes: int,
+    measured: tuple[list[list[float]], Alive] | None,
+    finals: Sequence[Final] = (),
 ) -> dict[str, Any]:
     """Derive the cell of a search that has ended, write it, and return what was found.
 
@@ -128,12 +139,14 @@ def write_cell(
         config: Its recipe.
         classes: Classes of the data.
         measured: Edge weights by perturbation and what is alive, in place of the last stage's. None: that stage's.
+        finals: What the finalists reached, best first. Empty: there were no finals.
     """
-    stages = read_stages(run, Space.from_config(config.space))
-    if measured is not None:
-        stages[-1] = measured
-    derivation = derive_found(stages, config, classes, config.search.derive)
+    derivation = derive_found(final_stages(run, config, measured), config, classes, config.search.derive)
+    if finals:
+        derivation = decide(derivation, finals, config.search.finals.epochs)
     result = describe_derivation(derivation, config, classes)
+    if finals:
+        result["finals"] = [describe_final(final, config, classes) for final in finals]
     run.write_text("genotype.json", derivation.genotype.to_json())
     run.write_json("derivation.json", result)
     return {"run": str(run.path), **result}
@@ -194,37 +207,6 @@ def perturb_again(folder: Path, config: Config, classes: int, choice: DeriveConf
     return perturbed(part, data, config, runtime)
 
 
-def derive_found(stages: Stages, config: Config, classes: int, choice: DeriveConfig) -> Derivation:
-    """Derive the best viable cell of a search's edge weights under a choice's rule and budget.
-
-    The survivors of the last stage compete; only where none of their cells fits do pruned operations come back.
-
-    Args:
-        stages: Edge weights and operations alive at the end of every stage.
-        config: The search's configuration.
-        classes: Classes of the data.
-        choice: Rule and budget.
-
-    Raises:
-        UserError: No cell of the space fits.
-    """
-    space = Space.from_config(config.space)
-    how: dict[str, Any] = {
-        "rule": "strongest" if choice.rule == "strongest" else "darts",
-        "edges_per_node": choice.edges_per_node,
-        "budget": make_budget(config, classes, choice.max_params, choice.max_macs),
-        "max_skips": choice.max_skips,
-    }
-    weights, alive = stages[-1]
-    try:
-        return derive(weights, alive, space, **how)
-    except UserError:
-        if len(stages) == 1:
-            raise
-    found = derive(with_pruned(stages), stages[0][1], space, **how)
-    return replace(found, reason=f"{found.reason} Operations pruned in earlier stages were taken back.")
-
-
 def describe_derivation(derivation: Derivation, config: Config, classes: int) -> dict[str, Any]:
     """Return the chosen cell, its network's cost, and what was chosen against."""
     return {
@@ -233,6 +215,12 @@ def describe_derivation(derivation: Derivation, config: Config, classes: int) ->
         "reason": derivation.reason,
         **describe_cost(cost_of(derivation.genotype, config.model, classes)),
     }
+
+
+def describe_final(final: Final, config: Config, classes: int) -> dict[str, Any]:
+    """Return a finalist, what it reached, and what its network costs."""
+    cost = describe_cost(cost_of(final.cell, config.model, classes))
+    return {"genotype": final.cell.to_dict(), "top1": final.top1, "loss": final.loss, **cost}
 
 
 def read_search(folder: Path) -> tuple[Config, Stages, int]:

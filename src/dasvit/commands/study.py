@@ -23,6 +23,7 @@ from dasvit.errors import UserError
 from dasvit.models.cost import cost_of
 from dasvit.report.collapse import describe_epochs
 from dasvit.report.study import write_study
+from dasvit.search.finals import FOLDER as FINALS
 from dasvit.search.ranking import supernet_scores, weight_scores
 from dasvit.training.distributed import Runtime, find_device
 from dasvit.training.progress import Reporter
@@ -283,7 +284,8 @@ class Study:
         if cells:
             scores = weight_scores(read_stages(run, space), space, derive.rule, list(cells.values()))
             ranking["log_weight"] = dict(zip(cells, scores, strict=True))
-        seconds = [row["seconds"] for row in run.rows("metrics.jsonl")]
+        finals = (RunFolder(folder, "train") for folder in sorted((run.path / FINALS).glob("*/")))
+        seconds = [row["seconds"] for one in (run, *finals) for row in one.rows("metrics.jsonl")]
         return {
             "run": job.folder,
             "variant": variant,

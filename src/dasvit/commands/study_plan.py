@@ -85,6 +85,7 @@ def ablations(config: Config) -> list[Variant]:
         "token selection": {"tokens": replace(search.tokens, ratio=1.0)},
         "fairness": {"fairness": replace(search.fairness, skip=0.0, types=0.0)},
         "stages": {"stages": with_method(config, "darts").search.stages},
+        "finals": {"finals": replace(search.finals, cells=0)},
     }
     found = []
     for part, change in changed.items():

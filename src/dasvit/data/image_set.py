@@ -71,6 +71,22 @@ class HeldPixels:
 
 
 @dataclass(frozen=True)
+class SomePixels:
+    """Some rows of other pixels."""
+
+    pixels: Pixels
+    rows: Rows
+
+    @property
+    def shape(self) -> tuple[int, int, int, int]:
+        """N, H, W and 3."""
+        return len(self.rows), *self.pixels.shape[1:]
+
+    def __getitem__(self, rows: Rows) -> NDArray[np.uint8]:
+        return self.pixels[self.rows[rows]]
+
+
+@dataclass(frozen=True)
 class EncodedFiles:
     """Encoded images that are files of their own, as they were when the set was listed.
 
@@ -179,6 +195,10 @@ class ImageSet:
     def size(self) -> int:
         """Side of the images in pixels, before they are enlarged or cropped for the network."""
         return self.images.shape[1]
+
+    def select(self, rows: Rows) -> ImageSet:
+        """Return some of the images, in the order of the rows [N]."""
+        return ImageSet(SomePixels(self.images, rows), self.labels[rows])
 
     def image(self, i: int) -> Image.Image:
         """Return an image as RGB."""

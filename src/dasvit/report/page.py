@@ -8,11 +8,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from dasvit.report.cells import describe_cell, found_cell, warnings_of
+from dasvit.report.cells import describe_cell, edge_name, found_cell, warnings_of
 from dasvit.report.plots import all_charts, operations_of, shown_in
 from dasvit.report.reading import Run, read_run
 from dasvit.report.rendering import render, write_page
-from dasvit.report.sections import choices, confusion_section, cost_section, facts, mixture, reference_cost, settings
+from dasvit.report.sections import (
+    choices,
+    confusion_section,
+    cost_section,
+    facts,
+    finals_rows,
+    mixture,
+    reference_cost,
+    settings,
+)
 from dasvit.report.tables import number
 from dasvit.report.tokens import token_section
 from dasvit.report.words import duration, interval, memory, percent, ratio
@@ -92,6 +101,8 @@ def page_of(run: Run, live: bool) -> dict[str, Any]:
         "words": describe_cell(run.genotype) if run.genotype else "",
         "alternative": found_cell(other, weights, index, "The strongest cell") if other else None,
         "choices": choices(run, weights),
+        "finals": finals_rows(run),
+        "edge_names": [edge_name(e.source, e.target) for e in run.finals[0][0].edges] if run.finals else [],
         "mixture": mixture(run, index),
         "charts": all_charts(run, index),
         "tokens": token_section(run),

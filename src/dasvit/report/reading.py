@@ -83,6 +83,7 @@ class Run:
         genotype: The cell that was found, or is trained.
         unconstrained: The cell that the weights alone would have chosen.
         reason: Why that was not taken; empty where it was.
+        finals: The finalists of a search and their numbers (top1, loss, params, macs), best first.
         result: Numbers of the outcome: params, macs, macs_linear; of a training also top1, top5, loss, images.
         confusion: Images of class i that were taken for class j.
         classes: Names of the classes, where the folder knows them.
@@ -105,6 +106,7 @@ class Run:
     genotype: Genotype | None
     unconstrained: Genotype | None
     reason: str
+    finals: tuple[tuple[Genotype, dict[str, float]], ...]
     result: dict[str, float]
     confusion: list[list[int]]
     classes: tuple[str, ...]
@@ -182,6 +184,7 @@ def read_run(folder: Path, inner: bool = True) -> Run:
         genotype=_genotype(files.json("genotype.json")) or _genotype(derivation.get("genotype")),
         unconstrained=_genotype(derivation.get("unconstrained")),
         reason=str(derivation.get("reason") or ""),
+        finals=_finals(derivation.get("finals")),
         result=_numbers(outcome),
         confusion=_confusion(result.get("confusion")),
         classes=_class_names(files.json("model/config.json")),
@@ -361,6 +364,13 @@ def _genotype(content: Any) -> Genotype | None:
         return Genotype.from_dict(content) if content else None
     except UserError:
         return None
+
+
+def _finals(rows: Any) -> tuple[tuple[Genotype, dict[str, float]], ...]:
+    """Return the finalists that can be read, with their numbers."""
+    rows = [row for row in rows if isinstance(row, dict)] if isinstance(rows, list) else []
+    pairs = ((_genotype(row.get("genotype")), _numbers(row)) for row in rows)
+    return tuple((cell, numbers) for cell, numbers in pairs if cell and "top1" in numbers)
 
 
 def _confusion(table: Any) -> list[list[int]]:

@@ -1,0 +1,190 @@
+"""The finals: which cells are tried, what their results teach, and that the best one is the search's."""
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from dasvit.cell.genotype import Genotype, load_genotype
+from dasvit.cell.space import Space
+from dasvit.config import Config, FinalsConfig, ModelConfig, SpaceConfig
+from dasvit.data import ImageSet
+from dasvit.data.image_set import HeldPixels
+from dasvit.errors import UserError
+from dasvit.models.cost import cost_of
+from dasvit.search.derive import Derivation
+from dasvit.search.finals import Final, Stages, decide, derive_found, learned, next_finalist, short_training
+from dasvit.validation import validate, with_method
+from helpers import SMALL, call_cli
+
+MODEL = ModelConfig(image_size=8, patch_size=2, width=16, layers=2, heads=2)
+
+
+def make(nodes: int = 2, cells: int = 8, gain: float = 4.0, **derive: Any) -> Config:
+    config = Config(model=MODEL, space=SpaceConfig(nodes=nodes, heads=[2, 4], ratios=[0.5, 1.0]))
+    config.search.finals = FinalsConfig(cells=cells, gain=gain)
+    config.search.derive = dataclasses.replace(config.search.derive, **derive)
+    return config
+
+
+def even(config: Config) -> Stages:
+    space = Space.from_config(config.space)
+    return [([[1 / len(space.operations)] * len(space.operations) for _ in space.edges], space.everything())]
+
+
+def final(cell: Genotype, top1: float) -> Final:
+    return Final(cell, top1, 1.0, 1.0)
+
+
+def drawn(config: Config, stages: Stages, count: int) -> list[Genotype]:
+    finals: list[Final] = []
+    while len(finals) < count and (cell := next_finalist(stages, config, 10, finals)) is not None:
+        finals.append(final(cell, 50.0))
+    return [one.cell for one in finals]
+
+
+def test_derivations_choice_comes_first_then_others_within_the_budget() -> None:
+    free = [cost_of(cell, MODEL, 10).macs for cell in drawn(make(), even(make()), 12)]
+    limit = sorted(free)[5]
+    config = make(max_macs=limit)
+    stages = even(config)
+    stages[0][0][1][2] = 0.5  # msa_2 on prev1→x1
+    cells = drawn(config, stages, 12)
+    assert cells[0] == derive_found(stages, config, 10, config.search.derive).genotype
+    assert len(set(cells)) == 12
+    assert all(cost_of(cell, MODEL, 10).macs <= limit for cell in cells)
+    assert cells == drawn(config, stages, 12), "a function of seed, weights and results"
+    config.runtime.seed = 1
+    assert cells[1:] != drawn(config, stages, 12)[1:]
+
+
+def test_an_operation_of_twice_the_weight_is_drawn_twice_as_often() -> None:
+    config = make(nodes=1, rule="strongest")
+    space = Space.from_config(config.space)
+    row = {"zero": 1, "identity": 1, "msa_2": 4, "msa_4": 2, "mlp_0.5": 1, "mlp_1": 1}
+    weights = [[row[op] / 10 for op in space.operations], [float(op == "msa_2") for op in space.operations]]
+    counts = dict.fromkeys(row, 0)
+    first = final(Genotype.from_ops(1, ["mlp_1", "mlp_1"]), 10.0)  # not viable, so that it never stands in the way
+    for seed in range(1500):
+        config.runtime.seed = seed
+        cell = next_finalist([(weights, space.everything())], config, 10, [first])
+        assert cell is not None
+        assert cell.ops[1] == "msa_2"  # so it is viable whatever the first edge has
+        counts[cell.ops[0]] += 1
+    share = {op: count / sum(counts.values()) for op, count in counts.items()}
+    for op, weight in row.items():
+        assert share[op] == pytest.approx(weight / 10, abs=0.05), op
+
+
+def test_pruned_operations_may_come_back() -> None:
+    config = make()
+    space = Space.from_config(config.space)
+    first = even(config)[0][0]
+    alive = tuple(tuple(op in ("zero", "msa_2", "mlp_1") for op in space.operations) for _ in space.edges)
+    last = [[0.4 if keep else 0.0 for keep in row] for row in alive]
+    cells = drawn(config, [(first, space.everything()), (last, alive)], 12)
+    assert set(cells[0].ops) <= {"zero", "msa_2", "mlp_1"}
+    assert {op for cell in cells for op in cell.ops} > {"zero", "msa_2", "mlp_1"}
+
+
+def test_what_results_teach_by_hand() -> None:
+    space = Space(1, ("zero", "identity", "msa_2", "mlp_1"))
+    cells = [Genotype.from_ops(1, ops) for ops in (["msa_2", "mlp_1"], ["msa_2", "identity"], ["zero", "msa_2"])]
+    finals = [final(cell, top1) for cell, top1 in zip(cells, (60.0, 50.0, 40.0), strict=True)]
+    z = float(np.sqrt(1.5))  # 10 points are so many standard deviations
+    # mlp_1 stood once, on the second edge, at +z: half of it there, a half of it everywhere
+    # msa_2 stood at +z and 0 on the first edge, at -z on the second: z/3 and -z/2, and 0 everywhere
+    expected = np.zeros((2, 4))
+    expected[0] = [0, 0, z / 3, z / 2]
+    expected[0, 3] = z / 2
+    expected[1] = [0, 0, -z / 2, z / 2 + z / 2]
+    expected[0, 2] += 0.0
+    np.testing.assert_allclose(learned(finals, space, 2.0), expected, atol=1e-12)
+    assert not learned(finals[:2], space, 2.0).any(), "two teach nothing"
+    assert not learned([final(cell, 50.0) for cell in cells], space, 2.0).any(), "nor do equal ones"
+    assert not learned(finals, space, 0.0).any()
+
+
+def test_what_did_well_is_tried_more_often() -> None:
+    """Of cells that reach more with every mlp_1, later finalists hold more of these than the first ones."""
+
+    def tried(gain: float) -> float:
+        config, counts = make(gain=gain), []
+        for seed in range(20):
+            config.runtime.seed = seed
+            finals: list[Final] = []
+            while len(finals) < 12:
+                cell = next_finalist(even(config), config, 10, finals)
+                assert cell is not None
+                finals.append(final(cell, 40.0 + 5 * cell.ops.count("mlp_1")))
+            counts += [one.cell.ops.count("mlp_1") for one in finals[6:]]
+        return float(np.mean(counts))
+
+    assert tried(4.0) > 1.5 * tried(0.0)
+
+
+def test_where_the_space_has_no_more_cells() -> None:
+    config = make(nodes=1, cells=50, rule="strongest")
+    config.space.heads, config.space.ratios = [2], []
+    cells = drawn(config, even(config), 50)
+    assert 0 < len(cells) == len(set(cells)) <= 5  # of 9 those with the attention: 5
+
+
+def test_the_best_final_decides_and_says_so() -> None:
+    one, other = Genotype.from_ops(1, ["msa_2", "mlp_1"]), Genotype.from_ops(1, ["msa_4", "mlp_1"])
+    derivation = Derivation(one, one, "")
+    assert decide(derivation, [final(one, 50.0), final(other, 40.0)], 1) == derivation
+    moved = decide(derivation, [final(other, 50.0), final(one, 40.25)], 2)
+    assert (moved.genotype, moved.unconstrained) == (other, one)
+    assert "Of 2 finalists, trained for 2 epochs each" in moved.reason
+    assert "50.00 %" in moved.reason and "40.25 %" in moved.reason
+
+
+def test_a_short_training_warms_up_for_the_same_share() -> None:
+    options = dataclasses.replace(Config().train, epochs=100)
+    options.optim.warmup_epochs = 20
+    short = short_training(options, 5)
+    assert (short.epochs, short.eval_every, short.optim.warmup_epochs) == (5, 5, 1.0)
+    assert options.optim.warmup_epochs == 20
+
+
+def test_some_of_the_images() -> None:
+    pixels = np.arange(5 * 2 * 2 * 3, dtype=np.uint8).reshape(5, 2, 2, 3)
+    images = ImageSet(HeldPixels(pixels), np.arange(5)).select(np.array([4, 1]))
+    assert len(images) == 2 and images.size == 2 and images.images.shape == (2, 2, 2, 3)
+    assert np.array_equal(images.images[np.array([1, 0])], pixels[[1, 4]])
+    assert images.labels.tolist() == [4, 1]
+
+
+def test_a_search_with_finals(tmp_path: Path) -> None:
+    options = ["--search.finals.cells", 3, "--space.heads=[2,4]", "--space.ratios=[0.5,1]", "--run", tmp_path / "run"]
+    status, out, err = call_cli("search", *SMALL, *options)
+    assert status == 0, err
+    derivation = json.loads((tmp_path / "run/derivation.json").read_text())
+    finals = derivation["finals"]
+    assert len(finals) == 3 and finals == sorted(finals, key=lambda row: (-row["top1"], row["loss"]))
+    best = Genotype.from_dict(finals[0]["genotype"])
+    assert load_genotype(tmp_path / "run") == best == Genotype.from_dict(derivation["genotype"])
+    folders = list((tmp_path / "run/finals").iterdir())
+    assert {load_genotype(folder) for folder in folders} == {Genotype.from_dict(row["genotype"]) for row in finals}
+    results = [json.loads((folder / "result.json").read_text()) for folder in folders]
+    assert sorted(row["top1"] for row in results) == sorted(row["top1"] for row in finals)
+    assert not any((folder / "checkpoints").exists() for folder in folders)
+    assert "finalist 3/3: val top-1" in err
+    page = (tmp_path / "run/report.html").read_text()
+    assert "Finals" in page and " · ".join(best.ops) in page
+    again, _, err = call_cli("search", *SMALL, *options)
+    assert again == 0, err
+    assert json.loads((tmp_path / "run/derivation.json").read_text()) == derivation
+
+
+def test_who_has_finals() -> None:
+    config = make()
+    assert with_method(config, "dasvit").search.finals.cells == 8
+    assert with_method(config, "darts").search.finals.cells == with_method(config, "p-darts").search.finals.cells == 0
+    random = with_method(config, "random", ["search.finals.cells"])
+    with pytest.raises(UserError, match=r"leave search\.finals\.cells at 0"):
+        validate(random)
