@@ -410,7 +410,7 @@ def _add_options(parser: ArgumentParser, command: str) -> None:
         add("--random", type=int, default=12, help="random cells of the found cells' multiply-adds")
         about = "search methods, the first compared with luck (default: dasvit,darts)"
         add("--methods", type=str, default="dasvit,darts", help=about)
-        add("--ablate", action="store_true", help="also search without tokens, without fairness, without stages")
+        add("--ablate", action="store_true", help="also search without tokens, fairness, stages, finals")
         add("--sweep", action="store_true", help="also search with several λ and ρ")
         add("--jobs", type=int, default=1, help="runs beside each other, each a process with its share of the cores")
         about = "send the runs to slurm as an array, at most --jobs of them at once (local: as jobs on this machine)"
