@@ -23,7 +23,7 @@ PLACES: dict[str, dict[str, dict[str, Any]]] = {
         "inside a line of metrics": {"place": "dasvit.training.run_folder.append_line", "call": 1, "half": True},
         "between stages": {"place": "dasvit.search.loop.prune", "call": 1},
         "inside a finalist's step": {"place": "dasvit.training.loop.weight_step", "call": 3},
-        "before a finalist's result": {"place": "dasvit.search.finals._write", "call": 2},
+        "before a finalist's result": {"place": "dasvit.search.finals._write", "call": 1},
         "inside derivation": {"place": "dasvit.commands.search.derive_found", "call": 1},
     },
     "train": {
