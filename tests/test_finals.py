@@ -160,8 +160,9 @@ def test_some_of_the_images() -> None:
 
 
 def test_a_search_with_finals(tmp_path: Path) -> None:
-    options = ["--search.finals.cells", 3, "--space.heads=[2,4]", "--space.ratios=[0.5,1]", "--run", tmp_path / "run"]
-    status, out, err = call_cli("search", *SMALL, *options)
+    finals = ["--search.finals.cells=3", "--search.finals.epochs=1"]
+    options = [*finals, "--space.heads=[2,4]", "--space.ratios=[0.5,1]", "--run", tmp_path / "run"]
+    status, _, err = call_cli("search", *SMALL, *options)
     assert status == 0, err
     derivation = json.loads((tmp_path / "run/derivation.json").read_text())
     finals = derivation["finals"]
