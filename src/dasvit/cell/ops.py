@@ -6,6 +6,7 @@ front and no residual: a residual is what `identity` is for.
 
 import re
 from collections.abc import Callable
+from typing import Any
 
 import torch
 import torch.fx
@@ -181,6 +182,73 @@ class Mlp(Parametric):
         return super().class_token(z[:, :1])
 
 
+def shift(h: Tensor, grid: tuple[int, int]) -> Tensor:
+    """Give every patch a ninth of the units of each of the 3 × 3 patches around it, zeros from beyond the border.
+
+    Args:
+        h: Hidden units [B, N, F], the class token's first; these stay.
+        grid: Rows and columns of the patches. (0, 0): they form a square.
+
+    Returns:
+        [B, N, F]
+
+    Raises:
+        RuntimeError: The patches are not as many as the grid has.
+    """
+    if torch.jit.is_scripting():  # type: ignore[attr-defined]
+        return _shifted(h, grid, False)
+    shifted: Tensor = _Shifting.apply(h, grid)
+    return shifted
+
+
+torch.fx.wrap("shift")
+
+
+def _shifted(h: Tensor, grid: tuple[int, int], back: bool) -> Tensor:
+    """Return h shifted, [B, N, F], or back to where it came from."""
+    rows, columns = grid
+    if rows == 0:
+        rows = columns = int((h.shape[1] - 1) ** 0.5 + 0.5)
+    around = F.pad(h[:, 1:].reshape(h.shape[0], rows, columns, h.shape[2]), (0, 0, 1, 1, 1, 1))
+    width = h.shape[2]
+    parts: list[Tensor] = []
+    for i in range(9):
+        part = around[..., i * width // 9 : (i + 1) * width // 9]
+        place = 8 - i if back else i
+        parts.append(part[:, place // 3 : place // 3 + rows, place % 3 : place % 3 + columns])
+    return torch.cat([h[:, :1], torch.cat(parts, dim=-1).flatten(1, 2)], dim=1)
+
+
+class _Shifting(torch.autograd.Function):
+    """The shift, whose gradient is the shift back: autograd would fill a tensor of zeros for every slice."""
+
+    @staticmethod
+    def forward(ctx: Any, h: Tensor, grid: tuple[int, int]) -> Tensor:
+        """Return h shifted, [B, N, F]."""
+        ctx.grid = grid
+        return _shifted(h, grid, False)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
+        """Return the gradient of h, [B, N, F]."""
+        return _Back.apply(grad, ctx.grid), None
+
+
+class _Back(torch.autograd.Function):
+    """The shift back, whose gradient is the shift."""
+
+    @staticmethod
+    def forward(ctx: Any, h: Tensor, grid: tuple[int, int]) -> Tensor:
+        """Return h shifted back, [B, N, F]."""
+        ctx.grid = grid
+        return _shifted(h, grid, True)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
+        """Return the gradient of h, [B, N, F]."""
+        return _Shifting.apply(grad, ctx.grid), None
+
+
 class Shift(Mlp):
     """Pre-norm MLP whose hidden units come from the 3 × 3 patches around: a convolution without its cost.
 
@@ -209,25 +277,16 @@ class Shift(Mlp):
         Raises:
             RuntimeError: The patches are not as many as the grid has.
         """
-        rows, columns = self.grid
-        if rows == 0:
-            rows = columns = int((h.shape[1] - 1) ** 0.5 + 0.5)
-        patches = h[:, 1:].reshape(h.shape[0], rows, columns, h.shape[2])
-        around = F.pad(patches, (0, 0, 1, 1, 1, 1))
-        width = h.shape[2]
-        shifted = [
-            around[:, i // 3 : i // 3 + rows, i % 3 : i % 3 + columns, i * width // 9 : (i + 1) * width // 9]
-            for i in range(9)
-        ]
-        return F.gelu(torch.cat([h[:, :1], torch.cat(shifted, dim=-1).flatten(1, 2)], dim=1))
+        return F.gelu(shift(h, self.grid))
 
     def features_among(self, h: Tensor, places: Tensor) -> Tensor:
         """Return the features of the kept tokens, [B, K, rD] -> [B, K, rD]; patches left out count as zeros."""
-        rows, columns = self.grid
-        assert rows, "a search sets the grid"
-        index = places.unsqueeze(-1).expand_as(h)
-        whole = h.new_zeros(h.shape[0], 1 + rows * columns, h.shape[2]).scatter(1, index, h)
-        return self.features(whole).gather(1, index)
+        batch, tokens, width = len(h), 1 + self.grid[0] * self.grid[1], h.shape[-1]
+        assert tokens > 1, "a search sets the grid"
+        rows = (places + tokens * torch.arange(batch, device=h.device).unsqueeze(1)).flatten()
+        whole = h.new_zeros(batch * tokens, width).index_copy(0, rows, h.flatten(0, 1))
+        shifted = shift(whole.view(batch, tokens, width), self.grid).flatten(0, 1)
+        return F.gelu(shifted.index_select(0, rows).view_as(h))
 
     def class_token(self, z: Tensor) -> Tensor:
         """Return the output at the class token, [B, N, D] -> [B, 1, D]; no patch has a part in it."""
