@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from dasvit.cell.cost import network_cost, operation_cost
 from dasvit.cell.genotype import Genotype
-from dasvit.cell.ops import Shift, make_operation, place_on_grid
+from dasvit.cell.ops import Shift, make_operation
 from dasvit.cell.space import Space
 from dasvit.config import Config, FairnessConfig, ModelConfig, SpaceConfig, TokensConfig
 from dasvit.errors import UserError
@@ -136,9 +136,21 @@ def test_networks_know_their_grid() -> None:
     network.set_input_size((16, 4))
     assert {m.grid for m in network.modules() if isinstance(m, Shift)} == {(8, 2)}
     assert network(torch.randn(1, 3, 16, 4)).shape == (1, 4)
-    with pytest.raises(UserError, match="leave dynamic_img_size out"):
-        DasViT(CELL, img_size=8, patch_size=2, embed_dim=6, depth=1, dynamic_img_size=True)
-    assert not place_on_grid(DasViT("dasvit_cifar10", img_size=8, patch_size=2, embed_dim=8, depth=1), (4, 4))
+
+
+def test_images_of_any_size() -> None:
+    """What a network of dynamic size computes is what one that was set to that size does."""
+    torch.manual_seed(0)
+    sizes = {"img_size": 8, "patch_size": 2, "num_classes": 4, "embed_dim": 6, "depth": 2}
+    dynamic = DasViT(CELL, **sizes, dynamic_img_size=True).eval()  # type: ignore[arg-type]
+    for size in ((4, 16), (8, 8), (12, 6)):  # the first has as many patches as a square
+        fixed = DasViT(CELL, **sizes).eval()  # type: ignore[arg-type]
+        fixed.load_state_dict(dynamic.state_dict())
+        fixed.set_input_size(size)
+        images = torch.randn(2, 3, *size)
+        torch.testing.assert_close(dynamic(images), fixed(images))
+        maps = dynamic.forward_intermediates(images, indices=1, intermediates_only=True)
+        torch.testing.assert_close(maps, fixed.forward_intermediates(images, indices=1, intermediates_only=True))
 
 
 @pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning", "ignore:`torch.jit:FutureWarning")

@@ -15,10 +15,11 @@ from timm.models._manipulate import group_parameters
 from torch import nn
 from torchvision.models.feature_extraction import create_feature_extractor, get_graph_node_names
 
+from dasvit.cell.genotype import load_genotype
 from dasvit.models.dasvit import DasViT, default_cfgs
 
 NAMES = sorted(default_cfgs)
-CELLS = ["dasvit_tiny_patch16_224", "dasvit_tiny_in100_patch16_224"]
+CELLS = ["dasvit_tiny_patch16_224", "dasvit_tiny_in100_patch16_224", "dasvit_tiny_shift_patch16_224"]
 """One name a cell: at the reduced width below, the sizes are the same network."""
 SMALL: dict[str, Any] = {"img_size": 32, "patch_size": 8, "embed_dim": 48, "depth": 4, "num_classes": 7}
 
@@ -37,6 +38,7 @@ def test_names_are_listed() -> None:
     assert fnmatch.filter(NAMES, "dasvit_base*") == [
         "dasvit_base_in100_patch16_224",
         "dasvit_base_patch16_224",
+        "dasvit_base_shift_patch16_224",
     ]
 
 
@@ -58,8 +60,10 @@ def test_configuration(name: str) -> None:
     assert cfg["input_size"] == (3, 224, 224) and cfg["fixed_input_size"]
     assert f"{cfg['classifier']}.weight" in state and f"{cfg['first_conv']}.weight" in state
     assert (model.num_classes, model.num_features, model.head_hidden_size, model.embed_dim) == (7, 48, 48, 48)
-    heads = 12 if "in100" in name else 8
-    assert model.genotype.ops == ("mlp_0.5", "mlp_0.5", "zero", "mlp_0.5", f"msa_{heads}")
+    mark = re.fullmatch(r"dasvit_[a-z]+_?(.*)_patch16_224", name)
+    assert mark is not None
+    cell = {"": "dasvit_cifar10", "in100": "dasvit_imagenet100", "shift": "dasvit_shift"}[mark[1]]
+    assert model.genotype == load_genotype(cell)
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -226,6 +226,10 @@ PUBLISHED = {
     for dataset, heads in {"cifar10": 8, "imagenet100": 12}.items()
 }
 """The paper's cells (section 11), found on CIFAR-10 and ImageNet-100."""
+FOUND = {"dasvit_shift": Genotype.from_ops(2, ["msa_4", "shift_1", "shift_2", "shift_1", "zero"])}
+"""Cells that this package's own searches found (docs/results.md)."""
+NAMED = {**PUBLISHED, **FOUND}
+"""All cells with a name."""
 
 
 def load_genotype(name: str | Path) -> Genotype:
@@ -234,8 +238,8 @@ def load_genotype(name: str | Path) -> Genotype:
     Raises:
         UserError: There is no such cell, or its file is not a genotype (the message names the file).
     """
-    if str(name) in PUBLISHED:
-        return PUBLISHED[str(name)]
+    if str(name) in NAMED:
+        return NAMED[str(name)]
     path = Path(name)
     if path.is_dir():
         if not (path / "genotype.json").exists():
@@ -244,7 +248,7 @@ def load_genotype(name: str | Path) -> Genotype:
     if not path.exists():
         if path.suffix == ".json" or len(path.parts) > 1:
             raise UserError(f"there is no file or run folder {path}.")
-        raise unknown("cell", str(name), [*PUBLISHED, "a genotype's JSON file", "a run folder"])
+        raise unknown("cell", str(name), [*NAMED, "a genotype's JSON file", "a run folder"])
     try:
         return Genotype.from_json(path.read_text(encoding="utf-8"))
     except (UserError, OSError, UnicodeDecodeError) as error:

@@ -294,16 +294,11 @@ class Shift(Mlp):
         return output
 
 
-def place_on_grid(network: nn.Module, grid: tuple[int, int]) -> bool:
-    """Tell a network's operations how many rows and columns of patches there are.
-
-    Returns:
-        Whether one of them asks.
-    """
-    asking = [module for module in network.modules() if isinstance(module, Shift)]
-    for module in asking:
-        module.grid = grid
-    return bool(asking)
+def place_on_grid(network: nn.Module, grid: tuple[int, int]) -> None:
+    """Tell a network's operations how many rows and columns of patches there are."""
+    for module in network.modules():
+        if isinstance(module, Shift):
+            module.grid = grid
 
 
 OPERATIONS: dict[str, Callable[[int, float], nn.Module]] = {

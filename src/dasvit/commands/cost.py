@@ -6,7 +6,7 @@ from pathlib import Path
 
 import timm
 
-from dasvit.cell.genotype import PUBLISHED, Genotype, load_genotype
+from dasvit.cell.genotype import NAMED, Genotype, load_genotype
 from dasvit.cli import Request
 from dasvit.commands.common import describe_cost, noted_classes, print_json
 from dasvit.commands.judge import read_input
@@ -50,7 +50,7 @@ def trained_model(path: Path) -> Path | None:
 
 def named_network(name: str) -> tuple[Genotype | str, int]:
     """Return the cell or baseline of that name, and the classes it is counted with."""
-    if name in PUBLISHED or Path(name).exists() or name.endswith(".json") or "/" in name:
+    if name in NAMED or Path(name).exists() or name.endswith(".json") or "/" in name:
         run = find_run(name)
         return load_genotype(name), noted_classes(RunFolder(run, "search")) if run else 10
     if name == "vit":

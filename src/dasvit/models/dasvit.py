@@ -1,8 +1,9 @@
 """The derived network: a cell, stacked, as a model that timm knows by name.
 
-Importing this module registers `dasvit_{tiny,small,base}_patch16_224` (the cell published for CIFAR-10)
-and `dasvit_{tiny,small,base}_in100_patch16_224` (the one for ImageNet-100) with timm; any other cell goes
-in by `timm.create_model("dasvit_base_patch16_224", cell=...)`.
+Importing this module registers `dasvit_{tiny,small,base}_patch16_224` (the cell published for CIFAR-10),
+`dasvit_{tiny,small,base}_in100_patch16_224` (the one for ImageNet-100) and `dasvit_{tiny,small,base}_shift_patch16_224`
+(the package's own, `dasvit_shift`) with timm; any other cell goes in by
+`timm.create_model("dasvit_base_patch16_224", cell=...)`.
 
 Shapes: B images, C channels, H × W pixels, N tokens (class token first), D embedding width.
 """
@@ -101,8 +102,7 @@ class DasViT(nn.Module):
         self.embed = TokenEmbedding(img_size, patch_size, in_chans, embed_dim, dynamic=dynamic_img_size)
         rates = [drop_path_rate * layer / max(1, depth - 1) for layer in range(depth)]
         self.blocks = nn.ModuleList([Cell(self.genotype, embed_dim, rate) for rate in rates])
-        if place_on_grid(self.blocks, self.embed.patch_embed.grid_size) and dynamic_img_size:
-            raise UserError("shift operations need to know the grid of patches: leave dynamic_img_size out.")
+        place_on_grid(self.blocks, self.embed.patch_embed.grid_size)
         self.norm: nn.Module = nn.LayerNorm(embed_dim, eps=NORM_EPS)
         self.head_drop = nn.Dropout(drop_rate)
         self.blocks.apply(init_weights)
@@ -118,6 +118,8 @@ class DasViT(nn.Module):
 
     def forward_features(self, x: Tensor) -> Tensor:
         """Return the normalised tokens of images, [B, C, H, W] -> [B, N, D]."""
+        if self.embed.dynamic and not torch.jit.is_scripting():  # type: ignore[attr-defined]
+            place_on_grid(self.blocks, self._grid_of(x))
         prev1 = self.embed(x)
         prev2 = prev1
         for block in self.blocks:
@@ -177,8 +179,7 @@ class DasViT(nn.Module):
         prefix = [tokens[:, : self.num_prefix_tokens] for tokens in chosen]
         patches = [tokens[:, self.num_prefix_tokens :] for tokens in chosen]
         if output_fmt == "NCHW":
-            grid = self.embed.patch_embed.dynamic_feat_size((x.shape[-2], x.shape[-1]))
-            patches = [tokens.transpose(1, 2).unflatten(2, grid).contiguous() for tokens in patches]
+            patches = [tokens.transpose(1, 2).unflatten(2, self._grid_of(x)).contiguous() for tokens in patches]
         if output_dict:
             content: dict[str, Any] = {"image_intermediates": patches}
             if return_prefix_tokens:
@@ -187,7 +188,15 @@ class DasViT(nn.Module):
         result = list(zip(patches, prefix, strict=True)) if return_prefix_tokens else patches
         return result if intermediates_only else (self.norm(outputs[-1]), result)
 
+    @torch.jit.unused
+    def _grid_of(self, x: Tensor) -> tuple[int, int]:
+        """Return the rows and columns of patches that images have."""
+        rows, columns = self.embed.patch_embed.dynamic_feat_size((x.shape[-2], x.shape[-1]))
+        return rows, columns
+
     def _layers(self, x: Tensor, count: int) -> list[Tensor]:
+        if self.embed.dynamic:
+            place_on_grid(self.blocks, self._grid_of(x))
         prev2 = prev1 = self.embed(x)
         outputs = []
         for block in list(self.blocks)[:count]:
@@ -277,9 +286,16 @@ def fit_weights(state: dict[str, Tensor], model: DasViT) -> dict[str, Tensor]:
 WIDTHS = {"tiny": 192, "small": 384, "base": 768}
 """Embedding widths of the registered sizes, those of ViT; 8 and 12 heads divide them all."""
 
+VARIANTS: dict[str, dict[str, Any]] = {
+    f"dasvit_{size}{mark}_patch16_224": {"cell": cell, "embed_dim": width}
+    for size, width in WIDTHS.items()
+    for mark, cell in {"": "dasvit_cifar10", "_in100": "dasvit_imagenet100", "_shift": "dasvit_shift"}.items()
+}
+"""A registered name, and what it builds."""
+
 default_cfgs = generate_default_cfgs(
     {
-        f"dasvit_{size}{cell}_patch16_224": {
+        variant: {
             "num_classes": 1000,
             "input_size": (3, 224, 224),
             "fixed_input_size": True,
@@ -288,8 +304,7 @@ default_cfgs = generate_default_cfgs(
             "first_conv": "embed.patch_embed.proj",
             "classifier": "head",
         }
-        for size in WIDTHS
-        for cell in ("", "_in100")
+        for variant in VARIANTS
     }
 )
 
@@ -298,14 +313,13 @@ def _entrypoint(variant: str) -> Callable[..., nn.Module]:
     """Return the function that timm calls to build a registered network; its name is what is registered."""
 
     def build(pretrained: bool = False, **kwargs: Any) -> nn.Module:
-        cell = "dasvit_imagenet100" if "_in100_" in variant else "dasvit_cifar10"
         model: nn.Module = build_model_with_cfg(
             DasViT,
             variant,
             pretrained,
             pretrained_filter_fn=fit_weights,
             feature_cfg={"out_indices": 3, "feature_cls": "getter"},
-            **{"cell": cell, "embed_dim": WIDTHS[variant.split("_")[1]], **kwargs},
+            **(VARIANTS[variant] | kwargs),
         )
         return model
 
