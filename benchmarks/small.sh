@@ -5,9 +5,9 @@
 #
 # In the environment that dasvit is installed in. CIFAR10 and TINY_IMAGENET: folders with parquet files (any classes), as for
 # --data.path. OUT: where everything goes. MINUTES: after so many each command stops with a checkpoint. The same call goes on
-# with what is not done. No network is needed. About 12 hours on two cores of 2026.
+# with what is not done. No network is needed.
 set -euo pipefail
-(($# >= 4)) || { sed -n '2,9p' "$0"; exit 2; }
+(($# >= 4)) || { sed -n '2,8p' "$0"; exit 2; }
 cifar=$1 tiny=$2 out=$3 minutes=$4
 shift 4
 jobs=(--jobs 2 --max-minutes "$minutes")

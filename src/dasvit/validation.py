@@ -209,8 +209,8 @@ def validate(config: Config, searching: bool = True) -> None:
     for name, values in (("space.ratios", space.ratios), ("space.shifts", space.shifts)):
         if any(not ratio > 0 for ratio in values):
             raise UserError(f"{name} must all be positive, not {values}.")
-    numbers = {"heads": list(map(float, space.heads)), "ratios": space.ratios, "shifts": space.shifts}
-    for name, values in ((f"space.{key}", numbers[key]) for key in numbers):
+    heads = list(map(float, space.heads))
+    for name, values in (("space.heads", heads), ("space.ratios", space.ratios), ("space.shifts", space.shifts)):
         if len(set(values)) != len(values):
             raise UserError(f"{name} names an operation twice: {values}.")
     if not 0 < search.tokens.ratio <= 1:

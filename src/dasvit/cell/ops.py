@@ -197,7 +197,7 @@ def shift(h: Tensor, grid: tuple[int, int]) -> Tensor:
     """
     if torch.jit.is_scripting():  # type: ignore[attr-defined]
         return _shifted(h, grid, False)
-    shifted: Tensor = _Shifting.apply(h, grid)
+    shifted: Tensor = _Shifting.apply(h, grid, False)
     return shifted
 
 
@@ -223,30 +223,15 @@ class _Shifting(torch.autograd.Function):
     """The shift, whose gradient is the shift back: autograd would fill a tensor of zeros for every slice."""
 
     @staticmethod
-    def forward(ctx: Any, h: Tensor, grid: tuple[int, int]) -> Tensor:
-        """Return h shifted, [B, N, F]."""
-        ctx.grid = grid
-        return _shifted(h, grid, False)
+    def forward(ctx: Any, h: Tensor, grid: tuple[int, int], back: bool) -> Tensor:
+        """Return h shifted, or back to where it came from, [B, N, F]."""
+        ctx.grid, ctx.back = grid, back
+        return _shifted(h, grid, back)
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
         """Return the gradient of h, [B, N, F]."""
-        return _Back.apply(grad, ctx.grid), None
-
-
-class _Back(torch.autograd.Function):
-    """The shift back, whose gradient is the shift."""
-
-    @staticmethod
-    def forward(ctx: Any, h: Tensor, grid: tuple[int, int]) -> Tensor:
-        """Return h shifted back, [B, N, F]."""
-        ctx.grid = grid
-        return _shifted(h, grid, True)
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
-        """Return the gradient of h, [B, N, F]."""
-        return _Shifting.apply(grad, ctx.grid), None
+        return _Shifting.apply(grad, ctx.grid, not ctx.back), None, None
 
 
 class Shift(Mlp):
