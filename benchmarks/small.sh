@@ -4,10 +4,10 @@
 #   benchmarks/small.sh CIFAR10 TINY_IMAGENET OUT MINUTES [--section.field VALUE ...]
 #
 # In the environment that dasvit is installed in. CIFAR10 and TINY_IMAGENET: folders with parquet files (any classes), as for
-# --data.path. OUT: where everything goes. MINUTES: after so many each command stops with a checkpoint. The same call goes on
-# with what is not done. No network is needed.
+# --data.path. OUT: where everything goes. MINUTES: after so many each command stops with a checkpoint (but for the
+# last one, which Ctrl-C stops). The same call goes on with what is not done. No network is needed.
 set -euo pipefail
-(($# >= 4)) || { sed -n '2,8p' "$0"; exit 2; }
+(($# >= 4)) || { sed -n '2,9p' "$0"; exit 2; }
 cifar=$1 tiny=$2 out=$3 minutes=$4
 shift 4
 jobs=(--jobs 2 --max-minutes "$minutes")
@@ -24,5 +24,4 @@ dasvit study "${recipe[@]}" --data.path "$cifar" "${jobs[@]}" --search.finals.ce
 on_tiny=("${recipe[@]}" --data.name parquet --data.path "$tiny" --model.image_size 64 --model.patch_size 8)
 dasvit search "${on_tiny[@]}" --max-minutes "$minutes" --run "$out/tiny-search"
 [[ -e $out/tiny-search/genotype.json ]] || exit 0
-dasvit compare "$out/tiny-search" dasvit_shift dasvit_cifar10 vit "${on_tiny[@]}" --seeds 3 --max-minutes "$minutes" \
-    --run "$out/tiny"
+dasvit compare "$out/tiny-search" dasvit_shift dasvit_cifar10 vit "${on_tiny[@]}" --seeds 3 --run "$out/tiny"
