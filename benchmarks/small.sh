@@ -7,7 +7,7 @@
 # --data.path. OUT: where everything goes. MINUTES: after so many each command stops with a checkpoint (but for the
 # last one, which Ctrl-C stops). The same call goes on with what is not done. No network is needed.
 set -euo pipefail
-(($# >= 4)) || { sed -n '2,9p' "$0"; exit 2; }
+(($# >= 4)) || { sed -n '2,8p' "$0"; exit 2; }
 cifar=$1 tiny=$2 out=$3 minutes=$4
 shift 4
 jobs=(--jobs 2 --max-minutes "$minutes")
