@@ -73,6 +73,14 @@ def test_page(tmp_path: Path) -> None:
     low, high = stats.binomtest(3, 3).proportion_ci(method="wilson")
     assert collapse[1][:4] == ["darts", "3", "3", f"100 ({100 * low:.0f} to {100 * high:.0f})"]
     assert "made <up>" in page.said
+    assert "Every dot of a cell is the mean of its 2 trainings" in page.said
+
+
+def test_dots_of_an_unfinished_study_are_what_is_there(tmp_path: Path) -> None:
+    study = made_up(changed=False)
+    del study["cells"]["dasvit0"]["trainings"][1:]
+    write_study(tmp_path, study)
+    assert "is the mean of its 1 or 2 trainings" in Page((tmp_path / "report.html").read_text(encoding="utf-8")).said
 
 
 def test_every_run_has_a_link(tmp_path: Path) -> None:

@@ -109,7 +109,9 @@ def note_data(run: RunFolder, data: Data, reporter: Reporter) -> None:
             "put them back as they were, or give --run another folder."
         )
     if before.get("data_fingerprint", data.fingerprint) != data.fingerprint:
-        reporter.say(f"the images were changed since the run {run.path} began: it goes on with what they are now")
+        reporter.say(
+            f"the images were changed or copied since the run {run.path} began: it goes on with what they are now"
+        )
     skipped = [printable(name) for name in data.skipped]
     run.note(classes=len(data.classes), data_fingerprint=data.fingerprint, skipped_images=skipped)
 

@@ -40,6 +40,7 @@ def page_of(study: Study) -> dict[str, Any]:
         "tiles": tiles(study, methods),
         "status": status_of(study),
         "accuracy": accuracy_strips(study, methods, colours),
+        "dots": dot_words(study),
         "table": result_table(study, methods),
         "against": against_table(study, methods),
         "against_heads": AGAINST_HEADS,
@@ -157,6 +158,15 @@ def accuracy_strips(study: Study, methods: Sequence[Mapping[str, Any]], colours:
     rows = [Row(r.name, [v for v in r.values if v[1] is not None], r.css, r.remark) for r in rows]
     rows = [row for row in rows if row.values]
     return strips(rows, "Test top-1 of found cells, random cells and references", percent) if rows else None
+
+
+def dot_words(study: Study) -> str:
+    """Return what the dot of a found or random cell is: of how many trainings so far."""
+    keys = [*(search["cell"] for search in study["searches"]), *study["random"]["cells"]]
+    counts = sorted({len(study["cells"][key]["trainings"]) for key in keys} - {0})
+    if counts in ([], [1]):
+        return "its one training"
+    return f"the mean of its {' or '.join(map(str, counts))} trainings"
 
 
 def cell_words(cell: Mapping[str, Any]) -> str:
