@@ -104,7 +104,8 @@ def search(key: str, seed: int, cell: str) -> dict[str, Any]:
         "seed": seed,
         "cell": cell,
         "derivation": "",
-        "seconds": 61.5,
+        "seconds": 61.5 + 2 * seed,
+        "peak_memory_mib": 700.0 + seed if key == "dasvit" else None,
         "epochs": describe_epochs(lines),
         "ranking": None,
     }

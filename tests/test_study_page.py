@@ -72,6 +72,9 @@ def test_page(tmp_path: Path) -> None:
     )
     low, high = stats.binomtest(3, 3).proportion_ci(method="wilson")
     assert collapse[1][:4] == ["darts", "3", "3", f"100 ({100 * low:.0f} to {100 * high:.0f})"]
+    heads = ["variant", "top-1", "multiply-adds", "different cells", "percentile", "RI, %", "p"]
+    ablation = page.table_of(*heads, "collapsed", "a search", "memory")
+    assert [row[-3:] for row in ablation] == [["0 of 3", "63.5 s", "702 MiB"], ["0 of 3", "63.5 s", "–"]]
     assert "made <up>" in page.said
     assert "Every dot of a cell is the mean of its 2 trainings" in page.said
 

@@ -285,14 +285,15 @@ class Study:
             scores = weight_scores(read_stages(run, space), space, derive.rule, list(cells.values()))
             ranking["log_weight"] = dict(zip(cells, scores, strict=True))
         finals = (RunFolder(folder, "train") for folder in sorted((run.path / FINALS).glob("*/")))
-        seconds = [row["seconds"] for one in (run, *finals) for row in one.rows("metrics.jsonl")]
+        epochs = [row for one in (run, *finals) for row in one.rows("metrics.jsonl")]
         return {
             "run": job.folder,
             "variant": variant,
             "seed": int(seed.removeprefix("seed")),
             "cell": cell_key(cell),
             "derivation": str(read_json(run.path / "derivation.json").get("reason", "")),
-            "seconds": sum(seconds),
+            "seconds": sum(row["seconds"] for row in epochs),
+            "peak_memory_mib": max((row.get("peak_memory_mib") or 0 for row in epochs), default=0) or None,
             "epochs": describe_epochs(run.rows("architecture.jsonl")),
             "ranking": ranking or None,
         }

@@ -93,6 +93,8 @@ def summarise_variant(study: Study, variant: Mapping[str, Any], luck: Sequence[f
         "collapse": rate(sum(map(bool, last)), len(last)),
         "reasons": {why: sum(why in row for row in last) for why in ("no attention", "skips")},
         "gap": spread([gap for gap in gaps if gap is not None]),
+        "seconds": statistics.fmean(search["seconds"] for search in searches) if searches else None,
+        "peak_memory_mib": max((search["peak_memory_mib"] or 0 for search in searches), default=0) or None,
         "percentile": None,
         "improvement": None,
         "test": None,

@@ -12,7 +12,7 @@ from dasvit.report.dots import Cloud, Row, Scatter, strips
 from dasvit.report.page import Tile
 from dasvit.report.palette import DASHES, LINES
 from dasvit.report.tables import number
-from dasvit.report.words import duration, percent, weight
+from dasvit.report.words import duration, memory, percent, weight
 
 Study = Mapping[str, Any]
 MISSING = "–"
@@ -352,7 +352,18 @@ def collapse_table(rows: Sequence[Mapping[str, Any]]) -> list[list[str]]:
     return found
 
 
-ABLATION_HEADS = ["variant", "top-1", "multiply-adds", "different cells", "percentile", "RI, %", "p", "collapsed"]
+ABLATION_HEADS = [
+    "variant",
+    "top-1",
+    "multiply-adds",
+    "different cells",
+    "percentile",
+    "RI, %",
+    "p",
+    "collapsed",
+    "a search",
+    "memory",
+]
 
 
 def ablation_table(summary: Mapping[str, Any], group: str) -> list[list[str]]:
@@ -363,7 +374,9 @@ def ablation_table(summary: Mapping[str, Any], group: str) -> list[list[str]]:
     for row in [*whole, *rows] if rows else []:
         texts = result_row(row)
         collapsed = f"{row['collapse']['count']} of {row['collapse']['n']}"
-        found.append([row["label"], texts[1], texts[3], str(row["cells"]), *texts[4:], collapsed])
+        took = duration(row["seconds"]) if row["seconds"] else MISSING
+        held = memory(row["peak_memory_mib"]) if row["peak_memory_mib"] else MISSING
+        found.append([row["label"], texts[1], texts[3], str(row["cells"]), *texts[4:], collapsed, took, held])
     return found
 
 
