@@ -16,7 +16,7 @@ from dasvit.data.image_set import HeldPixels
 from dasvit.errors import UserError
 from dasvit.models.cost import cost_of
 from dasvit.search.derive import Derivation
-from dasvit.search.finals import Final, Stages, decide, derive_found, learned, next_finalist, short_training
+from dasvit.search.finals import Final, Stages, decide, derive_found, learned, next_finalist, ranked, short_training
 from dasvit.validation import validate, with_method
 from helpers import SMALL, call_cli
 
@@ -136,11 +136,18 @@ def test_where_the_space_has_no_more_cells() -> None:
 def test_the_best_final_decides_and_says_so() -> None:
     one, other = Genotype.from_ops(1, ["msa_2", "mlp_1"]), Genotype.from_ops(1, ["msa_4", "mlp_1"])
     derivation = Derivation(one, one, "")
-    assert decide(derivation, [final(one, 50.0), final(other, 40.0)], 1) == derivation
-    moved = decide(derivation, [final(other, 50.0), final(one, 40.25)], 2)
+    assert decide(derivation, [final(one, 50.0), final(other, 40.0)]) == derivation
+    moved = decide(derivation, [Final(other, 50.0, 1.0, 1.0, epochs=3), final(one, 40.25)])
     assert (moved.genotype, moved.unconstrained) == (other, one)
-    assert "Of 2 finalists, trained for 2 epochs each" in moved.reason
-    assert "50.00 %" in moved.reason and "40.25 %" in moved.reason
+    assert "Of 2 finalists this cell was the best" in moved.reason
+    assert "50.00 % in 3 epochs" in moved.reason and "40.25 % in 1." in moved.reason
+
+
+def test_who_was_trained_longer_stands_before_the_others() -> None:
+    cells = [Genotype.from_ops(1, ["msa_2", op]) for op in ("mlp_1", "identity", "zero", "msa_2")]
+    finals = [final(cell, top1) for cell, top1 in zip(cells, (50.0, 60.0, 60.0, 40.0), strict=True)]
+    longer = dataclasses.replace(finals[3], epochs=2)
+    assert ranked([*finals[:3], longer]) == [longer, finals[1], finals[2], finals[0]]
 
 
 def test_a_short_training_warms_up_for_the_same_share() -> None:
@@ -180,6 +187,20 @@ def test_a_search_with_finals(tmp_path: Path) -> None:
     again, _, err = call_cli("search", *SMALL, *options)
     assert again == 0, err
     assert json.loads((tmp_path / "run/derivation.json").read_text()) == derivation
+
+
+def test_the_last_round(tmp_path: Path) -> None:
+    """The best two of three are trained anew for two epochs, in folders of their own; the best of these is the cell."""
+    finals = ["--search.finals.cells=3", "--search.finals.epochs=1", "--search.finals.last=2"]
+    options = [*finals, "--search.finals.last_epochs=2", "--space.heads=[2,4]", "--run", tmp_path / "run"]
+    status, _, err = call_cli("search", *SMALL, *options)
+    assert status == 0, err
+    rows = json.loads((tmp_path / "run/derivation.json").read_text())["finals"]
+    assert [row["epochs"] for row in rows] == [2, 2, 1] and rows[0]["top1"] >= rows[1]["top1"]
+    assert load_genotype(tmp_path / "run") == Genotype.from_dict(rows[0]["genotype"])
+    folders = list((tmp_path / "run/finals").iterdir())
+    assert len(folders) == 5 and sum(folder.name.endswith("-2") for folder in folders) == 2
+    assert "last round 2/2: val top-1" in err
 
 
 def test_who_has_finals() -> None:

@@ -143,7 +143,7 @@ def write_cell(
     """
     derivation = derive_found(final_stages(run, config, measured), config, classes, config.search.derive)
     if finals:
-        derivation = decide(derivation, finals, config.search.finals.epochs)
+        derivation = decide(derivation, finals)
     result = describe_derivation(derivation, config, classes)
     if finals:
         result["finals"] = [describe_final(final, config, classes) for final in finals]
@@ -220,7 +220,7 @@ def describe_derivation(derivation: Derivation, config: Config, classes: int) ->
 def describe_final(final: Final, config: Config, classes: int) -> dict[str, Any]:
     """Return a finalist, what it reached, and what its network costs."""
     cost = describe_cost(cost_of(final.cell, config.model, classes))
-    return {"genotype": final.cell.to_dict(), "top1": final.top1, "loss": final.loss, **cost}
+    return {"genotype": final.cell.to_dict(), "top1": final.top1, "loss": final.loss, "epochs": final.epochs, **cost}
 
 
 def read_search(folder: Path) -> tuple[Config, Stages, int]:

@@ -2,8 +2,8 @@
 
 A weight says how much the mixture uses an operation, not what a network of it alone would reach. In the finals a few
 cells, drawn by their weights, are trained for a short while, one after the other, each as the network that it would
-become. What one reaches makes its operations likelier or less likely in those that follow, and the best on the
-validation images is the search's cell.
+become. What one reaches makes its operations likelier or less likely in those that follow. The best few may be trained
+again, for longer, and the best on the validation images is the search's cell.
 
 Shapes: E edges, O operations.
 """
@@ -88,12 +88,19 @@ class Final:
         top1: Of its network, on the validation images, in percent.
         loss: Likewise, the mean cross-entropy.
         seconds: What its training took.
+        epochs: How long it was trained.
     """
 
     cell: Genotype
     top1: float
     loss: float
     seconds: float
+    epochs: int = 1
+
+
+def ranked(finals: Sequence[Final]) -> list[Final]:
+    """Return finals best first; those trained longer stand before the others, of equal ones the one drawn earlier."""
+    return sorted(finals, key=lambda final: (-final.epochs, -final.top1, final.loss))
 
 
 def next_finalist(stages: Stages, config: Config, classes: int, finals: Sequence[Final]) -> Genotype | None:
@@ -179,26 +186,36 @@ def play(
         deadline: When to stop.
 
     Returns:
-        The finals, best first; of equal ones the one drawn earlier.
+        The finals, each cell's longest training, best first (`ranked`).
 
     Raises:
         Stopped: By a signal or the deadline; the state is saved.
     """
-    config = replace(config, train=short_training(config.train, config.search.finals.epochs))
+    options = config.search.finals
     lower, upper = split_indices(data.train.labels, config.search.val_fraction, config.runtime.seed)
     halves = replace(data, train=data.train.select(lower), test=data.train.select(upper))
     finals: list[Final] = []
-    count = config.search.finals.cells
-    while len(finals) < count:
+
+    def play_one(cell: Genotype, epochs: int, name: str) -> Final:
+        short = replace(config, train=short_training(config.train, epochs))
+        final = _final(cell, short, halves, run, runtime, reporter, deadline)
+        what = f"val top-1 {final.top1:.2f} %, {final.seconds:.0f} s"
+        reporter.say(f"{name}: {what}: {' '.join(cell.ops)}")
+        return final
+
+    while len(finals) < options.cells:
         cell = runtime.from_main(lambda: next_finalist(stages, config, len(data.classes), finals))
         if cell is None:
-            reporter.say(f"{len(finals)} finalists, not {count}: the weights leave no other cell that fits")
+            reporter.say(f"{len(finals)} finalists, not {options.cells}: the weights leave no other cell that fits")
             break
-        final = _final(cell, config, halves, run, runtime, reporter, deadline)
-        finals.append(final)
-        what = f"val top-1 {final.top1:.2f} %, {final.seconds:.0f} s"
-        reporter.say(f"finalist {len(finals)}/{count}: {what}: {' '.join(cell.ops)}")
-    return sorted(finals, key=lambda final: (-final.top1, final.loss))
+        finals.append(play_one(cell, options.epochs, f"finalist {len(finals) + 1}/{options.cells}"))
+    finals = ranked(finals)
+    best = finals[: options.last]
+    last = [
+        play_one(final.cell, options.last_epochs, f"last round {number}/{len(best)}")
+        for number, final in enumerate(best, start=1)
+    ]
+    return [*ranked(last), *finals[len(best) :]]
 
 
 def _final(
@@ -212,7 +229,8 @@ def _final(
 ) -> Final:
     """Train and judge one finalist, or read what it reached before."""
     key = hashlib.sha256(cell.to_json().encode()).hexdigest()[:10]
-    run = RunFolder(search.path / FOLDER / f"cell-{key}", "train")
+    epochs = config.train.epochs
+    run = RunFolder(search.path / FOLDER / f"cell-{key}-{epochs}", "train")
     if runtime.is_main:
         run.open(config, cell.to_json())
         run.write_text("genotype.json", cell.to_json())
@@ -224,7 +242,7 @@ def _final(
         prefer_fast_attention(network, runtime.device, dtype)
         judged = train(network, data, config, run, runtime, reporter, deadline).evaluation
         known = runtime.from_main(lambda: _write(run, judged.top1, judged.loss))
-    return Final(cell, known["top1"], known["loss"], known["seconds"])
+    return Final(cell, known["top1"], known["loss"], known["seconds"], epochs)
 
 
 def _write(run: RunFolder, top1: float, loss: float) -> dict[str, float]:
@@ -243,20 +261,20 @@ def short_training(options: TrainConfig, epochs: int) -> TrainConfig:
     return replace(options, epochs=epochs, eval_every=epochs, optim=optim)
 
 
-def decide(derivation: Derivation, finals: Sequence[Final], epochs: int) -> Derivation:
+def decide(derivation: Derivation, finals: Sequence[Final]) -> Derivation:
     """Return the derivation as the finals decided it.
 
     Args:
         derivation: What the weights chose, which is among the finalists.
         finals: What they reached, best first.
-        epochs: How long each was trained.
     """
     best = finals[0]
     if best.cell == derivation.genotype:
         return derivation
     before = next(final for final in finals if final.cell == derivation.genotype)
+    epochs = f"{best.epochs} epoch{'s' if best.epochs > 1 else ''}"
     reason = (
-        f"Of {len(finals)} finalists, trained for {epochs} epoch{'s' if epochs > 1 else ''} each, this cell was the "
-        f"best on the validation images ({best.top1:.2f} %); that of the largest weights reached {before.top1:.2f} %."
+        f"Of {len(finals)} finalists this cell was the best on the validation images ({best.top1:.2f} % in {epochs}); "
+        f"that of the largest weights reached {before.top1:.2f} % in {before.epochs}."
     )
     return Derivation(best.cell, derivation.genotype, f"{derivation.reason} {reason}".strip())
