@@ -18,10 +18,11 @@ dasvit study "${recipe[@]}" --data.path "$cifar" "${jobs[@]}" --run "$out/study"
 
 # The paper's parts one by one, where the weights alone decide.
 dasvit study "${recipe[@]}" --data.path "$cifar" "${jobs[@]}" --search.finals.cells 0 --methods dasvit --ablate \
-    --random 1 --run "$out/ablation"
+    --searches 3 --trainings 1 --random 1 --run "$out/ablation"
 
 # The cell of CIFAR-10 carried over, and a search of its own.
-on_tiny=("${recipe[@]}" --data.name parquet --data.path "$tiny" --model.image_size 64 --model.patch_size 8)
+on_tiny=("${recipe[@]}" --data.name parquet --data.path "$tiny" --model.image_size 64 --model.patch_size 8
+    --train.epochs 3)
 dasvit search "${on_tiny[@]}" --max-minutes "$minutes" --run "$out/tiny-search"
 [[ -e $out/tiny-search/genotype.json ]] || exit 0
 dasvit compare "$out/tiny-search" dasvit_shift dasvit_cifar10 vit "${on_tiny[@]}" --seeds 3 --run "$out/tiny"
