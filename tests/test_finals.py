@@ -19,6 +19,9 @@ from dasvit.search.derive import Derivation
 from dasvit.search.finals import Final, Stages, decide, derive_found, learned, next_finalist, ranked, short_training
 from dasvit.validation import validate, with_method
 from helpers import SMALL, call_cli
+from test_report_page import Page
+
+COST = ("parameters", "multiply-adds")
 
 MODEL = ModelConfig(image_size=8, patch_size=2, width=16, layers=2, heads=2)
 
@@ -201,6 +204,10 @@ def test_the_last_round(tmp_path: Path) -> None:
     folders = list((tmp_path / "run/finals").iterdir())
     assert len(folders) == 5 and sum(folder.name.endswith("-2") for folder in folders) == 2
     assert "last round 2/2: val top-1" in err
+    page = Page((tmp_path / "run/report.html").read_text(encoding="utf-8"))
+    table = page.table_of("prev2→x1 · prev1→x1 · prev2→x2 · prev1→x2 · x1→x2", "val top-1", "epochs", *COST)
+    assert [row[2] for row in table] == ["2", "2", "1"]
+    assert "finals not counted" in page.said
 
 
 def test_who_has_finals() -> None:

@@ -156,7 +156,8 @@ def tiles(run: Run) -> list[Tile]:
     found = [*accuracy_tiles(run), *found]
     seconds = sum(value for _, value in run.column("seconds"))
     if seconds:
-        found.append(Tile("time", duration(seconds), f"{run.done} of {run.planned} epochs"))
+        rest = ", finals not counted" if run.finals else ""
+        found.append(Tile("time", duration(seconds), f"{run.done} of {run.planned} epochs{rest}"))
     peak = max((value for _, value in run.column("peak_memory_mib")), default=0.0)
     if peak:
         device = str(run.environment.get("device") or "")

@@ -83,7 +83,7 @@ class Run:
         genotype: The cell that was found, or is trained.
         unconstrained: The cell that the weights alone would have chosen.
         reason: Why that was not taken; empty where it was.
-        finals: The finalists of a search and their numbers (top1, loss, params, macs), best first.
+        finals: The finalists of a search and their numbers (top1, loss, epochs, params, macs), best first.
         result: Numbers of the outcome: params, macs, macs_linear; of a training also top1, top5, loss, images.
         confusion: Images of class i that were taken for class j.
         classes: Names of the classes, where the folder knows them.

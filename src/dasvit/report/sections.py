@@ -41,11 +41,12 @@ def choices(run: Run, weights: Weights) -> list[list[str]]:
 
 
 def finals_rows(run: Run) -> list[list[str]]:
-    """Return the finalists of a search, best first: operations of the edges, accuracy and cost."""
+    """Return the finalists of a search, best first: operations of the edges, accuracy, epochs of training, cost."""
     return [
         [
             " · ".join(cell.ops),
             percent(numbers["top1"]),
+            f"{numbers['epochs']:g}" if "epochs" in numbers else "–",
             *(number(numbers[key]) if key in numbers else "–" for key in ("params", "macs")),
         ]
         for cell, numbers in run.finals
