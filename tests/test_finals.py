@@ -184,7 +184,7 @@ def test_a_search_with_finals(tmp_path: Path) -> None:
     results = [json.loads((folder / "result.json").read_text()) for folder in folders]
     assert sorted(row["top1"] for row in results) == sorted(row["top1"] for row in finals)
     assert not any((folder / "checkpoints").exists() for folder in folders)
-    assert "finalist 3/3: val top-1" in err
+    assert "finalist 3/3: val top-1" in err and "test top-1" not in err
     page = (tmp_path / "run/report.html").read_text()
     assert "Finals" in page and " · ".join(best.ops) in page
     again, _, err = call_cli("search", *SMALL, *options)

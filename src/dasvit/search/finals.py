@@ -240,7 +240,7 @@ def _final(
         network = make_network(cell, config.model, len(data.classes), drop_path=config.train.drop_path)
         dtype = torch.bfloat16 if runtime.precision == "bfloat16" else torch.float32
         prefer_fast_attention(network, runtime.device, dtype)
-        judged = train(network, data, config, run, runtime, reporter, deadline).evaluation
+        judged = train(network, data, config, run, runtime, reporter, deadline, judged_on="val").evaluation
         known = runtime.from_main(lambda: _write(run, judged.top1, judged.loss))
     return Final(cell, known["top1"], known["loss"], known["seconds"], epochs)
 

@@ -52,6 +52,7 @@ def train(
     reporter: Reporter,
     deadline: Deadline = NEVER,
     tracking: Tracking | None = None,
+    judged_on: str = "test",
 ) -> Trained:
     """Train a network and judge it on the test set; goes on from the run's newest checkpoint.
 
@@ -64,6 +65,7 @@ def train(
         reporter: Where progress goes.
         deadline: When to stop.
         tracking: Told of every epoch's end.
+        judged_on: What the terminal calls the test images; finals put others in their place.
 
     Raises:
         Stopped: By a signal or the deadline; the state is saved.
@@ -98,7 +100,7 @@ def train(
                 refresh_report(run.path, reporter.say)
                 if tracking:
                     tracking.follow()
-                reporter.say(describe_epoch(row, options.epochs))
+                reporter.say(describe_epoch(row, options.epochs, judged_on))
         saver.finish(part.done, part.state)
     if evaluation is None:  # the run had ended before
         evaluation = evaluate(part.judged, preprocess, test_batches(data, config, runtime), runtime, classes)
@@ -294,9 +296,9 @@ def make_loss(options: TrainConfig, classes: int, world: int) -> tuple[Mixup | N
     return None, criterion
 
 
-def describe_epoch(row: dict[str, Any], epochs: int) -> str:
+def describe_epoch(row: dict[str, Any], epochs: int, judged_on: str = "test") -> str:
     """Return an epoch's line for the terminal."""
-    test = f", test top-1 {row['test_top1']:.2f} %" if "test_top1" in row else ""
+    test = f", {judged_on} top-1 {row['test_top1']:.2f} %" if "test_top1" in row else ""
     return (
         f"epoch {row['epoch']}/{epochs}: loss {row['train_loss']:.4f}{test}, {row['images_per_second']:.0f} images/s, "
         f"{row['seconds']:.0f} s"
