@@ -29,6 +29,7 @@ OWN = (
     "--model.patch_size=2",
     "--search.width=8",
     "--search.augment.crop_padding=1",
+    "--search.finals={cells: 2, epochs: 1}",
 )
 
 
