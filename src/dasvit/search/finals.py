@@ -197,7 +197,9 @@ def play(
     finals: list[Final] = []
 
     def play_one(cell: Genotype, epochs: int, name: str) -> Final:
-        short = replace(config, train=short_training(config.train, epochs))
+        brief = short_training(config.train, epochs)
+        # The halves of few images can be smaller than a batch that all of them would fill.
+        short = replace(config, train=replace(brief, batch_size=min(brief.batch_size, len(halves.train))))
         final = _final(cell, short, halves, run, runtime, reporter, deadline)
         what = f"val top-1 {final.top1:.2f} %, {final.seconds:.0f} s"
         reporter.say(f"{name}: {what}: {' '.join(cell.ops)}")
