@@ -217,3 +217,16 @@ def test_who_has_finals() -> None:
     random = with_method(config, "random", ["search.finals.cells"])
     with pytest.raises(UserError, match=r"leave search\.finals\.cells at 0"):
         validate(random)
+
+
+def test_a_last_round_is_longer_than_the_first() -> None:
+    config = make()
+    config.search.finals = FinalsConfig(cells=8, epochs=3, last=2)
+    with pytest.raises(
+        UserError, match=r"longer than 3 epochs.*raise search\.finals\.last_epochs, which is 3, or leave"
+    ):
+        validate(config)
+    config.search.finals.last_epochs = 4
+    validate(config)
+    config.search.finals = FinalsConfig(cells=8, epochs=25)
+    validate(config)

@@ -237,7 +237,7 @@ class FinalsConfig:
         cells: Finalists, one after the other. 0: no finals, the weights decide.
         epochs: Epochs that each is trained for, as the section train has it, on the images for the weights.
         last: The best so many are trained anew for last_epochs, and the best of these is the cell. 0: no last round.
-        last_epochs: Epochs of the last round.
+        last_epochs: Epochs of the last round, more than the others have.
         gain: What an earlier finalist's result does to the chances of its operations in later ones. 0: nothing.
     """
 

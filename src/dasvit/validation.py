@@ -223,6 +223,13 @@ def validate(config: Config, searching: bool = True) -> None:
         raise UserError("search.temperature and search.final_temperature must be positive.")
     operations = 2 + len(space.heads) + len(space.ratios) + len(space.shifts) + len(space.extra)
     _check_stages(search.stages, operations)
+    finals = search.finals
+    if finals.last and finals.last_epochs <= finals.epochs:
+        raise UserError(
+            f"the finals' last round must be longer than {finals.epochs} epochs, which search.finals.epochs gives "
+            f"every finalist: raise search.finals.last_epochs, which is {finals.last_epochs}, or leave "
+            "search.finals.last at 0."
+        )
 
 
 def _check_numbers(section: Any, prefix: str = "") -> None:

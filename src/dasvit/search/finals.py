@@ -217,7 +217,7 @@ def play(
         play_one(final.cell, options.last_epochs, f"last round {number}/{len(best)}")
         for number, final in enumerate(best, start=1)
     ]
-    return [*ranked(last), *finals[len(best) :]]
+    return ranked([*last, *finals[len(best) :]])
 
 
 def _final(
