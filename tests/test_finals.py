@@ -192,6 +192,32 @@ def test_a_search_with_finals(tmp_path: Path) -> None:
     assert json.loads((tmp_path / "run/derivation.json").read_text()) == derivation
 
 
+def test_after_a_random_cell_all_are_as_likely() -> None:
+    """A random search's weights are 1 for its cell and 0 elsewhere; they must not hold the draws to that cell."""
+    config = make()
+    config.search.method = "random"
+    space = Space.from_config(config.space)
+    first = drawn(make(), even(config), 5)[-1]
+    seen: set[tuple[int, str]] = set()
+    for seed in range(10):
+        config.runtime.seed = seed
+        cells = drawn(config, [(space.one_hot(first), space.everything())], 12)
+        assert cells[0] == first and len(set(cells)) == 12
+        seen |= {place for cell in cells[1:] for place in enumerate(cell.ops)}
+    others = [op for op in space.operations if op != "zero"]
+    assert seen >= {(edge, op) for edge in range(len(space.edges)) for op in others}
+
+
+def test_a_random_search_with_finals(tmp_path: Path) -> None:
+    options = ["--method", "random", "--search.finals.cells=3", "--run", tmp_path / "run"]
+    status, _, err = call_cli("search", *SMALL, *options)
+    assert status == 0, err
+    derivation = json.loads((tmp_path / "run/derivation.json").read_text())
+    assert len(derivation["finals"]) == 3
+    assert load_genotype(tmp_path / "run") == Genotype.from_dict(derivation["finals"][0]["genotype"])
+    assert "Finals" in (tmp_path / "run/report.html").read_text()
+
+
 def test_the_last_round(tmp_path: Path) -> None:
     """The best two of three are trained anew for two epochs, in folders of their own; the best of these is the cell."""
     finals = ["--search.finals.cells=3", "--search.finals.epochs=1", "--search.finals.last=2"]
@@ -214,8 +240,14 @@ def test_who_has_finals() -> None:
     config = make()
     assert with_method(config, "dasvit").search.finals.cells == 8
     assert with_method(config, "darts").search.finals.cells == with_method(config, "p-darts").search.finals.cells == 0
+    evolution = with_method(config, "evolution", ["search.finals.cells"])
+    with pytest.raises(UserError, match=r"evolution ends with one cell: leave search\.finals\.cells at 0"):
+        validate(evolution)
+    assert with_method(config, "random").search.finals.cells == 0
     random = with_method(config, "random", ["search.finals.cells"])
-    with pytest.raises(UserError, match=r"leave search\.finals\.cells at 0"):
+    validate(random)
+    random.search.random.reference = "dasvit_cifar10"
+    with pytest.raises(UserError, match=r"asks for one cell of that cost.*limit them all by search\.derive\.max_macs"):
         validate(random)
 
 

@@ -300,8 +300,13 @@ def _check_method(search: SearchConfig, width: int, heads: list[int]) -> None:
                 f"the method {search.method} moves no alphas, so it takes no target: limit the cell by "
                 "search.derive.max_params and search.derive.max_macs."
             )
-        if search.finals.cells:
+        if search.finals.cells and search.method != "random":
             raise UserError(f"the method {search.method} ends with one cell: leave search.finals.cells at 0.")
+        if search.finals.cells and search.random.reference:
+            raise UserError(
+                "search.random.reference asks for one cell of that cost, and finals try others: leave "
+                "search.finals.cells at 0, or limit them all by search.derive.max_macs."
+            )
         if search.derive.rule == "perturbation":
             raise UserError(f"the method {search.method} has no mixture for the rule perturbation: take darts.")
 

@@ -109,7 +109,8 @@ def next_finalist(stages: Stages, config: Config, classes: int, finals: Sequence
     Gumbel noise on the logarithms of all edge weights makes derivation's choice a draw (perturb and MAP: Papandreou and
     Yuille, 2011): an operation that weighs twice as much is drawn twice as often, within rule and budget. Pruned
     operations may come back, below the survivors of their edges: what pruned them were weights, too. What earlier
-    finalists reached is added to the logarithms (`learned`).
+    finalists reached is added to the logarithms (`learned`). The method `random` has no weights: all operations are as
+    likely at first.
 
     Args:
         stages: Edge weights and operations alive at the end of every stage.
@@ -128,6 +129,8 @@ def next_finalist(stages: Stages, config: Config, classes: int, finals: Sequence
         return derive_found(stages, config, classes, choice).genotype
     gains = learned(finals, Space.from_config(config.space), config.search.finals.gain)
     weights = np.array(with_pruned(stages))
+    if config.search.method == "random":  # its weights are those of the one cell that it drew
+        weights = np.ones_like(weights)
     noise = np.random.default_rng([config.runtime.seed, DRAWS, len(finals)])
     for _ in range(ENOUGH):
         factors = np.exp(np.clip(gains + noise.gumbel(size=gains.shape), -200, 200))
@@ -208,7 +211,7 @@ def play(
     while len(finals) < options.cells:
         cell = runtime.from_main(lambda: next_finalist(stages, config, len(data.classes), finals))
         if cell is None:
-            reporter.say(f"{len(finals)} finalists, not {options.cells}: the weights leave no other cell that fits")
+            reporter.say(f"{len(finals)} finalists, not {options.cells}: no other cell that fits was drawn")
             break
         finals.append(play_one(cell, options.epochs, f"finalist {len(finals) + 1}/{options.cells}"))
     finals = ranked(finals)
@@ -267,7 +270,7 @@ def decide(derivation: Derivation, finals: Sequence[Final]) -> Derivation:
     """Return the derivation as the finals decided it.
 
     Args:
-        derivation: What the weights chose, which is among the finalists.
+        derivation: What derivation chose, which is among the finalists.
         finals: What they reached, best first.
     """
     best = finals[0]
@@ -277,6 +280,6 @@ def decide(derivation: Derivation, finals: Sequence[Final]) -> Derivation:
     epochs = f"{best.epochs} epoch{'s' if best.epochs > 1 else ''}"
     reason = (
         f"Of {len(finals)} finalists this cell was the best on the validation images ({best.top1:.2f} % in {epochs}); "
-        f"that of the largest weights reached {before.top1:.2f} % in {before.epochs}."
+        f"the one that derivation chose reached {before.top1:.2f} % in {before.epochs}."
     )
     return Derivation(best.cell, derivation.genotype, f"{derivation.reason} {reason}".strip())
