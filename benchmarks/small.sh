@@ -18,7 +18,7 @@ dasvit study "${recipe[@]}" --data.path "$cifar" "${jobs[@]}" --run "$out/study"
 
 # The paper's parts one by one, where the weights alone decide.
 dasvit study "${recipe[@]}" --data.path "$cifar" "${jobs[@]}" --search.finals.cells 0 --methods dasvit --ablate \
-    --searches 2 --trainings 1 --random 1 --run "$out/ablation"
+    --searches 4 --trainings 1 --random 1 --run "$out/ablation"
 
 # The cell of CIFAR-10 carried over, and a search of its own.
 on_tiny=("${recipe[@]}" --data.name parquet --data.path "$tiny" --model.image_size 64 --model.patch_size 8
