@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# The results of docs/results.md on two CPU cores: the study on CIFAR-10, the ablation, and what transfers to Tiny ImageNet.
+# The results of docs/results.md on two CPU cores: the study on CIFAR-10, its control, the ablation, and what
+# transfers to Tiny ImageNet.
 #
 #   benchmarks/small.sh CIFAR10 TINY_IMAGENET OUT MINUTES [--section.field VALUE ...]
 #
@@ -7,7 +8,7 @@
 # --data.path. OUT: where everything goes. MINUTES: after so many each command stops with a checkpoint (but for the
 # last one, which Ctrl-C stops). The same call goes on with what is not done. No network is needed.
 set -euo pipefail
-(($# >= 4)) || { sed -n '2,8p' "$0"; exit 2; }
+(($# >= 4)) || { sed -n '2,9p' "$0"; exit 2; }
 cifar=$1 tiny=$2 out=$3 minutes=$4
 shift 4
 jobs=(--jobs 2 --max-minutes "$minutes")
@@ -15,6 +16,10 @@ recipe=(--config cifar10-study "$@")
 
 mkdir -p "$out"
 dasvit study "${recipe[@]}" --data.path "$cifar" "${jobs[@]}" --run "$out/study"
+
+# The control: finals that draw evenly, since no alpha moves.
+dasvit study "${recipe[@]}" --data.path "$cifar" "${jobs[@]}" --search.alphas.lr 0 --methods dasvit --random 1 \
+    --search.stages '{layers: [2], keep: [0], epochs: [2], weight_epochs: [1]}' --run "$out/even"
 
 # The paper's parts one by one, where the weights alone decide.
 dasvit study "${recipe[@]}" --data.path "$cifar" "${jobs[@]}" --search.finals.cells 0 --methods dasvit --ablate \
