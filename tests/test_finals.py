@@ -192,10 +192,10 @@ def test_a_search_with_finals(tmp_path: Path) -> None:
     assert json.loads((tmp_path / "run/derivation.json").read_text()) == derivation
 
 
-def test_after_a_random_cell_all_are_as_likely() -> None:
-    """A random search's weights are 1 for its cell and 0 elsewhere; they must not hold the draws to that cell."""
+def test_without_a_supernet_all_are_as_likely() -> None:
+    """Its weights are 1 for the cell drawn first and 0 elsewhere; they must not hold the draws to that cell."""
     config = make()
-    config.search.method = "random"
+    config.search.method = "finals"
     space = Space.from_config(config.space)
     first = drawn(make(), even(config), 5)[-1]
     seen: set[tuple[int, str]] = set()
@@ -208,8 +208,8 @@ def test_after_a_random_cell_all_are_as_likely() -> None:
     assert seen >= {(edge, op) for edge in range(len(space.edges)) for op in others}
 
 
-def test_a_random_search_with_finals(tmp_path: Path) -> None:
-    options = ["--method", "random", "--search.finals.cells=3", "--run", tmp_path / "run"]
+def test_finals_without_a_supernet(tmp_path: Path) -> None:
+    options = ["--method", "finals", "--search.finals.cells=3", "--run", tmp_path / "run"]
     status, _, err = call_cli("search", *SMALL, *options)
     assert status == 0, err
     derivation = json.loads((tmp_path / "run/derivation.json").read_text())
@@ -241,14 +241,24 @@ def test_who_has_finals() -> None:
     assert with_method(config, "dasvit").search.finals.cells == 8
     assert with_method(config, "darts").search.finals.cells == with_method(config, "p-darts").search.finals.cells == 0
     evolution = with_method(config, "evolution", ["search.finals.cells"])
-    with pytest.raises(UserError, match=r"evolution ends with one cell: leave search\.finals\.cells at 0"):
+    with pytest.raises(
+        UserError, match=r"evolution ends with one cell: leave search\.finals\.cells at 0, or take the method finals"
+    ):
         validate(evolution)
     assert with_method(config, "random").search.finals.cells == 0
-    random = with_method(config, "random", ["search.finals.cells"])
-    validate(random)
-    random.search.random.reference = "dasvit_cifar10"
-    with pytest.raises(UserError, match=r"asks for one cell of that cost.*limit them all by search\.derive\.max_macs"):
-        validate(random)
+
+
+def test_finals_as_a_method() -> None:
+    config = with_method(make(cells=8), "finals")
+    assert config.search.finals.cells == 8 == with_method(config, "finals").search.finals.cells
+    validate(config)
+    assert with_method(make(cells=0), "finals").search.finals.cells == 12
+    assert with_method(make(), "finals").search.tokens.ratio == 1
+    config.search.random.reference = "dasvit_cifar10"
+    with pytest.raises(UserError, match=r"asks for one cell of that cost.*or take the method random"):
+        validate(config)
+    with pytest.raises(UserError, match=r"needs finalists: raise search\.finals\.cells"):
+        validate(with_method(make(cells=0), "finals", ["search.finals.cells"]))
 
 
 def test_a_last_round_is_longer_than_the_first() -> None:

@@ -95,7 +95,7 @@ def test_the_recipes_and_the_strategies_are_of_the_same_methods() -> None:
 
 @pytest.mark.parametrize("method", METHODS)
 def test_every_method_ends_with_a_viable_cell(tmp_path: Path, method: str) -> None:
-    config = make(method)
+    config = make(method, **({"search": {"finals": {"cells": 2}}} if method == "finals" else {}))
     result = do_search(config, str(tmp_path), Reporter(quiet=True))
     assert is_viable(Genotype.from_dict(result["genotype"]))
     assert lines(tmp_path)[-1]["expected_macs"] > 0
@@ -113,7 +113,7 @@ def test_rivals_have_none_of_dasvits_parts(method: str) -> None:
     assert sum(config.search.stages.epochs) == 4
 
 
-@pytest.mark.parametrize("method", [name for name in METHODS if name != "random"])
+@pytest.mark.parametrize("method", [name for name in METHODS if name not in ("random", "finals")])
 def test_a_method_that_is_cut_off_ends_as_if_it_had_not_been(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, method: str
 ) -> None:

@@ -234,7 +234,7 @@ class FinalsConfig:
     """Finals: short trainings of the cells that a search's weights make likely decide among them (docs/method.md).
 
     Attributes:
-        cells: Finalists, one after the other. 0: no finals, the weights decide.
+        cells: Finalists, one after the other. 0: no finals, the weights decide (12 under the method finals).
         epochs: Epochs that each is trained for, as the section train has it, on the images for the weights.
         last: The best so many are trained anew for last_epochs, and the best of these is the cell. 0: no last round.
         last_epochs: Epochs of the last round, more than the others have.
@@ -343,7 +343,7 @@ class SearchConfig:
 
     Attributes:
         method: dasvit, or a rival on the same space with none of DASViT's parts: darts, pc-darts, p-darts, darts+,
-            darts-, fair-darts, beta-darts, gdas, evolution, random (docs/methods.md).
+            darts-, fair-darts, beta-darts, gdas, evolution, random, finals (docs/methods.md).
         width: Embedding width of the supernet. 0: the model's.
         batch_size: Images of one weight step, and of one alpha step.
         val_fraction: Share of the training set that alpha is trained on.

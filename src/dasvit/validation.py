@@ -81,6 +81,12 @@ def _gdas(search: SearchConfig) -> SearchConfig:
     return plain
 
 
+def _finals(search: SearchConfig) -> SearchConfig:
+    """Leave out the supernet: finals alone, twelve finalists where the recipe has none."""
+    finals = search.finals if search.finals.cells else dataclasses.replace(search.finals, cells=12)
+    return dataclasses.replace(_plain_darts(search), finals=finals)
+
+
 METHODS = {
     "dasvit": _dasvit,
     "darts": _plain_darts,
@@ -92,10 +98,11 @@ METHODS = {
     "beta-darts": _beta_darts,
     "gdas": _gdas,
     "random": _plain_darts,
+    "finals": _finals,
     "evolution": _plain_darts,
 }
 """What each search method makes of a recipe's section search."""
-WITHOUT_ALPHAS = ("random", "evolution")
+WITHOUT_ALPHAS = ("random", "finals", "evolution")
 """Methods that move no alphas by gradients."""
 
 
@@ -300,15 +307,27 @@ def _check_method(search: SearchConfig, width: int, heads: list[int]) -> None:
                 f"the method {search.method} moves no alphas, so it takes no target: limit the cell by "
                 "search.derive.max_params and search.derive.max_macs."
             )
-        if search.finals.cells and search.method != "random":
-            raise UserError(f"the method {search.method} ends with one cell: leave search.finals.cells at 0.")
-        if search.finals.cells and search.random.reference:
-            raise UserError(
-                "search.random.reference asks for one cell of that cost, and finals try others: leave "
-                "search.finals.cells at 0, or limit them all by search.derive.max_macs."
-            )
+        _check_finals(search)
         if search.derive.rule == "perturbation":
             raise UserError(f"the method {search.method} has no mixture for the rule perturbation: take darts.")
+
+
+def _check_finals(search: SearchConfig) -> None:
+    """Check what a method without alphas can do with finals."""
+    if search.method != "finals":
+        if search.finals.cells:
+            raise UserError(
+                f"the method {search.method} ends with one cell: leave search.finals.cells at 0, or take the method "
+                "finals."
+            )
+        return
+    if not search.finals.cells:
+        raise UserError("the method finals needs finalists: raise search.finals.cells.")
+    if search.random.reference:
+        raise UserError(
+            "search.random.reference asks for one cell of that cost, and finals try others: limit them all by "
+            "search.derive.max_macs, or take the method random."
+        )
 
 
 def _check_ranges(config: Config) -> None:

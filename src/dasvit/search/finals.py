@@ -109,7 +109,7 @@ def next_finalist(stages: Stages, config: Config, classes: int, finals: Sequence
     Gumbel noise on the logarithms of all edge weights makes derivation's choice a draw (perturb and MAP: Papandreou and
     Yuille, 2011): an operation that weighs twice as much is drawn twice as often, within rule and budget. Pruned
     operations may come back, below the survivors of their edges: what pruned them were weights, too. What earlier
-    finalists reached is added to the logarithms (`learned`). The method `random` has no weights: all operations are as
+    finalists reached is added to the logarithms (`learned`). The method `finals` has no weights: all operations are as
     likely at first.
 
     Args:
@@ -129,7 +129,7 @@ def next_finalist(stages: Stages, config: Config, classes: int, finals: Sequence
         return derive_found(stages, config, classes, choice).genotype
     gains = learned(finals, Space.from_config(config.space), config.search.finals.gain)
     weights = np.array(with_pruned(stages))
-    if config.search.method == "random":  # its weights are those of the one cell that it drew
+    if config.search.method == "finals":  # its weights are those of the one cell that it drew
         weights = np.ones_like(weights)
     noise = np.random.default_rng([config.runtime.seed, DRAWS, len(finals)])
     for _ in range(ENOUGH):

@@ -25,6 +25,7 @@ STRATEGIES: dict[str, type[Strategy]] = {
     "beta-darts": BetaDarts,
     "gdas": Gdas,
     "random": RandomCell,
+    "finals": RandomCell,
     "evolution": Evolution,
 }
 """A method's name, as `dasvit.validation.METHODS` has it, and what it does."""

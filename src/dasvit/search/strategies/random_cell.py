@@ -22,8 +22,8 @@ class RandomCell(Strategy):
     """A viable cell drawn uniformly within a budget (Li, Talwalkar; 2019; arXiv:1902.07638).
 
     It comes from the cells that the rule of derivation can give, within `search.derive`'s limits and, where
-    `search.random.reference` names a cell, within `search.random.tolerance` of that one's multiply-adds. Nothing is
-    trained.
+    `search.random.reference` names a cell, within `search.random.tolerance` of that one's multiply-adds. No supernet is
+    trained. The method `finals` begins with such a cell.
     """
 
     moves_alphas = False
