@@ -215,7 +215,18 @@ def test_finals_without_a_supernet(tmp_path: Path) -> None:
     derivation = json.loads((tmp_path / "run/derivation.json").read_text())
     assert len(derivation["finals"]) == 3
     assert load_genotype(tmp_path / "run") == Genotype.from_dict(derivation["finals"][0]["genotype"])
-    assert "Finals" in (tmp_path / "run/report.html").read_text()
+    page = Page((tmp_path / "run/report.html").read_text(encoding="utf-8"))
+    assert "Ended." in page.said and "drawn evenly at first, then by what the ones before them reached" in page.said
+    assert "Weights of the operations" not in page.said and "mixture" not in page.said
+
+
+def test_the_page_of_finals_that_go_on(tmp_path: Path) -> None:
+    """There are no epochs to count while they run, and no weights to show."""
+    options = ["--method", "finals", "--search.finals.cells=2", "--max-minutes=0.001", "--run", tmp_path / "run"]
+    assert call_cli("search", *SMALL, *options)[0] != 2
+    page = Page((tmp_path / "run/report.html").read_text(encoding="utf-8"))
+    assert "Not ended: before the finals' end." in page.said
+    assert "Nothing to show yet: the finals have not ended." in page.said
 
 
 def test_the_last_round(tmp_path: Path) -> None:

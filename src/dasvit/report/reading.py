@@ -18,6 +18,8 @@ import yaml
 from dasvit.cell.genotype import Genotype
 from dasvit.errors import UserError
 
+WITHOUT_SUPERNET = ("random", "finals")
+"""Search methods that train no supernet, so that there are no epochs to show."""
 MOST_EPOCHS = 1_000_000
 """No run has more; a larger number is damage."""
 Weights = dict[str, dict[str, float]]
@@ -77,7 +79,7 @@ class Run:
         subject: The method of a search; the network that is trained.
         config: The nested dictionary of `config.yaml`.
         environment: That of `environment.json`.
-        stages: As planned, or as found where no plan can be read.
+        stages: As planned, or as found where no plan can be read; none of a search without a supernet.
         metrics: Epoch of the whole run → its numbers, in order.
         snapshots: The lines of `architecture.jsonl`, in order.
         genotype: The cell that was found, or is trained.
@@ -167,7 +169,9 @@ def read_run(folder: Path, inner: bool = True) -> Run:
     kind = environment.get("kind")
     if kind not in ("search", "train"):
         kind = "search" if lines or derivation or not (rows or result) else "train"
-    stages = _plan(kind, config, [*rows, *lines])
+    subject = _subject(environment.get("subject"))
+    # The one line of weights that such a search writes is the cell that it drew: nothing that moved epoch by epoch.
+    stages = () if kind == "search" and subject in WITHOUT_SUPERNET else _plan(kind, config, [*rows, *lines])
     outcome = derivation if kind == "search" else result
     trained = folder / "train"
     has_training = inner and kind == "search" and (trained / "config.yaml").is_file()
@@ -175,7 +179,7 @@ def read_run(folder: Path, inner: bool = True) -> Run:
         path=folder,
         name=_name(folder),
         kind=kind,
-        subject=_subject(environment.get("subject")),
+        subject=subject,
         config=config,
         environment=environment,
         stages=stages,
