@@ -223,7 +223,8 @@ def test_finals_without_a_supernet(tmp_path: Path) -> None:
 def test_the_page_of_finals_that_go_on(tmp_path: Path) -> None:
     """There are no epochs to count while they run, and no weights to show."""
     options = ["--method", "finals", "--search.finals.cells=2", "--max-minutes=0.001", "--run", tmp_path / "run"]
-    assert call_cli("search", *SMALL, *options)[0] != 2
+    assert call_cli("search", *SMALL, *options)[0] == 0
+    assert not (tmp_path / "run/genotype.json").exists()
     page = Page((tmp_path / "run/report.html").read_text(encoding="utf-8"))
     assert "Not ended: before the finals' end." in page.said
     assert "Nothing to show yet: the finals have not ended." in page.said
@@ -251,11 +252,9 @@ def test_who_has_finals() -> None:
     config = make()
     assert with_method(config, "dasvit").search.finals.cells == 8
     assert with_method(config, "darts").search.finals.cells == with_method(config, "p-darts").search.finals.cells == 0
-    evolution = with_method(config, "evolution", ["search.finals.cells"])
-    with pytest.raises(
-        UserError, match=r"evolution ends with one cell: leave search\.finals\.cells at 0, or take the method finals"
-    ):
-        validate(evolution)
+    for method in ("random", "evolution"):
+        with pytest.raises(UserError, match=r"leave search\.finals\.cells at 0, or take the method finals"):
+            validate(with_method(config, method, ["search.finals.cells"]))
     assert with_method(config, "random").search.finals.cells == 0
 
 

@@ -102,7 +102,9 @@ METHODS = {
     "evolution": _plain_darts,
 }
 """What each search method makes of a recipe's section search."""
-WITHOUT_ALPHAS = ("random", "finals", "evolution")
+WITHOUT_SUPERNET = ("random", "finals")
+"""Methods that train no supernet."""
+WITHOUT_ALPHAS = (*WITHOUT_SUPERNET, "evolution")
 """Methods that move no alphas by gradients."""
 
 

@@ -47,7 +47,7 @@ from dasvit.training.progress import Reporter
 from dasvit.training.run_folder import RunFolder
 from dasvit.training.saver import NEVER, Deadline
 from dasvit.training.tracking import Tracking
-from dasvit.validation import WITHOUT_ALPHAS
+from dasvit.validation import WITHOUT_ALPHAS, WITHOUT_SUPERNET
 
 CHOICES = ("darts", "strongest", "perturbation")
 """The rules of derivation."""
@@ -97,11 +97,14 @@ def do_search(
         data = load_data(config.data, config.model.image_size, config.runtime.seed)
     say_data(data, reporter)
     config = settled_data(config)
-    check_memory(supernet_params(config, len(data.classes)))
+    has_supernet = config.search.method not in WITHOUT_SUPERNET
+    if has_supernet:
+        check_memory(supernet_params(config, len(data.classes)))
     if runtime.is_main:
         run.open(config, config.search.method, resume)
         note_data(run, data, reporter)
-        warn_memory(config, len(data.classes), reporter)
+        if has_supernet:
+            warn_memory(config, len(data.classes), reporter)
     seed_everything(config.runtime.seed)
     classes = len(data.classes)
     settle_precision(runtime, config, run, reporter, lambda device: search_probe(config, classes, device))

@@ -102,7 +102,6 @@ def page_of(run: Run, live: bool) -> dict[str, Any]:
         "alternative": found_cell(other, weights, index, "The strongest cell") if other else None,
         "choices": choices(run, weights),
         "finals": finals_rows(run),
-        "drawn": run.kind == "search" and run.subject == "finals",
         "edge_names": [edge_name(e.source, e.target) for e in run.finals[0][0].edges] if run.finals else [],
         "mixture": mixture(run, index),
         "charts": all_charts(run, index),
@@ -122,7 +121,7 @@ def describe_status(run: Run, live: bool) -> str:
     stage = run.stage_of(done) if done else None
     several = f", stage {stage.number} of {len(run.stages)}" if stage and len(run.stages) > 1 else ""
     place = f"epoch {done} of {planned}{several}" if done else "before the first epoch's end"
-    if run.subject == "finals":
+    if run.drawn:
         place = "before the finals' end"
     if not live:
         return f"not ended: {place}"

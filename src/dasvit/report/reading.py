@@ -17,9 +17,8 @@ import yaml
 
 from dasvit.cell.genotype import Genotype
 from dasvit.errors import UserError
+from dasvit.validation import WITHOUT_SUPERNET
 
-WITHOUT_SUPERNET = ("random", "finals")
-"""Search methods that train no supernet, so that there are no epochs to show."""
 MOST_EPOCHS = 1_000_000
 """No run has more; a larger number is damage."""
 Weights = dict[str, dict[str, float]]
@@ -117,6 +116,11 @@ class Run:
     trained: Run | None = None
     token_images: dict[str, Any] = field(default_factory=dict)
     token_lines: tuple[tuple[int, int, Any], ...] = ()
+
+    @property
+    def drawn(self) -> bool:
+        """Whether it is a search by finals alone, whose cells no weights made likely."""
+        return self.kind == "search" and self.subject == "finals"
 
     @property
     def planned(self) -> int:
