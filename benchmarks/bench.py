@@ -38,10 +38,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
-from dasvit import recipe as recipes
 from dasvit.cell.genotype import PUBLISHED
 from dasvit.cell.space import Space
 from dasvit.config import Config, ModelConfig, OptimConfig, SpaceConfig, TokensConfig
+from dasvit.config import recipe as recipes
 from dasvit.data import Loader, Preprocess, load_data, train_transform
 from dasvit.data.image_set import HeldPixels, ImageSet
 from dasvit.models.baselines import make_network, prefer_fast_attention

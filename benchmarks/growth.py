@@ -24,14 +24,13 @@ from typing import Any
 import torch
 from scipy.stats import linregress
 
-from dasvit import recipe
 from dasvit.cell.cost import operation_cost, skeleton_cost, token_count
 from dasvit.cell.space import Space
-from dasvit.config import Config
+from dasvit.config import Config, recipe
 from dasvit.errors import UserError
-from dasvit.models.memory import Kind
+from dasvit.memory.live_bytes import Kind
+from dasvit.memory.search_step import SearchStep, Subject, count
 from dasvit.search.derive import Budget, derive
-from dasvit.search.memory import SearchStep, Subject, count
 
 BASE: dict[str, Any] = {"side": 32, "width": 192, "each": 3, "nodes": 2, "layers": 2}
 AXES: dict[str, tuple[str, tuple[int, ...]]] = {

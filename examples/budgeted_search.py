@@ -13,7 +13,7 @@ from pathlib import Path
 from dasvit.cell.cost import network_cost, vit_cost
 from dasvit.cell.genotype import load_genotype
 from dasvit.cli import run
-from dasvit.recipe import load, parse_count
+from dasvit.config.recipe import load, parse_count
 
 SHARES = (1.0, 0.8, 0.6)
 CLASSES = 10

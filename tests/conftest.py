@@ -7,7 +7,7 @@ import pytest
 import torch
 from hypothesis import HealthCheck, settings
 
-from helpers import SMALL, Faults, Zygote, call_cli
+from helpers import SMALL, Faults, ForkServer, call_cli
 from runs import COMMANDS
 
 # Nothing is downloaded by a test, and workers that share two cores do not fight over threads.
@@ -43,22 +43,22 @@ def own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Monk
 
 
 @pytest.fixture(scope="session")
-def zygote(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Zygote]:
+def forks(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ForkServer]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("DASVIT_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
-        process = Zygote(tmp_path_factory.mktemp("zygote") / "output")
+        process = ForkServer(tmp_path_factory.mktemp("forks") / "output")
     yield process
     process.close()
 
 
 @pytest.fixture(scope="session")
-def undisturbed(zygote: Zygote, tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Path, float]]:
+def undisturbed(forks: ForkServer, tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Path, float]]:
     """The run folder of each command, and its seconds, when nothing happens."""
     runs = {}
     for kind, command in COMMANDS.items():
         run = tmp_path_factory.mktemp("undisturbed") / kind
         start = time.perf_counter()
-        assert zygote.run(*command, "--run", run) == 0, zygote.said()
+        assert forks.run(*command, "--run", run) == 0, forks.said()
         runs[kind] = run, time.perf_counter() - start
     return runs
 

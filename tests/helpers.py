@@ -91,7 +91,7 @@ def untimed(path: Path) -> list[dict[str, Any]]:
     return [{key: value for key, value in row.items() if key not in timed} for row in rows]
 
 
-class Zygote:
+class ForkServer:
     """Runs commands of dasvit in processes that start at once, and that can be killed at a moment of choice."""
 
     def __init__(self, output: Path) -> None:
@@ -101,7 +101,7 @@ class Zygote:
             sys.executable,
             "-W",
             "error::DeprecationWarning:__main__",
-            str(Path(__file__).with_name("zygote.py")),
+            str(Path(__file__).with_name("fork_server.py")),
         ]
         self._process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment

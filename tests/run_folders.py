@@ -12,8 +12,8 @@ from typing import Any
 import yaml
 from PIL import Image
 
-from dasvit import recipe
 from dasvit.cell.genotype import Genotype, edge_list
+from dasvit.config import recipe
 
 OPERATIONS = ("zero", "identity", "msa_2", "msa_4", "msa_8", "mlp_0.5", "mlp_1", "mlp_2")
 CELL = Genotype.from_ops(2, ["mlp_1", "msa_2", "msa_8", "mlp_2", "zero"])

@@ -7,7 +7,7 @@ import statistics
 from typing import Any
 
 from dasvit.cell.genotype import PUBLISHED, Genotype
-from dasvit.report.collapse import describe_epochs
+from dasvit.report.run.collapse import describe_epochs
 from run_folders import OPERATIONS, snapshot
 
 FOUND = {"dasvit": (81.0, 82.0, 83.0), "darts": (70.0, 75.0, 80.0)}

@@ -13,7 +13,7 @@ from dasvit.cli import parse
 from dasvit.commands import compare, train
 from dasvit.errors import UserError
 from dasvit.models.paper import DATASETS, PAPER
-from dasvit.report.networks import as_csv, as_latex, as_markdown, columns
+from dasvit.report.compare.tables import as_csv, as_latex, as_markdown, columns
 from helpers import cut_off, untimed
 from test_cli import call, fails
 

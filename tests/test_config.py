@@ -3,14 +3,14 @@ from pathlib import Path
 import pytest
 import torch
 
-from dasvit import recipe as recipes
 from dasvit.cell.genotype import PUBLISHED, Genotype
 from dasvit.cell.space import Space
 from dasvit.commands.train import build
+from dasvit.config import recipe as recipes
+from dasvit.config.validation import RELAXATION_NAMES, with_method
 from dasvit.errors import UserError
 from dasvit.search.architecture import RELAXATIONS, Architecture
 from dasvit.search.state import make_supernet
-from dasvit.validation import RELAXATION_NAMES, with_method
 
 
 @pytest.mark.parametrize("name", recipes.recipe_names())

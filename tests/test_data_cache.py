@@ -15,12 +15,12 @@ import pytest
 from PIL import Image
 
 from dasvit.config import DataConfig
+from dasvit.config.recipe import CACHE_TAG
 from dasvit.data import Data, cache, load, load_data
 from dasvit.data.decode import square
 from dasvit.data.image_set import HeldPixels, LazyPixels, StoredPixels
 from dasvit.data.sources import cache_folder
 from dasvit.errors import UserError
-from dasvit.recipe import CACHE_TAG
 
 
 def smooth(number: int, width: int, height: int) -> Image.Image:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from helpers import Faults, Zygote
+from helpers import Faults, ForkServer
 from runs import COMMANDS, OPTIONS, difference, newest
 
 # No random numbers of an image's own, which differ between the processes; batches of 25 are shared as 13 and 12.
@@ -27,45 +27,45 @@ def command(kind: str, run: Path, *more: str) -> list[str]:
 
 
 @pytest.fixture(scope="module")
-def alone(zygote: Zygote, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+def alone(forks: ForkServer, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """The run folder of each command, done by one process in float64."""
     folder = tmp_path_factory.mktemp("alone")
     for kind in COMMANDS:
-        assert zygote.run(*command(kind, folder / kind), float64=True, always_save=False) == 0, zygote.said()
+        assert forks.run(*command(kind, folder / kind), float64=True, always_save=False) == 0, forks.said()
     return {kind: folder / kind for kind in COMMANDS}
 
 
 @pytest.mark.parametrize("kind", COMMANDS)
-def test_two_processes_end_where_one_does(kind: str, zygote: Zygote, alone: dict[str, Path], tmp_path: Path) -> None:
+def test_two_processes_end_where_one_does(kind: str, forks: ForkServer, alone: dict[str, Path], tmp_path: Path) -> None:
     """Weights, alphas, moments, losses; and one process wrote every file once."""
-    assert zygote.run(*command(kind, tmp_path / "run"), float64=True, processes=2) == 0, zygote.said()
+    assert forks.run(*command(kind, tmp_path / "run"), float64=True, processes=2) == 0, forks.said()
     assert difference(newest(tmp_path / "run"), newest(alone[kind])) < 1e-9
     names = [
         {str(p.relative_to(run)) for p in run.rglob("*") if p.suffix != ".pt"}
         for run in (tmp_path / "run", alone[kind])
     ]
     assert names[0] == names[1]
-    said = zygote.said()
+    said = forks.said()
     trainings = 1 + (2 if kind == "search" else 0)  # a search's finalists
     assert said.count("training and 100 test images") == 1
     assert len(re.findall(r"checkpoints? took", said)) == trainings
     assert (tmp_path / "run/genotype.json").read_bytes() == (alone[kind] / "genotype.json").read_bytes()
 
 
-def test_second_order_and_what_is_seen_without_the_sum_of_alphas_gradients(zygote: Zygote, tmp_path: Path) -> None:
+def test_second_order_and_what_is_seen_without_the_sum_of_alphas_gradients(forks: ForkServer, tmp_path: Path) -> None:
     """Two processes that share the work, and two that add up the gradients of the weights alone."""
     more = ["--search.order=2", '--search.stages={"layers":[1],"keep":[0],"epochs":[1],"weight_epochs":[0]}']
     alphas = []
     for number, how in enumerate(({}, {"processes": 2}, {"processes": 2, "lonely_alphas": True})):
         arguments = command("search", tmp_path / str(number), *more)
-        assert zygote.run(*arguments, float64=True, always_save=False, **how) == 0, zygote.said()
+        assert forks.run(*arguments, float64=True, always_save=False, **how) == 0, forks.said()
         alphas.append(newest(tmp_path / str(number))["architecture"]["alpha"])
     assert difference(alphas[1], alphas[0]) < 1e-9
     assert difference(alphas[2], alphas[0]) > 1e-6
 
 
 @pytest.mark.parametrize("method", ["pc-darts", "p-darts", "gdas", "evolution"])
-def test_what_rivals_draw_is_drawn_alike(method: str, zygote: Zygote, tmp_path: Path) -> None:
+def test_what_rivals_draw_is_drawn_alike(method: str, forks: ForkServer, tmp_path: Path) -> None:
     """Methods with random numbers or judgements of their own: two processes end where one does."""
     stages = '--search.stages={"layers":[1],"keep":[0],"epochs":[1],"weight_epochs":[0]}'
     few = [
@@ -78,7 +78,7 @@ def test_what_rivals_draw_is_drawn_alike(method: str, zygote: Zygote, tmp_path: 
     ends = []
     for processes in (1, 2):
         run = tmp_path / str(processes)
-        assert zygote.run(*command("search", run, *few), float64=True, always_save=False, processes=processes) == 0
+        assert forks.run(*command("search", run, *few), float64=True, always_save=False, processes=processes) == 0
         ends.append(newest(run))
     assert difference(ends[1], ends[0]) < 1e-9
 
@@ -86,46 +86,46 @@ def test_what_rivals_draw_is_drawn_alike(method: str, zygote: Zygote, tmp_path: 
 @pytest.mark.parametrize(("before", "after"), [(2, 1), (1, 2)])
 @pytest.mark.parametrize("kind", COMMANDS)
 def test_another_number_of_processes_goes_on(
-    kind: str, before: int, after: int, zygote: Zygote, alone: dict[str, Path], tmp_path: Path
+    kind: str, before: int, after: int, forks: ForkServer, alone: dict[str, Path], tmp_path: Path
 ) -> None:
     arguments = command(kind, tmp_path / "run")
-    status = zygote.run(*arguments, float64=True, processes=before, place=STEPS[kind], call=6)
+    status = forks.run(*arguments, float64=True, processes=before, place=STEPS[kind], call=6)
     assert status != 0
-    assert zygote.run(*arguments, "--resume", float64=True, processes=after) == 0, zygote.said()
+    assert forks.run(*arguments, "--resume", float64=True, processes=after) == 0, forks.said()
     assert difference(newest(tmp_path / "run"), newest(alone[kind])) < 1e-9
 
 
-def test_evaluation_with_uneven_shards(zygote: Zygote, alone: dict[str, Path]) -> None:
+def test_evaluation_with_uneven_shards(forks: ForkServer, alone: dict[str, Path]) -> None:
     """Batches of 100 images, a last one of one image: the second process gets none of it."""
     said = []
     for processes in (1, 2):
         arguments = ["evaluate", alone["train"], "--data.eval_limit=101", "--runtime.device=cpu", "--json"]
-        assert zygote.run(*arguments, processes=processes) == 0, zygote.said()
-        (line,) = [line for line in zygote.said().splitlines() if line.startswith("{")]
+        assert forks.run(*arguments, processes=processes) == 0, forks.said()
+        (line,) = [line for line in forks.said().splitlines() if line.startswith("{")]
         said.append(json.loads(line))
     assert said[0].pop("loss") == pytest.approx(said[1].pop("loss"), rel=1e-6)
     assert said[0] == said[1] and said[0]["images"] == 101
 
 
-def test_a_batch_smaller_than_the_number_of_processes(zygote: Zygote, tmp_path: Path) -> None:
+def test_a_batch_smaller_than_the_number_of_processes(forks: ForkServer, tmp_path: Path) -> None:
     arguments = command("search", tmp_path / "run", "--search.batch_size=1")
-    assert zygote.run(*arguments, processes=2) == 2
-    assert "search.batch_size is 1" in zygote.said() and "Traceback" not in zygote.said()
+    assert forks.run(*arguments, processes=2) == 2
+    assert "search.batch_size is 1" in forks.said() and "Traceback" not in forks.said()
 
 
 WORKER = """
 import math, os, sys
 sys.path.insert(0, {tests!r})
-import zygote
-zygote.saver.SHARE = math.inf
+import forks
+forks.saver.SHARE = math.inf
 if os.environ["TORCHELASTIC_RESTART_COUNT"] == "0" and os.environ["RANK"] == "1":
-    zygote.die_at("dasvit.search.loop.weight_step", 6, False, 9)
-zygote.cli.main(sys.argv[1:])
+    forks.die_at("dasvit.search.loop.weight_step", 6, False, 9)
+forks.cli.main(sys.argv[1:])
 """
 
 
 def test_torchrun_starts_a_killed_worker_again(
-    zygote: Zygote, alone: dict[str, Path], tmp_path: Path, faults: Faults
+    forks: ForkServer, alone: dict[str, Path], tmp_path: Path, faults: Faults
 ) -> None:
     """The second of two workers is killed in its sixth step."""
     (tmp_path / "worker.py").write_text(WORKER.format(tests=str(Path(__file__).parent)))
@@ -142,6 +142,6 @@ def test_torchrun_starts_a_killed_worker_again(
     faults.provoked("torchrun worker killed")
     assert result.returncode == 0, result.stderr
     assert result.stderr.count("training and 100 test images") == 2, "it was not started again"
-    assert zygote.run(*arguments[:-1], tmp_path / "undisturbed", processes=2) == 0
+    assert forks.run(*arguments[:-1], tmp_path / "undisturbed", processes=2) == 0
     assert difference(newest(tmp_path / "run"), newest(tmp_path / "undisturbed")) == 0
     faults.survived("torchrun worker killed")

@@ -18,9 +18,9 @@ from dasvit.cell.cost import COSTS
 from dasvit.cell.genotype import NUMBERED
 from dasvit.cell.ops import OPERATIONS
 from dasvit.cli import SUMMARIES, make_parser
+from dasvit.config.validation import METHODS
 from dasvit.data.sources import SOURCES
 from dasvit.search.strategies import STRATEGIES
-from dasvit.validation import METHODS
 from helpers import SMALL, call_cli
 
 ROOT = Path(__file__).parents[1]

@@ -15,8 +15,8 @@ from dasvit.cell.cost import COSTS
 from dasvit.cell.genotype import NUMBERED, Genotype, load_genotype
 from dasvit.cell.ops import OPERATIONS
 from dasvit.cli import again
+from dasvit.config.recipe import load
 from dasvit.models.cost import cost_of
-from dasvit.recipe import load
 from helpers import SMALL, call_cli
 
 EXAMPLES = Path(__file__).parents[1] / "examples"

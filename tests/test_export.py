@@ -25,8 +25,8 @@ from dasvit.errors import UserError
 from dasvit.models import export
 from dasvit.models.baselines import make_model, make_network
 from dasvit.models.folder import read_model_config, save_model
-from dasvit.report.card import card_text, write_card
-from dasvit.report.reading import read_run
+from dasvit.report.run.card import card_text, write_card
+from dasvit.report.run.reading import read_run
 from helpers import call_cli, tree
 
 CONFIG = ModelConfig(image_size=16, patch_size=4, width=16, layers=2, heads=2)

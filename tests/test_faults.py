@@ -11,29 +11,29 @@ from typing import Any
 
 import pytest
 
-from dasvit.training.files import append_line, write_whole
-from dasvit.training.run_folder import RunFolder
-from helpers import Faults, Zygote
+from dasvit.io.files import append_line, write_whole
+from dasvit.io.run_folder import RunFolder
+from helpers import Faults, ForkServer
 from runs import COMMANDS, assert_same_end
 
 Runs = dict[str, tuple[Path, float]]
 
 
 @pytest.mark.parametrize("kind", COMMANDS)
-def test_a_full_disk(kind: str, zygote: Zygote, undisturbed: Runs, tmp_path: Path, faults: Faults) -> None:
+def test_a_full_disk(kind: str, forks: ForkServer, undisturbed: Runs, tmp_path: Path, faults: Faults) -> None:
     """A limit of file sizes that logs keep and checkpoints do not; one checkpoint is there, and stays."""
     command = [*COMMANDS[kind], "--run", tmp_path / "run"]
-    assert zygote.run(*command, "--max-minutes", 1e-9, always_save=False) == 0
+    assert forks.run(*command, "--max-minutes", 1e-9, always_save=False) == 0
     (checkpoint,) = (tmp_path / "run" / "checkpoints").iterdir()
     whole = checkpoint.read_bytes()
     faults.provoked("disk full")
-    assert zygote.run(*command, file_size=20_000) == 2, zygote.said()
-    last = zygote.said().splitlines()[-2:]
-    assert "dasvit: error:" in last[0] and "Once the disk can be written, go on with" in last[0], zygote.said()
-    assert f"{kind} " in last[1] and str(tmp_path / "run") in last[1] and "Traceback" not in zygote.said()
+    assert forks.run(*command, file_size=20_000) == 2, forks.said()
+    last = forks.said().splitlines()[-2:]
+    assert "dasvit: error:" in last[0] and "Once the disk can be written, go on with" in last[0], forks.said()
+    assert f"{kind} " in last[1] and str(tmp_path / "run") in last[1] and "Traceback" not in forks.said()
     assert [path.name for path in checkpoint.parent.iterdir()] == [checkpoint.name]
     assert checkpoint.read_bytes() == whole
-    assert zygote.run(*command) == 0
+    assert forks.run(*command) == 0
     assert_same_end(tmp_path / "run", undisturbed[kind][0])
     faults.survived("disk full")
 
@@ -44,17 +44,17 @@ def test_a_line_that_cannot_be_written(
     kind: str,
     number: int,
     fault: str,
-    zygote: Zygote,
+    forks: ForkServer,
     undisturbed: Runs,
     tmp_path: Path,
     faults: Faults,
 ) -> None:
     command = [*COMMANDS[kind], "--run", tmp_path / "run"]
     faults.provoked(fault)
-    moment: dict[str, Any] = {"place": "dasvit.training.run_folder.append_line", "call": 2, "raise": number}
-    assert zygote.run(*command, **moment) == 2
-    assert os.strerror(number) in zygote.said() and "Traceback" not in zygote.said()
-    assert zygote.run(*command) == 0
+    moment: dict[str, Any] = {"place": "dasvit.io.run_folder.append_line", "call": 2, "raise": number}
+    assert forks.run(*command, **moment) == 2
+    assert os.strerror(number) in forks.said() and "Traceback" not in forks.said()
+    assert forks.run(*command) == 0
     assert_same_end(tmp_path / "run", undisturbed[kind][0])
     faults.survived(fault)
 
@@ -82,7 +82,7 @@ def test_a_write_that_fails_halfway_leaves_the_file_as_it_was(
     faults.survived("disk full")
 
 
-def test_a_run_folder_that_cannot_be_made(zygote: Zygote, tmp_path: Path, faults: Faults) -> None:
+def test_a_run_folder_that_cannot_be_made(forks: ForkServer, tmp_path: Path, faults: Faults) -> None:
     """Root may write everywhere: a file stands where the folder should be, and the system says that it is read-only."""
     (tmp_path / "file").write_text("mine")
     read_only: dict[str, Any] = {"place": "pathlib.Path.mkdir", "call": 1, "raise": errno.EROFS}
@@ -92,8 +92,8 @@ def test_a_run_folder_that_cannot_be_made(zygote: Zygote, tmp_path: Path, faults
         (tmp_path / "run", read_only),
     ):
         faults.provoked("run folder cannot be written")
-        assert zygote.run(*COMMANDS["search"], "--run", run, **moment) == 2
-        assert "dasvit: error: " in zygote.said() and "Traceback" not in zygote.said()
+        assert forks.run(*COMMANDS["search"], "--run", run, **moment) == 2
+        assert "dasvit: error: " in forks.said() and "Traceback" not in forks.said()
         assert (tmp_path / "file").read_text() == "mine"
         faults.survived("run folder cannot be written")
 
@@ -101,14 +101,14 @@ def test_a_run_folder_that_cannot_be_made(zygote: Zygote, tmp_path: Path, faults
 @pytest.mark.parametrize("kind", COMMANDS)
 def test_a_clock_that_runs_back_and_a_terminal_of_ascii(
     kind: str,
-    zygote: Zygote,
+    forks: ForkServer,
     undisturbed: Runs,
     tmp_path: Path,
     faults: Faults,
 ) -> None:
     faults.provoked("clock runs back, ASCII terminal")
-    status = zygote.run(*COMMANDS[kind], "--run", tmp_path / "run", clock_runs_back=True, ascii=True)
-    assert status == 0, zygote.said()
+    status = forks.run(*COMMANDS[kind], "--run", tmp_path / "run", clock_runs_back=True, ascii=True)
+    assert status == 0, forks.said()
     assert_same_end(tmp_path / "run", undisturbed[kind][0])
     faults.survived("clock runs back, ASCII terminal")
 

@@ -11,13 +11,13 @@ import pytest
 from dasvit.cell.genotype import Genotype, load_genotype
 from dasvit.cell.space import Space
 from dasvit.config import Config, FinalsConfig, ModelConfig, SpaceConfig
+from dasvit.config.validation import validate, with_method
 from dasvit.data import ImageSet
 from dasvit.data.image_set import HeldPixels
 from dasvit.errors import UserError
 from dasvit.models.cost import cost_of
+from dasvit.search.candidates import Final, Stages, decide, derive_found, learned, next_finalist, ranked, short_training
 from dasvit.search.derive import Derivation
-from dasvit.search.finals import Final, Stages, decide, derive_found, learned, next_finalist, ranked, short_training
-from dasvit.validation import validate, with_method
 from helpers import SMALL, call_cli
 from test_report_page import Page
 

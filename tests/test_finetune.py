@@ -15,8 +15,8 @@ from dasvit.cell.genotype import PUBLISHED
 from dasvit.config import ModelConfig
 from dasvit.errors import UserError
 from dasvit.models.baselines import make_model, make_network
+from dasvit.models.finetune import load_start, sizes_of, subject_of
 from dasvit.models.folder import load_model, save_model
-from dasvit.models.start import load_start, sizes_of, subject_of
 from helpers import call_cli, untimed
 
 STILL = ("--train.optim.lr=0", "--train.optim.min_lr=0", "--train.optim.warmup_lr=0")

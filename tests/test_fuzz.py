@@ -18,10 +18,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from dasvit import recipe as recipes
 from dasvit.cell.genotype import PUBLISHED, edge_list
 from dasvit.cli import CONFIGURED, LONGEST, SUMMARIES
 from dasvit.config import Config
+from dasvit.config import recipe as recipes
 from dasvit.errors import UserError
 from helpers import SMALL, call_cli, record, tree
 

@@ -13,11 +13,10 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.autograd.graph import saved_tensors_hooks
 from torch.nn import functional as F
 
-from dasvit import recipe
 from dasvit.commands import memory as command
-from dasvit.config import Config
-from dasvit.models.memory import FLOAT32, LOWER, Kind, LiveBytes, Pretend
-from dasvit.search.memory import PROBE, Memory, SearchStep, Subject, count, subjects
+from dasvit.config import Config, recipe
+from dasvit.memory.live_bytes import FLOAT32, LOWER, Kind, LiveBytes, Pretend
+from dasvit.memory.search_step import PROBE, Memory, SearchStep, Subject, count, subjects
 from dasvit.training.progress import Reporter
 from helpers import merge
 
@@ -307,7 +306,7 @@ def test_memory_adds_up() -> None:
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 def test_a_gpu_allocates_what_is_counted() -> None:
-    from dasvit.search.memory import measure
+    from dasvit.memory.search_step import measure
 
     wide = {"model": {"image_size": 64, "patch_size": 8, "width": 384}, "runtime": {"device": "cuda"}}
     config = recipe.from_dict(merge(SMALL, wide))

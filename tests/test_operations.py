@@ -17,15 +17,15 @@ from dasvit.cell.genotype import NUMBERED, Genotype, is_viable, parse_operation
 from dasvit.cell.ops import OPERATIONS, Identity
 from dasvit.cell.space import Space
 from dasvit.config import Config, ModelConfig, SpaceConfig, TokensConfig
+from dasvit.config.validation import validate
 from dasvit.errors import UserError
 from dasvit.models.cost import cost_of
-from dasvit.report.cells import leading_cell
-from dasvit.report.palette import SHADES, colours
+from dasvit.report.drawing.cells import leading_cell
+from dasvit.report.drawing.palette import SHADES, colours
 from dasvit.search.derive import derive
 from dasvit.search.plain_darts import PlainSupernet
 from dasvit.search.stages import prune
 from dasvit.search.supernet import MixedCell, Supernet, Variation
-from dasvit.validation import validate
 
 EXAMPLE = Path(__file__).parents[1] / "examples" / "new_operation.py"
 

@@ -10,9 +10,10 @@ from pathlib import Path
 import pytest
 
 from browser import Browser, find_browser
-from dasvit.report import page, write_report
-from dasvit.report.comparison import write_comparison
-from dasvit.report.study import write_study
+from dasvit.report import write_report
+from dasvit.report.compare.page import write_comparison
+from dasvit.report.run import page
+from dasvit.study.verdicts import write_study
 from run_folders import write_search, write_train
 from studies import made_up
 

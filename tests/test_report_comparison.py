@@ -8,9 +8,9 @@ import pytest
 import yaml
 
 from dasvit.cli import main
-from dasvit.report.comparison import write_comparison
-from dasvit.report.figures import latex, skip_weights, write_figures
-from dasvit.report.reading import read_run
+from dasvit.report.compare.page import write_comparison
+from dasvit.report.run.figures import latex, skip_weights, write_figures
+from dasvit.report.run.reading import read_run
 from run_folders import write_search, write_train
 from test_report_page import Page
 

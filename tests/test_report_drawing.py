@@ -10,11 +10,20 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dasvit.cell.genotype import PUBLISHED, Genotype, edge_list
-from dasvit.report import palette
-from dasvit.report.cells import FOUND, MIXED, RIBBON, describe_cell, found_cell, mixed_cell, nodes_of, warnings_of
-from dasvit.report.charts import Chart, Series, epoch_ticks, thin
-from dasvit.report.layout import Drawing, Sizes, lay_out
-from dasvit.report.svg import nice_ticks, tag
+from dasvit.report.drawing import palette
+from dasvit.report.drawing.cells import (
+    FOUND,
+    MIXED,
+    RIBBON,
+    describe_cell,
+    found_cell,
+    mixed_cell,
+    nodes_of,
+    warnings_of,
+)
+from dasvit.report.drawing.charts import Chart, Series, epoch_ticks, thin
+from dasvit.report.drawing.layout import Drawing, Sizes, lay_out
+from dasvit.report.drawing.svg import nice_ticks, tag
 from dasvit.report.words import duration, interval, memory, percent, plain, weight
 from run_folders import OPERATIONS
 

@@ -16,8 +16,8 @@ from dasvit.cell.cost import vit_cost
 from dasvit.config import ModelConfig
 from dasvit.errors import UserError
 from dasvit.report import refresh_report, write_report
-from dasvit.report.page import PAGE
-from dasvit.report.reading import read_run
+from dasvit.report.run.page import PAGE
+from dasvit.report.run.reading import read_run
 from dasvit.report.words import weight
 from run_folders import CLASSES, OPERATIONS, write_json, write_search, write_train
 
@@ -392,7 +392,7 @@ try:
 except SystemExit as end:
     assert end.code == 0
 assert "matplotlib" not in sys.modules
-import dasvit.report.figures
+import dasvit.report.run.figures
 assert not {{"torch", "timm", "sklearn"}} & set(sys.modules)
 """
     subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from helpers import Faults, Zygote
+from helpers import Faults, ForkServer
 from runs import COMMANDS, assert_same_end, newest, same
 
 WRITES = "dasvit.training.checkpoint._Sealed.write"
@@ -20,17 +20,17 @@ PLACES: dict[str, dict[str, dict[str, Any]]] = {
         "inside a step": {"place": "dasvit.search.loop.weight_step", "call": 3},
         "inside a checkpoint write": {"place": WRITES, "call": 150},
         "before a checkpoint's rename": {"place": "pathlib.Path.replace", "call": 6},
-        "inside a line of metrics": {"place": "dasvit.training.run_folder.append_line", "call": 1, "half": True},
+        "inside a line of metrics": {"place": "dasvit.io.run_folder.append_line", "call": 1, "half": True},
         "between stages": {"place": "dasvit.search.loop.prune", "call": 1},
         "inside a finalist's step": {"place": "dasvit.training.loop.weight_step", "call": 3},
-        "before a finalist's result": {"place": "dasvit.search.finals._write", "call": 1},
+        "before a finalist's result": {"place": "dasvit.search.candidates._write", "call": 1},
         "inside derivation": {"place": "dasvit.commands.search.derive_found", "call": 1},
     },
     "train": {
         "inside a step": {"place": "dasvit.training.optim.CosineLRScheduler.step_update", "call": 3},
         "inside a checkpoint write": {"place": WRITES, "call": 150},
         "before a checkpoint's rename": {"place": "pathlib.Path.replace", "call": 6},
-        "inside a line of metrics": {"place": "dasvit.training.run_folder.append_line", "call": 1, "half": True},
+        "inside a line of metrics": {"place": "dasvit.io.run_folder.append_line", "call": 1, "half": True},
         "inside an evaluation": {"place": "dasvit.training.evaluation.F.cross_entropy", "call": 1},
         "inside the model's write": {"place": "dasvit.models.folder.os.replace", "call": 1},
     },
@@ -39,15 +39,15 @@ PLACES: dict[str, dict[str, dict[str, Any]]] = {
 
 @pytest.mark.parametrize("kind", COMMANDS)
 def test_killed_at_every_kind_of_place(
-    kind: str, zygote: Zygote, undisturbed: dict[str, tuple[Path, float]], tmp_path: Path, faults: Faults
+    kind: str, forks: ForkServer, undisturbed: dict[str, tuple[Path, float]], tmp_path: Path, faults: Faults
 ) -> None:
     """One run, killed at one place after the other."""
     run = tmp_path / "run"
     for name, moment in PLACES[kind].items():
         fault = f"SIGKILL {name} ({kind})"
-        assert zygote.run(*COMMANDS[kind], "--run", run, **moment) == -signal.SIGKILL, f"{fault}: {zygote.said()}"
+        assert forks.run(*COMMANDS[kind], "--run", run, **moment) == -signal.SIGKILL, f"{fault}: {forks.said()}"
         faults.provoked(fault)
-    assert zygote.run(*COMMANDS[kind], "--run", run, "--resume") == 0, zygote.said()
+    assert forks.run(*COMMANDS[kind], "--run", run, "--resume") == 0, forks.said()
     assert_same_end(run, undisturbed[kind][0])
     for fault in list(faults.counts):
         faults.survived(fault)
@@ -56,13 +56,13 @@ def test_killed_at_every_kind_of_place(
 @pytest.mark.faults
 @pytest.mark.parametrize("kind", COMMANDS)
 def test_killed_at_each_place_alone(
-    kind: str, zygote: Zygote, undisturbed: dict[str, tuple[Path, float]], tmp_path: Path, faults: Faults
+    kind: str, forks: ForkServer, undisturbed: dict[str, tuple[Path, float]], tmp_path: Path, faults: Faults
 ) -> None:
     for number, (name, moment) in enumerate(PLACES[kind].items()):
         fault, run = f"SIGKILL {name} ({kind})", tmp_path / str(number)
-        assert zygote.run(*COMMANDS[kind], "--run", run, **moment) == -signal.SIGKILL, f"{fault}: {zygote.said()}"
+        assert forks.run(*COMMANDS[kind], "--run", run, **moment) == -signal.SIGKILL, f"{fault}: {forks.said()}"
         faults.provoked(fault)
-        assert zygote.run(*COMMANDS[kind], "--run", run) == 0, zygote.said()
+        assert forks.run(*COMMANDS[kind], "--run", run) == 0, forks.said()
         assert_same_end(run, undisturbed[kind][0])
         faults.survived(fault)
 
@@ -70,15 +70,15 @@ def test_killed_at_each_place_alone(
 @pytest.mark.faults
 @pytest.mark.parametrize("kind", COMMANDS)
 def test_killed_at_random_moments(
-    kind: str, zygote: Zygote, undisturbed: dict[str, tuple[Path, float]], tmp_path: Path, faults: Faults
+    kind: str, forks: ForkServer, undisturbed: dict[str, tuple[Path, float]], tmp_path: Path, faults: Faults
 ) -> None:
     """Runs that are killed again and again until they end, forty kills in all."""
     generator, fault = random.Random(kind), f"SIGKILL at a random moment ({kind})"
     number = since = 0
     while faults.counts.get(fault, [0])[0] < 40 or since:
         run = tmp_path / str(number)
-        status = zygote.run(*COMMANDS[kind], "--run", run, seconds=generator.uniform(0.01, undisturbed[kind][1]))
-        assert status in (0, -signal.SIGKILL), zygote.said()
+        status = forks.run(*COMMANDS[kind], "--run", run, seconds=generator.uniform(0.01, undisturbed[kind][1]))
+        assert status in (0, -signal.SIGKILL), forks.said()
         if status:
             faults.provoked(fault)
             since += 1
@@ -92,43 +92,47 @@ def test_killed_at_random_moments(
 @pytest.mark.parametrize("kind", COMMANDS)
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=lambda number: number.name)
 def test_a_signal_ends_at_the_next_step_with_a_checkpoint(
-    kind: str, number: signal.Signals, zygote: Zygote, undisturbed: dict[str, tuple[Path, float]], tmp_path: Path
+    kind: str,
+    number: signal.Signals,
+    forks: ForkServer,
+    undisturbed: dict[str, tuple[Path, float]],
+    tmp_path: Path,
 ) -> None:
     run, expected = tmp_path / "run", undisturbed[kind][0]
     command = [*COMMANDS[kind], "--run", str(run)]
     place = {"search": "dasvit.search.loop.weight_step", "train": "dasvit.training.optim.CosineLRScheduler.step_update"}
-    status = zygote.run(*command, place=place[kind], call=3, signal=number, always_save=False)
-    assert status == 128 + number, zygote.said()
-    said = zygote.said()
+    status = forks.run(*command, place=place[kind], call=3, signal=number, always_save=False)
+    assert status == 128 + number, forks.said()
+    said = forks.said()
     assert re.search(rf"dasvit: {number.name}: stopped at .*step [23]/.*; the state is saved\. Go on with$", said, re.M)
     shown = said.splitlines()[-1]
     assert kind in shlex.split(shown) and str(run) in shown and "Traceback" not in said
     assert len(list((run / "checkpoints").glob("*.pt"))) == 1
-    assert zygote.run(*command, "--resume", always_save=False) == 0
+    assert forks.run(*command, "--resume", always_save=False) == 0
     assert newest(run)["ended"] and same(newest(run)["metrics"], newest(expected)["metrics"])
 
 
 @pytest.mark.fault("--max-minutes")
 @pytest.mark.parametrize("kind", COMMANDS)
-def test_max_minutes(kind: str, zygote: Zygote, undisturbed: dict[str, tuple[Path, float]], tmp_path: Path) -> None:
+def test_max_minutes(kind: str, forks: ForkServer, undisturbed: dict[str, tuple[Path, float]], tmp_path: Path) -> None:
     """A time that is always up: every command does one step."""
     run = tmp_path / "run"
     for step in (1, 2, 3):
-        assert zygote.run(*COMMANDS[kind], "--run", run, "--max-minutes", 1e-9, always_save=False) == 0
-        assert "the time is up: stopped at " in zygote.said() and f"step {step}/" in zygote.said()
-    assert zygote.run(*COMMANDS[kind], "--run", run) == 0
+        assert forks.run(*COMMANDS[kind], "--run", run, "--max-minutes", 1e-9, always_save=False) == 0
+        assert "the time is up: stopped at " in forks.said() and f"step {step}/" in forks.said()
+    assert forks.run(*COMMANDS[kind], "--run", run) == 0
     assert_same_end(run, undisturbed[kind][0])
-    assert zygote.run(*COMMANDS[kind], "--run", tmp_path / "other", "--max-minutes", -1) == 2
+    assert forks.run(*COMMANDS[kind], "--run", tmp_path / "other", "--max-minutes", -1) == 2
 
 
-def test_resume_asks_for_a_run(zygote: Zygote, tmp_path: Path) -> None:
-    assert zygote.run(*COMMANDS["search"], "--run", tmp_path / "run", "--resume") == 2
-    assert "there is no run in" in zygote.said() and not (tmp_path / "run").exists()
+def test_resume_asks_for_a_run(forks: ForkServer, tmp_path: Path) -> None:
+    assert forks.run(*COMMANDS["search"], "--run", tmp_path / "run", "--resume") == 2
+    assert "there is no run in" in forks.said() and not (tmp_path / "run").exists()
 
 
 @pytest.mark.parametrize("kind", COMMANDS)
 def test_a_damaged_checkpoint_is_named_and_passed_over(
-    kind: str, zygote: Zygote, undisturbed: dict[str, tuple[Path, float]], tmp_path: Path, faults: Faults
+    kind: str, forks: ForkServer, undisturbed: dict[str, tuple[Path, float]], tmp_path: Path, faults: Faults
 ) -> None:
     """A bit that fell over, a file cut off, and one of zeros, each the newest of two; then both."""
     expected = undisturbed[kind][0]
@@ -144,12 +148,12 @@ def test_a_damaged_checkpoint_is_named_and_passed_over(
         _, last = sorted((tmp_path / "run" / "checkpoints").glob("*.pt"))
         last.write_bytes(damage(last.read_bytes()))
         faults.provoked(f"checkpoint damaged: {name}")
-        assert zygote.run(*command) == 0
-        assert re.search(rf"checkpoint \S*{last.name} is damaged", zygote.said())
+        assert forks.run(*command) == 0
+        assert re.search(rf"checkpoint \S*{last.name} is damaged", forks.said())
         assert_same_end(tmp_path / "run", expected)
         faults.survived(f"checkpoint damaged: {name}")
     for path in (tmp_path / "run" / "checkpoints").glob("*.pt"):
         path.write_bytes(b"")
     lines = (tmp_path / "run" / "metrics.jsonl").read_bytes()
-    assert zygote.run(*command) == 2
-    assert "delete that folder" in zygote.said() and (tmp_path / "run" / "metrics.jsonl").read_bytes() == lines
+    assert forks.run(*command) == 2
+    assert "delete that folder" in forks.said() and (tmp_path / "run" / "metrics.jsonl").read_bytes() == lines

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from dasvit.cli import parse
-from dasvit.commands.study_cluster import read_cluster
+from dasvit.study.cluster import read_cluster
 
 ROOT = Path(__file__).parents[1]
 SLURM = ROOT / "examples" / "slurm"

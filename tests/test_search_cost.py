@@ -10,12 +10,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from dasvit import recipe as recipes
 from dasvit.cell.cost import network_cost
 from dasvit.cell.genotype import Genotype
 from dasvit.cell.space import Space
 from dasvit.commands.search import do_search
 from dasvit.config import Config
+from dasvit.config import recipe as recipes
 from dasvit.models.cost import cost_of
 from dasvit.search.cost import CostPenalty, expected_cost, make_budget
 from dasvit.training.progress import Reporter

@@ -9,14 +9,14 @@ import pytest
 import torch
 from rich.console import Console
 
-from dasvit import recipe as recipes
 from dasvit.commands.search import do_search, read_search
 from dasvit.config import Config
+from dasvit.config import recipe as recipes
 from dasvit.data import load_data
+from dasvit.io.run_folder import RunFolder
 from dasvit.search.loop import LOGS, Found, search, temperature
 from dasvit.training.distributed import Precision, Runtime, seed_everything
 from dasvit.training.progress import Reporter
-from dasvit.training.run_folder import RunFolder
 from helpers import cut_off, merge, untimed
 
 SMALL: dict[str, Any] = {

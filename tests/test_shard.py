@@ -11,12 +11,12 @@ from safetensors.torch import load_file
 from torch import nn
 
 from dasvit.config import Config, RuntimeConfig
+from dasvit.config.validation import validate
 from dasvit.errors import UserError
 from dasvit.training.distributed import Runtime, layers_of
 from dasvit.training.progress import Reporter
 from dasvit.training.steps import BatchLoss, Steps
-from dasvit.validation import validate
-from helpers import Zygote, call_cli
+from helpers import ForkServer, call_cli
 from runs import COMMANDS, difference, newest
 from test_distributed import SAME
 
@@ -30,10 +30,10 @@ def command(run: Path, *more: str) -> list[str]:
 
 
 @pytest.fixture(scope="module")
-def alone(zygote: Zygote, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def alone(forks: ForkServer, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The run folder of one process that holds all weights."""
     run = tmp_path_factory.mktemp("alone") / "run"
-    assert zygote.run(*command(run), float64=True, always_save=False) == 0, zygote.said()
+    assert forks.run(*command(run), float64=True, always_save=False) == 0, forks.said()
     return run
 
 
@@ -44,37 +44,37 @@ def assert_same_end(run: Path, alone: Path) -> None:
     assert names[0] == names[1]
 
 
-def test_a_training_ends_where_one_process_does(zygote: Zygote, alone: Path, tmp_path: Path) -> None:
+def test_a_training_ends_where_one_process_does(forks: ForkServer, alone: Path, tmp_path: Path) -> None:
     """Weights, moments, average, losses; begun by one process that held everything, and killed."""
     run = tmp_path / "run"
     place = "dasvit.training.loop.weight_step"
-    assert zygote.run(*command(run), float64=True, place=place, call=2) != 0
-    status = zygote.run(*command(run, SHARD, "--resume"), float64=True, processes=2, always_save=False)
-    assert status == 0, zygote.said()
+    assert forks.run(*command(run), float64=True, place=place, call=2) != 0
+    status = forks.run(*command(run, SHARD, "--resume"), float64=True, processes=2, always_save=False)
+    assert status == 0, forks.said()
     assert_same_end(run, alone)
-    (counts,) = re.findall(r"weights: ([\d,]+), of which this process keeps ([\d,]+)", zygote.said())
+    (counts,) = re.findall(r"weights: ([\d,]+), of which this process keeps ([\d,]+)", forks.said())
     total, kept = (int(count.replace(",", "")) for count in counts)
     assert total == json.loads((run / "result.json").read_text())["params"] and 0.5 <= kept / total < 0.6
 
 
-def test_one_process_goes_on_with_what_two_shared(zygote: Zygote, alone: Path, tmp_path: Path) -> None:
+def test_one_process_goes_on_with_what_two_shared(forks: ForkServer, alone: Path, tmp_path: Path) -> None:
     run, place = tmp_path / "run", "dasvit.training.loop.weight_step"
-    assert zygote.run(*command(run, SHARD), float64=True, processes=2, place=place, call=4) != 0
+    assert forks.run(*command(run, SHARD), float64=True, processes=2, place=place, call=4) != 0
     assert newest(run)["step"] == 3
-    status = zygote.run(*command(run, SHARD, "--resume"), float64=True, always_save=False)
-    assert status == 0 and "this one process keeps all weights" in zygote.said()
+    status = forks.run(*command(run, SHARD, "--resume"), float64=True, always_save=False)
+    assert status == 0 and "this one process keeps all weights" in forks.said()
     assert_same_end(run, alone)
 
 
-def test_float32_and_evaluation(zygote: Zygote, tmp_path: Path) -> None:
+def test_float32_and_evaluation(forks: ForkServer, tmp_path: Path) -> None:
     """Backends may divide gradients of this type themselves. The second process gets no image of the last batch."""
     run = tmp_path / "run"
-    assert zygote.run(*command(run, SHARD, "--train.epochs=1"), processes=2, always_save=False) == 0, zygote.said()
+    assert forks.run(*command(run, SHARD, "--train.epochs=1"), processes=2, always_save=False) == 0, forks.said()
     said = []
     for more in ([], [SHARD]):
         arguments = ["evaluate", run, "--data.eval_limit=101", "--runtime.device=cpu", "--json", *more]
-        assert zygote.run(*arguments, processes=2) == 0, zygote.said()
-        said += [json.loads(line) for line in zygote.said().splitlines() if line.startswith("{")]
+        assert forks.run(*arguments, processes=2) == 0, forks.said()
+        said += [json.loads(line) for line in forks.said().splitlines() if line.startswith("{")]
     assert said[0].pop("loss") == pytest.approx(said[1].pop("loss"), rel=1e-6)
     assert said[0] == said[1] and said[0]["images"] == 101
 

@@ -13,13 +13,13 @@ from dasvit.cell.genotype import Genotype
 from dasvit.cell.ops import Shift, make_operation
 from dasvit.cell.space import Space
 from dasvit.config import Config, FairnessConfig, ModelConfig, SpaceConfig, TokensConfig
+from dasvit.config.validation import validate
 from dasvit.errors import UserError
 from dasvit.models.cost import cost_of
 from dasvit.models.dasvit import DasViT
 from dasvit.search.fairness import fairness
 from dasvit.search.plain_darts import PlainSupernet
 from dasvit.search.supernet import Supernet
-from dasvit.validation import validate
 
 CELL = Genotype.from_ops(2, ["shift_0.5", "msa_2", "zero", "shift_2", "mlp_1"])
 SPACE = Space(2, ("zero", "identity", "msa_2", "mlp_1", "shift_0.5", "shift_1"))

@@ -16,7 +16,7 @@ from dasvit.search.bilevel import second_order
 from dasvit.training.distributed import Runtime
 from dasvit.training.progress import Reporter
 from dasvit.training.steps import PATIENCE, BatchLoss, Steps
-from helpers import Faults, Zygote
+from helpers import Faults, ForkServer
 from runs import COMMANDS
 
 
@@ -130,12 +130,12 @@ def test_numbers_that_are_not_finite(bad: float, what: str) -> None:
 
 @pytest.mark.parametrize("kind", COMMANDS)
 def test_a_step_with_no_finite_loss_is_left_out_and_counted(
-    kind: str, zygote: Zygote, tmp_path: Path, faults: Faults
+    kind: str, forks: ForkServer, tmp_path: Path, faults: Faults
 ) -> None:
     place = "dasvit.training.steps.Steps._terms"
     faults.provoked("non-finite loss")
-    status = zygote.run(*COMMANDS[kind], "--run", tmp_path / "run", place=place, call=3, spoil=True)
-    assert status == 0, zygote.said()
+    status = forks.run(*COMMANDS[kind], "--run", tmp_path / "run", place=place, call=3, spoil=True)
+    assert status == 0, forks.said()
     rows = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
     assert [row["skipped_steps"] for row in rows] == [1] + [0] * (len(rows) - 1)
     faults.survived("non-finite loss")
@@ -143,10 +143,10 @@ def test_a_step_with_no_finite_loss_is_left_out_and_counted(
 
 @pytest.mark.parametrize("kind", COMMANDS)
 def test_a_step_that_runs_out_of_memory_is_done_in_halves(
-    kind: str, zygote: Zygote, tmp_path: Path, faults: Faults
+    kind: str, forks: ForkServer, tmp_path: Path, faults: Faults
 ) -> None:
     place = "dasvit.training.steps.Steps._terms"
     faults.provoked("out of memory (raised)")
-    status = zygote.run(*COMMANDS[kind], "--run", tmp_path / "run", place=place, call=3, exhaust=True)
-    assert status == 0 and zygote.said().count("out of memory: ") == 1, zygote.said()
+    status = forks.run(*COMMANDS[kind], "--run", tmp_path / "run", place=place, call=3, exhaust=True)
+    assert status == 0 and forks.said().count("out of memory: ") == 1, forks.said()
     faults.survived("out of memory (raised)")

@@ -12,12 +12,13 @@ import torch
 from torch import Tensor
 
 import dasvit.search.supernet as supernet_module
-from dasvit import recipe as recipes
 from dasvit.cell.genotype import Genotype, is_viable
 from dasvit.cell.ops import Attention, Identity, Mlp, Parametric
 from dasvit.cell.space import Space
 from dasvit.commands.search import do_search
 from dasvit.config import Config, TokensConfig
+from dasvit.config import recipe as recipes
+from dasvit.config.validation import METHODS, validate, with_method
 from dasvit.errors import UserError
 from dasvit.models.cost import cost_of
 from dasvit.search.architecture import Architecture
@@ -29,7 +30,6 @@ from dasvit.search.strategies.evolution import Evolution
 from dasvit.search.strategies.random_cell import comparable_cells
 from dasvit.search.supernet import MixedCell, Supernet
 from dasvit.training.progress import Reporter
-from dasvit.validation import METHODS, validate, with_method
 from helpers import cut_off, merge, untimed
 
 SMALL: dict[str, Any] = {

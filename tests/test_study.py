@@ -16,8 +16,6 @@ import torch
 from dasvit.cell.genotype import Genotype, is_viable, load_genotype
 from dasvit.cell.space import Space
 from dasvit.cli import parse
-from dasvit.commands import study_jobs
-from dasvit.commands.study_plan import cell_key, draw_cells, plan_variants, published_cell
 from dasvit.commands.train import do_train
 from dasvit.config import Config
 from dasvit.data import load_data
@@ -26,6 +24,8 @@ from dasvit.models.cost import cost_of
 from dasvit.search.monitor import judge_cell, kept_supernet
 from dasvit.search.ranking import supernet_scores, weight_scores
 from dasvit.search.supernet import Supernet
+from dasvit.study import jobs as study_jobs
+from dasvit.study.plan import cell_key, draw_cells, plan_variants, published_cell
 from dasvit.training.distributed import Runtime
 from dasvit.training.progress import Reporter
 from dasvit.training.saver import Deadline
@@ -174,7 +174,7 @@ def test_a_signal_stops_the_processes(tmp_path: Path) -> None:
     code = f"""
 import os, signal, sys
 sys.argv = ["dasvit"]
-from dasvit.commands import study_jobs
+from dasvit.study import jobs as study_jobs
 from dasvit.errors import Stopped
 from dasvit.training.progress import Reporter
 from dasvit.training.saver import Deadline

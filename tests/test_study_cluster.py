@@ -13,11 +13,11 @@ from typing import Any
 
 import pytest
 
-from dasvit.commands import study_cluster
-from dasvit.commands.study_cluster import Cluster, ClusterConfig, RemoteRun, read_cluster
-from dasvit.commands.study_jobs import Job, Runner, caught
 from dasvit.config import Config
 from dasvit.errors import Stopped, UserError
+from dasvit.study import cluster as study_cluster
+from dasvit.study.cluster import Cluster, ClusterConfig, RemoteRun, read_cluster
+from dasvit.study.jobs import Job, Runner, caught
 from dasvit.training.progress import Reporter
 from dasvit.training.saver import Deadline
 from helpers import SMALL, call_cli

@@ -7,7 +7,7 @@ import pytest
 from scipy import stats
 
 from dasvit.errors import UserError
-from dasvit.report.study import summarise, write_study
+from dasvit.study.verdicts import summarise, write_study
 from studies import FOUND, LUCK, made_up
 from test_report_page import Page
 

@@ -13,8 +13,8 @@ import torch
 from PIL import Image
 
 from dasvit.report import write_report
-from dasvit.report.reading import read_run
-from dasvit.report.tokens import covered, flags, middle, token_section
+from dasvit.report.run.reading import read_run
+from dasvit.report.run.tokens import covered, flags, middle, token_section
 from dasvit.search.token_maps import TokenMaps, bits, encode, spread
 from helpers import SMALL, call_cli
 from run_folders import write_search

@@ -12,10 +12,10 @@ from typing import Any
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from dasvit import recipe as recipes
+from dasvit.config import recipe as recipes
 from dasvit.errors import UserError
+from dasvit.io.run_folder import RunFolder
 from dasvit.training.progress import Reporter
-from dasvit.training.run_folder import RunFolder
 from dasvit.training.tracking import Tracking, parse_trackers, scalars
 from helpers import SMALL, call_cli
 

@@ -10,19 +10,19 @@ import torch
 from sklearn.metrics import confusion_matrix, top_k_accuracy_score
 from torch import nn
 
-from dasvit import recipe as recipes
 from dasvit.cell.genotype import PUBLISHED
 from dasvit.commands.train import build
 from dasvit.config import Config, OptimConfig, RuntimeConfig
+from dasvit.config import recipe as recipes
 from dasvit.data import Preprocess, load_data
 from dasvit.errors import UserError
+from dasvit.io.run_folder import RunFolder
 from dasvit.training.checkpoint import Damaged, load_checkpoint, read_checkpoint, save_checkpoint
 from dasvit.training.distributed import Runtime, find_device, measure_precision, reseed, seed_everything
 from dasvit.training.evaluation import evaluate
 from dasvit.training.loop import Trained, train
 from dasvit.training.optim import make_optimizer, make_schedule
 from dasvit.training.progress import Reporter
-from dasvit.training.run_folder import RunFolder
 from dasvit.training.saver import NEVER, Saver
 from helpers import cut_off, merge, untimed
 

@@ -25,11 +25,11 @@ from rich.console import Console
 
 from dasvit.cell.genotype import load_genotype
 from dasvit.config import DataConfig
+from dasvit.config.recipe import from_dict, read_recipe
 from dasvit.data import load_data
 from dasvit.errors import UserError
 from dasvit.models import folder as folder_module
 from dasvit.models.folder import load_model
-from dasvit.recipe import from_dict, read_recipe
 from dasvit.report.tables import confusion_table, network_table
 from dasvit.training.checkpoint import load_checkpoint
 from helpers import call_cli, record, tree

@@ -19,13 +19,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from dasvit import recipe as recipes
 from dasvit._version import __version__
 from dasvit.config import Config
+from dasvit.config import recipe as recipes
+from dasvit.config.recipe import SECTIONS, is_cache
+from dasvit.config.validation import METHODS, validate, with_method
 from dasvit.errors import Stopped, UserError, printable, unknown
-from dasvit.recipe import SECTIONS, is_cache
-from dasvit.training.run_folder import find_model, find_run
-from dasvit.validation import METHODS, validate, with_method
+from dasvit.io.run_folder import find_model, find_run
 
 if TYPE_CHECKING:
     from jsonargparse import ArgumentParser
@@ -455,7 +455,7 @@ def _beginning_with(recipe: dict[str, Any], options: dict[str, Any], arguments: 
 
     Of a recipe that is the model's own run's, the limits and folders of that run's data are not those of other data.
     """
-    from dasvit.models.start import sizes_of
+    from dasvit.models.finetune import sizes_of
 
     if not options["config"] and any(re.match(r"--data(\.name|\.path)?(=|$)", argument) for argument in arguments):
         recipe = {**recipe, "data": {key: v for key, v in recipe.get("data", {}).items() if key == "name"}}

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from dasvit.cell.genotype import Genotype, parse_operation
 from dasvit.cell.graph import live_edges
 from dasvit.config import ModelConfig
-from dasvit.validation import check_patches
+from dasvit.config.validation import check_patches
 
 
 @dataclass(frozen=True)

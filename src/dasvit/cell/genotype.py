@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from dasvit.config.validation import MAX_NODES
 from dasvit.errors import UserError, unknown
-from dasvit.validation import MAX_NODES
 
 FORMAT = "dasvit-genotype/1"
 INPUTS = ("prev2", "prev1")

@@ -15,15 +15,15 @@ import torch
 
 from dasvit.cell.cost import Cost
 from dasvit.config import Config
+from dasvit.config.validation import MAX_CLASSES
 from dasvit.data import Data
 from dasvit.errors import UserError, printable
+from dasvit.io.run_folder import RunFolder
 from dasvit.report import refresh_report
-from dasvit.report.page import PAGE
+from dasvit.report.run.page import PAGE
 from dasvit.training.distributed import Precision, Runtime, measure_precision
 from dasvit.training.progress import Reporter
-from dasvit.training.run_folder import RunFolder
 from dasvit.training.tracking import parse_trackers
-from dasvit.validation import MAX_CLASSES
 
 NAMED = 5
 """Skipped images that are named on the terminal; `environment.json` names them all."""

@@ -20,13 +20,13 @@ from dasvit.commands.train import do_train
 from dasvit.config import Config
 from dasvit.data import load_data
 from dasvit.errors import UserError, unknown
+from dasvit.io.run_folder import RunFolder, find_run
 from dasvit.models.cost import count_cost, make_on_meta
 from dasvit.models.paper import DATASETS, PAPER, PaperRow
 from dasvit.models.paper_flops import WAY_OUT, count_paper_flops, has_ptflops
-from dasvit.report.networks import as_csv, as_json, as_latex, as_markdown, columns, terminal_table
+from dasvit.report.compare.tables import as_csv, as_json, as_latex, as_markdown, columns, terminal_table
 from dasvit.training.distributed import find_device
 from dasvit.training.progress import Reporter
-from dasvit.training.run_folder import RunFolder, find_run
 
 FORMATS = ("table", "csv", "md", "tex", "json")
 SCALES = ("full", "small")

@@ -10,12 +10,12 @@ from dasvit.cell.genotype import NAMED, Genotype, load_genotype
 from dasvit.cli import Request
 from dasvit.commands.common import describe_cost, noted_classes, print_json
 from dasvit.commands.judge import read_input
+from dasvit.config.validation import MAX_CLASSES
 from dasvit.errors import UserError
+from dasvit.io.run_folder import RunFolder, find_run
 from dasvit.models.baselines import check_architecture
 from dasvit.models.cost import cost_of, count_cost
 from dasvit.models.folder import load_model
-from dasvit.training.run_folder import RunFolder, find_run
-from dasvit.validation import MAX_CLASSES
 
 
 def cost_command(request: Request) -> None:

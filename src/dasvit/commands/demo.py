@@ -17,9 +17,9 @@ from dasvit.commands.common import need
 from dasvit.commands.judge import Classifier, check_finite
 from dasvit.commands.predict import reader
 from dasvit.errors import UserError, printable
+from dasvit.io.run_folder import find_model
 from dasvit.models.attention import class_attention
 from dasvit.training.distributed import find_device
-from dasvit.training.run_folder import find_model
 
 SHOWN = 384
 """Side of the picture of the attention, in pixels."""

@@ -20,6 +20,8 @@ from dasvit.cli import Request
 from dasvit.commands.common import need, print_json
 from dasvit.commands.judge import ModelInput, check_finite, load_judge, read_input
 from dasvit.errors import UserError, unknown
+from dasvit.io.files import sync_folder
+from dasvit.io.run_folder import find_model, find_run
 from dasvit.models.export import (
     describe_input,
     largest_difference,
@@ -30,10 +32,8 @@ from dasvit.models.export import (
     write_torch,
 )
 from dasvit.models.folder import CONFIG, LOCAL, WEIGHTS, read_model_config
-from dasvit.report.card import CARD, write_card
-from dasvit.report.reading import read_run
-from dasvit.training.files import sync_folder
-from dasvit.training.run_folder import find_model, find_run
+from dasvit.report.run.card import CARD, write_card
+from dasvit.report.run.reading import read_run
 
 PLACES = {"onnx": "model.onnx", "torch": "model.pt2", "hub": "hub"}
 """What is written by default, in `export/` of the run's folder (or of the model's, outside a run)."""

@@ -14,16 +14,16 @@ from torch import Tensor, nn
 from dasvit.cli import Request
 from dasvit.commands.common import print_json
 from dasvit.config import RuntimeConfig
+from dasvit.config.validation import MAX_CLASSES, MAX_IMAGE_SIDE
 from dasvit.data import Preprocess, load_data
 from dasvit.errors import UserError
+from dasvit.io.run_folder import find_model
 from dasvit.models.folder import load_model, read_model_config
 from dasvit.report.tables import confusion_table
 from dasvit.training.distributed import Runtime
 from dasvit.training.evaluation import Evaluation, evaluate
 from dasvit.training.loop import test_batches
 from dasvit.training.progress import Reporter
-from dasvit.training.run_folder import find_model
-from dasvit.validation import MAX_CLASSES, MAX_IMAGE_SIDE
 
 MIN_CROP_PCT = 0.1
 """The smallest share of an image that a model may ask to look at; the image is enlarged by its inverse."""

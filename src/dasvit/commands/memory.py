@@ -16,8 +16,8 @@ from dasvit.cli import Request
 from dasvit.commands.common import print_json
 from dasvit.config import Config
 from dasvit.errors import UserError
-from dasvit.models.memory import Kind
-from dasvit.search.memory import FREE, Memory, Subject, count, measure, subjects
+from dasvit.memory.live_bytes import Kind
+from dasvit.memory.search_step import FREE, Memory, Subject, count, measure, subjects
 from dasvit.training.distributed import find_device
 from dasvit.training.progress import Reporter
 
@@ -138,7 +138,7 @@ def answer(result: dict[str, Any], name: str) -> str:
 
 def draw(result: dict[str, Any], counted: Counted, stem: Path) -> list[Path]:
     """Save the figure."""
-    from dasvit.report.memory import draw_memory
+    from dasvit.report.drawing.memory import draw_memory
 
     about = f"width {result['width']}, {result['tokens']} tokens, {result['precision']}, {result['device']}"
     peaks = [[memory.peak(size) for size in BATCHES] for _, memory in counted]

@@ -18,9 +18,9 @@ from dasvit.commands.common import NAMED, print_json
 from dasvit.commands.judge import Classifier
 from dasvit.data import find_images, open_image, predict_transform
 from dasvit.errors import UserError, printable, unknown
+from dasvit.io.run_folder import find_model
 from dasvit.training.distributed import find_device
 from dasvit.training.progress import Reporter
-from dasvit.training.run_folder import find_model
 
 FORMATS = ("text", "csv", "json")
 Row = dict[str, Any]

@@ -7,8 +7,8 @@ from pathlib import Path
 
 from dasvit.cli import Request
 from dasvit.errors import UserError
-from dasvit.report.comparison import write_comparison
-from dasvit.report.page import write_report
+from dasvit.report.compare.page import write_comparison
+from dasvit.report.run.page import write_report
 
 
 def report_command(request: Request) -> None:
@@ -23,7 +23,7 @@ def report_command(request: Request) -> None:
         page = write_report(folders[0], out=out)
     figures: list[Path] = []
     if request.options["figures"]:
-        from dasvit.report.figures import write_figures
+        from dasvit.report.run.figures import write_figures
 
         figures = write_figures(folders, page.parent / "figures")
     if request.options["json"]:

@@ -10,7 +10,6 @@ from typing import Any
 
 import torch
 
-from dasvit import recipe as recipes
 from dasvit.cell.cost import operation_cost, skeleton_cost, token_count
 from dasvit.cell.genotype import Genotype
 from dasvit.cell.space import Alive, Space
@@ -29,25 +28,26 @@ from dasvit.commands.common import (
 )
 from dasvit.commands.memory import warn_memory
 from dasvit.config import Config, DeriveConfig
+from dasvit.config import recipe as recipes
+from dasvit.config.validation import WITHOUT_ALPHAS, WITHOUT_SUPERNET
 from dasvit.data import load_data
 from dasvit.errors import UserError
+from dasvit.io.files import write_whole
+from dasvit.io.run_folder import RunFolder
 from dasvit.models.cost import cost_of
 from dasvit.report.tables import number
+from dasvit.search.candidates import Final, Stages, decide, derive_found, play
 from dasvit.search.derive import Derivation
-from dasvit.search.finals import Final, Stages, decide, derive_found, play
-from dasvit.search.judging import WithWeights, perturbed, restore
+from dasvit.search.evaluation import WithWeights, perturbed, restore
 from dasvit.search.loop import search
 from dasvit.search.state import make_architecture, make_supernet
 from dasvit.search.strategies import make_strategy
 from dasvit.search.strategies.base import Moment
 from dasvit.training.distributed import Runtime, seed_everything
-from dasvit.training.files import write_whole
 from dasvit.training.loop import probe_step
 from dasvit.training.progress import Reporter
-from dasvit.training.run_folder import RunFolder
 from dasvit.training.saver import NEVER, Deadline
 from dasvit.training.tracking import Tracking
-from dasvit.validation import WITHOUT_ALPHAS, WITHOUT_SUPERNET
 
 CHOICES = ("darts", "strongest", "perturbation")
 """The rules of derivation."""

@@ -29,15 +29,15 @@ from dasvit.commands.judge import read_input
 from dasvit.config import Config
 from dasvit.data import MEAN, STD, Data, load_data
 from dasvit.errors import UserError
+from dasvit.io.run_folder import RunFolder, find_model, find_run
 from dasvit.models.baselines import make_model, make_network, prefer_fast_attention
 from dasvit.models.cost import cost_of, count_cost
+from dasvit.models.finetune import load_start, sizes_of, subject_of
 from dasvit.models.folder import WEIGHTS, read_model_config, save_model
-from dasvit.models.start import load_start, sizes_of, subject_of
 from dasvit.report.tables import network_table
 from dasvit.training.distributed import Runtime, seed_everything
 from dasvit.training.loop import probe_step, train
 from dasvit.training.progress import Reporter
-from dasvit.training.run_folder import RunFolder, find_model, find_run
 from dasvit.training.saver import NEVER, Deadline
 from dasvit.training.tracking import Tracking
 

@@ -19,6 +19,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from dasvit.config.recipe import CACHE_TAG
 from dasvit.data.decoding import Decoding, MixedSizes, NpyWriter, Plan, plans
 from dasvit.data.image_set import (
     EncodedBlob,
@@ -29,9 +30,8 @@ from dasvit.data.image_set import (
     Pixels,
     StoredPixels,
 )
-from dasvit.data.records import FileRecords, Part
+from dasvit.data.listing import FileRecords, Part
 from dasvit.errors import UserError
-from dasvit.recipe import CACHE_TAG
 
 FORMAT = 1
 log = logging.getLogger("dasvit")

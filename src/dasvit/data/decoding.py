@@ -21,7 +21,7 @@ from rich.console import Console
 from rich.progress import Progress
 
 from dasvit.data.decode import CROP_PCT, Encoded, decode, open_header, square, square_side
-from dasvit.data.records import Records
+from dasvit.data.listing import Records
 from dasvit.errors import UserError
 
 _CHUNK = 512  # images held decoded at once

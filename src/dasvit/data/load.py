@@ -10,7 +10,7 @@ from dasvit.config import DataConfig
 from dasvit.data.cache import Prepared, fingerprint, obtain
 from dasvit.data.decode import square_side
 from dasvit.data.image_set import Data
-from dasvit.data.records import Content, Part, Source
+from dasvit.data.listing import Content, Part, Source
 from dasvit.data.sources import cache_folder, find_source
 from dasvit.data.splits import balanced_subset, split_indices
 from dasvit.errors import UserError

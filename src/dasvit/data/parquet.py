@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from dasvit.data.decode import Encoded
-from dasvit.data.records import Content, Part, Source
+from dasvit.data.listing import Content, Part, Source
 from dasvit.errors import UserError
 
 IMAGE_NAMES = ("image", "img")

@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dasvit.config import DataConfig
+from dasvit.data.listing import ArrayRecords, Content, FileRecords, Part, Source
 from dasvit.data.parquet import find_parquet, parquet_source
-from dasvit.data.records import ArrayRecords, Content, FileRecords, Part, Source
 from dasvit.errors import UserError, unknown
 
 _TEST_FOLDERS = ("val", "test", "valid", "validation")

@@ -16,9 +16,9 @@ from timm.models import build_model_with_cfg, generate_default_cfgs, register_mo
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from dasvit.config.validation import ImageSize
 from dasvit.errors import UserError
 from dasvit.models.skeleton import TokenEmbedding
-from dasvit.validation import ImageSize
 
 HEADS: tuple[int, ...] = (9, 9, 9, 9, 9, 10, 9, 9, 10, 9, 10, 9, 9, 10)
 """Heads of AutoFormer-B's layers."""

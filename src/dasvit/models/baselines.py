@@ -10,9 +10,9 @@ from torch import nn
 from dasvit.cell.genotype import Genotype
 from dasvit.cell.ops import init_weights
 from dasvit.config import ModelConfig
+from dasvit.config.validation import check_patches
 from dasvit.errors import UserError
 from dasvit.models.dasvit import DasViT
-from dasvit.validation import check_patches
 
 VIT = "vit_base_patch16_224"
 """The architecture behind the name `vit`; everything that makes it base is overridden."""

@@ -14,9 +14,9 @@ from torch.utils.flop_counter import FlopCounterMode
 from dasvit.cell.cost import Cost
 from dasvit.cell.genotype import Genotype
 from dasvit.config import ModelConfig
+from dasvit.config.validation import ImageSize, size_pair
 from dasvit.errors import UserError
 from dasvit.models.baselines import make_model, make_network
-from dasvit.validation import ImageSize, size_pair
 
 LINEAR = frozenset({"mm", "addmm", "convolution"})
 """What linear layers, convolutions and the patch embedding become; attention products are none of these."""

@@ -21,9 +21,9 @@ from torch.utils.checkpoint import checkpoint
 from dasvit.cell.cell import Cell
 from dasvit.cell.genotype import Genotype, load_genotype
 from dasvit.cell.ops import NORM_EPS, init_weights, place_on_grid
+from dasvit.config.validation import ImageSize, size_pair
 from dasvit.errors import UserError, unknown
 from dasvit.models.skeleton import TokenEmbedding, resample_positions
-from dasvit.validation import ImageSize, size_pair
 
 POOLINGS = ("token", "avg", "")
 """What the head reads: the class token, the mean of the patch tokens, or every token."""

@@ -17,10 +17,10 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import nn
 
+from dasvit.config.validation import MAX_CLASSES, MAX_IMAGE_SIDE, MAX_LAYERS, MAX_WIDTH
 from dasvit.errors import UserError
 from dasvit.models.baselines import check_architecture
 from dasvit.models.dasvit import DasViT
-from dasvit.validation import MAX_CLASSES, MAX_IMAGE_SIDE, MAX_LAYERS, MAX_WIDTH
 
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
 HUB, LOCAL = "hf-hub:", "local-dir:"

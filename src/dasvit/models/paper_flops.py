@@ -11,8 +11,8 @@ import importlib.util
 import torch
 from torch import nn
 
+from dasvit.config.validation import ImageSize, size_pair
 from dasvit.errors import UserError
-from dasvit.validation import ImageSize, size_pair
 
 WAY_OUT = "pip install 'dasvit[ptflops]' adds the column of FLOPs as the paper counts them."
 

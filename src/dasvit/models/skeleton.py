@@ -10,7 +10,7 @@ from timm.layers.patch_embed import PatchEmbed
 from timm.layers.pos_embed import resample_abs_pos_embed
 from torch import Tensor, nn
 
-from dasvit.validation import ImageSize, check_patches, size_pair
+from dasvit.config.validation import ImageSize, check_patches, size_pair
 
 
 class TokenEmbedding(nn.Module):

@@ -1,5 +1,5 @@
 """What a run looks like: tables for the terminal, pages, drawings and figures. Reads files and numbers, never torch."""
 
-from dasvit.report.page import refresh_report, write_report
+from dasvit.report.run.page import refresh_report, write_report
 
 __all__ = ["refresh_report", "write_report"]

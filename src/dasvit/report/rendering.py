@@ -12,7 +12,7 @@ from markupsafe import Markup
 
 from dasvit._version import __version__
 from dasvit.errors import UserError
-from dasvit.report import palette
+from dasvit.report.drawing import palette
 
 if TYPE_CHECKING:
     from jinja2 import Environment

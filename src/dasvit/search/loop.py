@@ -15,12 +15,13 @@ from torch.nn import functional as F
 from dasvit.cell.space import Alive, Space
 from dasvit.config import Config
 from dasvit.data import Data, Preprocess
+from dasvit.io.run_folder import RunFolder
 from dasvit.report import refresh_report
 from dasvit.search.architecture import Architecture, entropy
 from dasvit.search.bilevel import first_order, second_order
 from dasvit.search.cost import CostPenalty
+from dasvit.search.evaluation import make_judge, make_monitor, mixture_of
 from dasvit.search.fairness import fairness
-from dasvit.search.judging import make_judge, make_monitor, mixture_of
 from dasvit.search.monitor import Monitor
 from dasvit.search.stages import prune
 from dasvit.search.state import SearchBatches, StageState
@@ -30,7 +31,6 @@ from dasvit.search.token_maps import MAPS, TokenMaps
 from dasvit.training.distributed import Runtime, generator, reseed
 from dasvit.training.metrics import EpochMetrics, check_steps
 from dasvit.training.progress import Reporter
-from dasvit.training.run_folder import RunFolder
 from dasvit.training.saver import NEVER, Deadline, Saver
 from dasvit.training.steps import BatchLoss, Steps, at_least_float32
 from dasvit.training.tracking import Tracking

@@ -21,11 +21,11 @@ from dasvit.cell.genotype import Genotype
 from dasvit.cell.space import Alive, Space
 from dasvit.config import Config
 from dasvit.errors import UserError
+from dasvit.io.files import write_whole
+from dasvit.io.run_folder import RunFolder
 from dasvit.search.cost import make_budget
 from dasvit.search.derive import derive
 from dasvit.search.supernet import MixedCell, Supernet
-from dasvit.training.files import write_whole
-from dasvit.training.run_folder import RunFolder
 
 FOLDER = "supernets"
 """Where a run keeps each stage's supernet, as stage1.safetensors."""

@@ -18,9 +18,9 @@ from torch import Tensor
 
 from dasvit.config import Config
 from dasvit.data import Data, Preprocess
+from dasvit.io.run_folder import RunFolder
 from dasvit.search.supernet import Supernet
 from dasvit.training.distributed import Runtime
-from dasvit.training.run_folder import RunFolder
 
 IMAGES, MAPS = "token_images.json", "tokens.jsonl"
 """The pictures themselves, once; and a line an epoch."""

@@ -14,7 +14,7 @@ from typing import Any, BinaryIO
 import torch
 
 from dasvit.errors import UserError
-from dasvit.training.files import sweep, write_whole
+from dasvit.io.files import sweep, write_whole
 
 KEEP = 2
 """Checkpoints that stay."""

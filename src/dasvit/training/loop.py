@@ -20,13 +20,13 @@ from torch.nn import functional as F
 from dasvit.config import Config, TrainConfig
 from dasvit.data import Data, Loader, Preprocess, train_transform
 from dasvit.errors import UserError
+from dasvit.io.run_folder import RunFolder
 from dasvit.report import refresh_report
 from dasvit.training.distributed import Runtime, reseed
 from dasvit.training.evaluation import Evaluation, evaluate
 from dasvit.training.metrics import EpochMetrics, check_steps
 from dasvit.training.optim import make_optimizer, make_schedule
 from dasvit.training.progress import Reporter
-from dasvit.training.run_folder import RunFolder
 from dasvit.training.saver import NEVER, Deadline, Saver
 from dasvit.training.steps import BatchLoss, Steps, at_least_float32
 from dasvit.training.tracking import Tracking

@@ -9,13 +9,13 @@ from contextlib import redirect_stdout
 from types import TracebackType
 from typing import Any
 
-from dasvit import recipe as recipes
 from dasvit.config import Config
+from dasvit.config import recipe as recipes
 from dasvit.errors import UserError, unknown
+from dasvit.io.files import read_object
+from dasvit.io.run_folder import RunFolder
 from dasvit.training.distributed import TRACKERS, close_tracker, open_tracker
-from dasvit.training.files import read_object
 from dasvit.training.progress import Reporter
-from dasvit.training.run_folder import RunFolder
 
 SENT = "tracked.json"
 """What the run folder knows of its trackers: the name that they know the run by, and how many epochs each has."""

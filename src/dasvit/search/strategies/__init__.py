@@ -28,7 +28,7 @@ STRATEGIES: dict[str, type[Strategy]] = {
     "finals": RandomCell,
     "evolution": Evolution,
 }
-"""A method's name, as `dasvit.validation.METHODS` has it, and what it does."""
+"""A method's name, as `dasvit.config.validation.METHODS` has it, and what it does."""
 
 
 def make_strategy(config: Config, space: Space, classes: int) -> Strategy:

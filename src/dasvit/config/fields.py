@@ -1,0 +1,443 @@
+"""The fields of a recipe: typed dataclasses, each with its defaults.
+
+`recipe.py` reads and writes them, `validation.py` says which values go together.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Literal
+
+
+@dataclass(kw_only=True)
+class DataConfig:
+    """Where the images come from.
+
+    Attributes:
+        name: digits, cifar10, cifar100, fashion_mnist, imagefolder, parquet or imagenet100.
+        path: Folder of the data set (or its id on the hub, for parquet). Empty: not needed (digits).
+        download: Fetch the data set into path when it is not there yet. A file that chooses path cannot ask for it.
+        limit: Use at most this many training images, balanced over the classes by seed. 0: all.
+        eval_limit: The same for the test images. 0: all.
+        val_fraction: Share of images held out as test set where the source has no test set of its own.
+        on_error: What a broken image does: stop the command and name the file, or skip it and count it.
+        cache: Folder for decoded images. Empty: $DASVIT_CACHE, or dasvit/ in the user's cache folder. A file can name
+            one that is a cache already.
+    """
+
+    name: str = "digits"
+    path: str = ""
+    download: bool = False
+    limit: int = 0
+    eval_limit: int = 0
+    val_fraction: float = 0.2
+    on_error: Literal["stop", "skip"] = "stop"
+    cache: str = ""
+
+
+@dataclass(kw_only=True)
+class ModelConfig:
+    """The skeleton that the cell is stacked into (method, section 1); the defaults are ViT-B/16's.
+
+    Attributes:
+        image_size: Side of the square input image, in pixels.
+        patch_size: Side of a patch, in pixels; it divides image_size.
+        width: Embedding width D.
+        layers: Encoder layers of the derived network.
+        heads: Attention heads of the ViT baseline of the same width and depth.
+    """
+
+    image_size: int = 224
+    patch_size: int = 16
+    width: int = 768
+    layers: int = 12
+    heads: int = 12
+
+
+@dataclass(kw_only=True)
+class SpaceConfig:
+    """The cells that can be found (method, sections 2 and 3).
+
+    Attributes:
+        nodes: Intermediate nodes of the cell.
+        heads: Head counts of the attention operations; each divides the width.
+        ratios: Hidden width over D of the MLP operations.
+        shifts: Hidden width over D of the MLPs whose hidden units come from neighbouring patches (not the paper's).
+        extra: Names of further operations, of kinds that `dasvit.register_operation` made known (docs/extending.md).
+    """
+
+    nodes: int = 2
+    heads: list[int] = field(default_factory=lambda: [4, 8, 12])
+    ratios: list[float] = field(default_factory=lambda: [0.5, 1.0, 2.0])
+    shifts: list[float] = field(default_factory=list)
+    extra: list[str] = field(default_factory=list)
+
+
+@dataclass(kw_only=True)
+class AugmentConfig:
+    """Augmentation of training images, all of it timm's.
+
+    Attributes:
+        crop_padding: Random crop after padding by this many pixels, at the images' own size. 0: none.
+        crop_scale: Smallest share of the area in a random resized crop. 1: no resized crop.
+        flip: Probability of a horizontal flip.
+        randaugment: timm's string for RandAugment, as rand-m9-mstd0.5-inc1. Empty: none.
+        color_jitter: Strength of the colour jitter. 0: none.
+        erasing: Probability of random erasing.
+        mixup: Alpha of mixup. 0: none.
+        cutmix: Alpha of cutmix. 0: none.
+    """
+
+    crop_padding: int = 0
+    crop_scale: float = 1.0
+    flip: float = 0.0
+    randaugment: str = ""
+    color_jitter: float = 0.0
+    erasing: float = 0.0
+    mixup: float = 0.0
+    cutmix: float = 0.0
+
+
+@dataclass(kw_only=True)
+class OptimConfig:
+    """AdamW for weights, with a cosine schedule.
+
+    Attributes:
+        lr: Peak learning rate.
+        min_lr: Learning rate at the end of the cosine.
+        weight_decay: Decoupled weight decay; biases, norms, class token and positions are spared.
+        warmup_epochs: Epochs of linear warm-up from warmup_lr.
+        warmup_lr: Learning rate at the start of the warm-up.
+        clip_grad: Largest norm of the gradient. 0: no clipping.
+    """
+
+    lr: float = 1e-3
+    min_lr: float = 1e-6
+    weight_decay: float = 0.05
+    warmup_epochs: float = 0.0
+    warmup_lr: float = 1e-6
+    clip_grad: float = 0.0
+
+
+@dataclass(kw_only=True)
+class AlphaConfig:
+    """Adam for the architecture parameters (as in DARTS).
+
+    Attributes:
+        lr: Learning rate, constant.
+        betas: Adam's two decay rates.
+        weight_decay: L2 penalty on alpha.
+        init_std: Standard deviation of alpha at the start.
+    """
+
+    lr: float = 3e-3
+    betas: tuple[float, float] = (0.5, 0.999)
+    weight_decay: float = 1e-3
+    init_std: float = 1e-3
+
+
+@dataclass(kw_only=True)
+class TokensConfig:
+    """Attention-based partial token selection (eq. 13 to 15).
+
+    Attributes:
+        ratio: Share rho of the patch tokens that is kept. 1: no selection.
+        dim: Width of queries and keys of the score.
+    """
+
+    ratio: float = 0.5
+    dim: int = 64
+
+
+@dataclass(kw_only=True)
+class FairnessConfig:
+    """Operation fairness regularisation (eq. 16 to 19).
+
+    Attributes:
+        skip: lambda_1, the weight of the skip term. 0: off.
+        types: lambda_2, the weight of the term on operation types. 0: off.
+        lower: l, the total weight under which a type is helped.
+        upper: u, the total weight over which a type is held back.
+        under: lambda_under, the slope below lower.
+        over: lambda_over, the slope above upper.
+    """
+
+    skip: float = 1.0
+    types: float = 1.0
+    lower: float = 0.3
+    upper: float = 0.5
+    under: float = 1.0
+    over: float = 1.0
+
+
+@dataclass(kw_only=True)
+class StagesConfig:
+    """Progressive stages (section 8): four lists of equal length, an entry a stage.
+
+    Attributes:
+        layers: Depth of the supernet.
+        keep: Operations kept on every edge, the strongest by weight. 0: all.
+        epochs: Epochs of the stage.
+        weight_epochs: The first of these epochs, which train weights alone.
+        inherit: What a stage takes over from the one before it: nothing, alphas, weights or both.
+    """
+
+    layers: list[int] = field(default_factory=lambda: [2, 4, 6])
+    keep: list[int] = field(default_factory=lambda: [0, 5, 3])
+    epochs: list[int] = field(default_factory=lambda: [30, 30, 30])
+    weight_epochs: list[int] = field(default_factory=lambda: [5, 5, 5])
+    inherit: Literal["none", "alphas", "weights", "both"] = "none"
+
+    def __iter__(self) -> Iterator[Stage]:
+        """Yield the stages in order."""
+        columns = zip(self.layers, self.keep, self.epochs, self.weight_epochs, strict=True)
+        return (Stage(*column) for column in columns)
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One progressive stage: see StagesConfig."""
+
+    layers: int
+    keep: int
+    epochs: int
+    weight_epochs: int
+
+
+@dataclass(kw_only=True)
+class DeriveConfig:
+    """How weights become a cell (section 9).
+
+    Attributes:
+        rule: darts (the strongest non-zero operation of the edges_per_node strongest edges into each node),
+            strongest (the strongest operation of every edge, zero included), or perturbation (as darts, but strong is
+            what the trained supernet's accuracy falls without).
+        edges_per_node: Edges kept into each node, for the rules darts and perturbation.
+        max_params: Budget of parameters of the whole network. 0: none.
+        max_macs: Budget of multiply-adds of the whole network for one image. 0: none.
+        max_skips: Most edges of the cell that may be identity. -1: no limit.
+        images: Validation images that the rule perturbation judges by. 0: all.
+    """
+
+    rule: Literal["darts", "strongest", "perturbation"] = "darts"
+    edges_per_node: int = 2
+    max_params: int = 0
+    max_macs: int = 0
+    max_skips: int = -1
+    images: int = 0
+
+
+@dataclass(kw_only=True)
+class FinalsConfig:
+    """Finals: short trainings of the cells that a search's weights make likely decide among them (docs/method.md).
+
+    Attributes:
+        cells: Finalists, one after the other. 0: no finals, the weights decide (12 under the method finals).
+        epochs: Epochs that each is trained for, as the section train has it, on the images for the weights.
+        last: The best so many are trained anew for last_epochs, and the best of these is the cell. 0: no last round.
+        last_epochs: Epochs of the last round, more than the others have.
+        gain: What an earlier finalist's result does to the chances of its operations in later ones. 0: nothing.
+    """
+
+    cells: int = 0
+    epochs: int = 1
+    last: int = 0
+    last_epochs: int = 3
+    gain: float = 4.0
+
+
+@dataclass(kw_only=True)
+class PcDartsConfig:
+    """What the method pc-darts adds.
+
+    Attributes:
+        channels: K: the first D/K channels alone pass through the operations.
+    """
+
+    channels: int = 4
+
+
+@dataclass(kw_only=True)
+class PDartsConfig:
+    """What the method p-darts adds.
+
+    Attributes:
+        dropout: Rate at which skips drop out at the start of each stage (the last entry serves further stages).
+    """
+
+    dropout: list[float] = field(default_factory=lambda: [0.0, 0.4, 0.7])
+
+
+@dataclass(kw_only=True)
+class DartsPlusConfig:
+    """When the method darts+ stops.
+
+    Attributes:
+        skips: At so many skips in the cell that would be derived.
+        patience: Once the operations' order has been the same on every edge for so many epochs. 0: never for that.
+    """
+
+    skips: int = 2
+    patience: int = 10
+
+
+@dataclass(kw_only=True)
+class FairDartsConfig:
+    """What the method fair-darts adds.
+
+    Attributes:
+        weight: Weight of the zero-one loss.
+    """
+
+    weight: float = 10.0
+
+
+@dataclass(kw_only=True)
+class BetaDartsConfig:
+    """What the method beta-darts adds.
+
+    Attributes:
+        weight: Weight of the log-sum-exp of the alphas at the search's end; it rises linearly from 0.
+    """
+
+    weight: float = 50.0
+
+
+@dataclass(kw_only=True)
+class RandomConfig:
+    """Which cells the method random draws from, beside the limits of `derive`.
+
+    Attributes:
+        reference: A cell (name, file or run folder) whose multiply-adds the drawn one shall have. Empty: none.
+        tolerance: The share of these that it may have more or less.
+    """
+
+    reference: str = ""
+    tolerance: float = 0.05
+
+
+@dataclass(kw_only=True)
+class EvolutionConfig:
+    """The method evolution's search over the cells of the trained supernet.
+
+    Attributes:
+        population: Cells of a generation.
+        generations: Generations behind the first, which is drawn.
+        parents: The best cells so far, from which a generation comes.
+        mutation: Rate at which a mutation draws an edge's operation anew.
+        images: Validation images that a cell is judged by. 0: all.
+    """
+
+    population: int = 50
+    generations: int = 20
+    parents: int = 10
+    mutation: float = 0.2
+    images: int = 0
+
+
+@dataclass(kw_only=True)
+class SearchConfig:
+    """The bilevel search (section 7) and its parts.
+
+    Attributes:
+        method: dasvit, or a rival on the same space with none of DASViT's parts: darts, pc-darts, p-darts, darts+,
+            darts-, fair-darts, beta-darts, gdas, evolution, random, finals (docs/methods.md).
+        width: Embedding width of the supernet. 0: the model's.
+        batch_size: Images of one weight step, and of one alpha step.
+        val_fraction: Share of the training set that alpha is trained on.
+        order: 1, or 2 for the unrolled second order of DARTS.
+        relaxation: softmax, sigmoid or gumbel_softmax.
+        temperature: Temperature of the relaxation at the start.
+        final_temperature: Temperature at the end of the search (annealed geometrically).
+        smoothing: Label smoothing of the training loss.
+        target_params: Parameters of the derived network that the alphas shall keep within, as 5M. 0: no target.
+        target_macs: Its multiply-adds for one image, likewise, as 300M (--search.target-macs will do, too).
+        cost_weight: Weight of max(0, log(expected / target)) in the alphas' loss.
+        monitor: Validation images on which every epoch's end judges the mixture and the cell that would be derived;
+            each stage's supernet is kept as well (docs/study.md). 0: nothing of this.
+    """
+
+    method: str = "dasvit"
+    width: int = 0
+    batch_size: int = 64
+    val_fraction: float = 0.5
+    order: Literal[1, 2] = 1
+    relaxation: str = "softmax"
+    temperature: float = 1.0
+    final_temperature: float = 1.0
+    smoothing: float = 0.0
+    target_params: int = 0
+    target_macs: int = 0
+    cost_weight: float = 1.0
+    monitor: int = 0
+    tokens: TokensConfig = field(default_factory=TokensConfig)
+    fairness: FairnessConfig = field(default_factory=FairnessConfig)
+    stages: StagesConfig = field(default_factory=StagesConfig)
+    weights: OptimConfig = field(default_factory=OptimConfig)
+    alphas: AlphaConfig = field(default_factory=AlphaConfig)
+    augment: AugmentConfig = field(default_factory=AugmentConfig)
+    derive: DeriveConfig = field(default_factory=DeriveConfig)
+    finals: FinalsConfig = field(default_factory=FinalsConfig)
+    pc_darts: PcDartsConfig = field(default_factory=PcDartsConfig)
+    p_darts: PDartsConfig = field(default_factory=PDartsConfig)
+    darts_plus: DartsPlusConfig = field(default_factory=DartsPlusConfig)
+    fair_darts: FairDartsConfig = field(default_factory=FairDartsConfig)
+    beta_darts: BetaDartsConfig = field(default_factory=BetaDartsConfig)
+    random: RandomConfig = field(default_factory=RandomConfig)
+    evolution: EvolutionConfig = field(default_factory=EvolutionConfig)
+
+
+@dataclass(kw_only=True)
+class TrainConfig:
+    """Training of a fixed network from scratch (section 10).
+
+    Attributes:
+        epochs: Epochs.
+        batch_size: Images of a step.
+        smoothing: Label smoothing.
+        drop_path: Rate of stochastic depth at the last layer (rising from 0 at the first).
+        ema: Decay of the weights' moving average, which is then what is evaluated. 0: off.
+        eval_every: Epochs between two evaluations on the test set; the last epoch always has one.
+    """
+
+    epochs: int = 100
+    batch_size: int = 128
+    smoothing: float = 0.1
+    drop_path: float = 0.0
+    ema: float = 0.0
+    eval_every: int = 1
+    optim: OptimConfig = field(default_factory=OptimConfig)
+    augment: AugmentConfig = field(default_factory=AugmentConfig)
+
+
+@dataclass(kw_only=True)
+class RuntimeConfig:
+    """Where and how the arithmetic is done.
+
+    Attributes:
+        seed: Fixes weights, splits, order of images and augmentation.
+        device: auto, cpu, cuda, cuda:N or mps.
+        precision: float32, bfloat16, or auto: both are timed at the start, the faster one is kept.
+        workers: Processes that load images. 0: the main one.
+        shard: Of several processes (torchrun), each keeps only its share of the weights, of their moments and of their
+            average: for a network that one device does not hold (docs/scale.md). Training and evaluation alone.
+    """
+
+    seed: int = 0
+    device: str = "auto"
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    workers: int = 0
+    shard: bool = False
+
+
+@dataclass(kw_only=True)
+class Config:
+    """A recipe: everything that a search and a training need to know."""
+
+    data: DataConfig = field(default_factory=DataConfig)
+    model: ModelConfig = field(default_factory=ModelConfig)
+    space: SpaceConfig = field(default_factory=SpaceConfig)
+    search: SearchConfig = field(default_factory=SearchConfig)
+    train: TrainConfig = field(default_factory=TrainConfig)
+    runtime: RuntimeConfig = field(default_factory=RuntimeConfig)

@@ -1,0 +1,196 @@
+"""The run folder: what a run writes, and where (`docs/run-folder.md`)."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import sys
+from dataclasses import replace
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from dasvit.config import Config
+from dasvit.config import recipe as recipes
+from dasvit.errors import UserError
+from dasvit.io.files import SUFFIX, append_line, read_object, sweep, write_whole
+
+PACKAGES = ("dasvit", "torch", "torchvision", "timm", "accelerate", "numpy")
+
+
+class RunFolder:
+    """One run's folder.
+
+    Attributes:
+        path: The folder.
+        kind: What runs in it: search or train.
+    """
+
+    def __init__(self, path: str | Path, kind: str) -> None:
+        self.path = Path(path)
+        self.kind = kind
+
+    def open(self, config: Config, subject: str, resume: bool = False, init: str = "") -> None:
+        """Make the folder this run's own, or find that it already is.
+
+        The same run (kind, subject, first weights and configuration) may come back, to go on where it stopped.
+
+        Args:
+            config: The resolved configuration.
+            subject: What is run, as the name of the cell that is trained.
+            resume: The run must be there already.
+            init: Checksum of the trained weights that it begins with. Empty: with fresh ones.
+
+        Raises:
+            UserError: The folder holds something else, or cannot be written; or there is nothing to resume.
+        """
+        identity = {"kind": self.kind, "subject": subject, **({"init": init} if init else {})}
+        if self.path.exists() and not self.path.is_dir():
+            raise UserError(f"{self.path} is a file: give --run the name of a folder.")
+        if self._has_begun():
+            if not self.config_path.exists() or not self.identity():
+                raise UserError(f"{self.path} is not empty and holds no run: give --run another folder.")
+            kept = recipes.load(self.config_path, searching=self.kind == "search")
+            if self.identity() != identity or unshared(kept) != unshared(config):
+                raise UserError(
+                    f"{self.path} already holds another run ({self.identity().get('kind', 'unknown')}): give --run "
+                    f"another folder, or the same configuration{' and first weights' if init else ''} to go on."
+                )
+            for folder in (self.path, self.path / "model"):
+                sweep(folder)
+            return
+        if resume and not self.identity():
+            raise UserError(f"there is no run in {self.path} to resume: leave out --resume to start one.")
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            # In this order: a lone config.yaml is never ours, so it is never written over.
+            self.write_json("environment.json", {**identity, **describe_environment(config)})
+            self.write_text("config.yaml", recipes.to_yaml(config))
+        except OSError as error:
+            raise UserError(f"cannot write the run folder {self.path}: {error.strerror}.") from None
+
+    def _has_begun(self) -> bool:
+        """Tell whether the folder holds more than the head of a run that failed before its first epoch."""
+        if not self.path.exists():
+            return False
+        names = {path.name for path in self.path.iterdir() if not path.name.endswith(SUFFIX)}
+        return bool(names) and not (names <= {"config.yaml", "environment.json", "report.html"} and self.identity())
+
+    @property
+    def config_path(self) -> Path:
+        """The resolved configuration."""
+        return self.path / "config.yaml"
+
+    @property
+    def checkpoints(self) -> Path:
+        """Where the run's state is kept."""
+        return self.path / "checkpoints"
+
+    def identity(self) -> dict[str, Any]:
+        """Return the kind and subject of the run that is in the folder, and what weights it began with."""
+        return {key: value for key, value in self.notes().items() if key in ("kind", "subject", "init")}
+
+    def notes(self) -> dict[str, Any]:
+        """Return what `environment.json` holds."""
+        return read_object(self.path / "environment.json")
+
+    def note(self, **facts: Any) -> None:
+        """Add facts to `environment.json`."""
+        self.write_json("environment.json", {**self.notes(), **facts})
+
+    def write_text(self, name: str, text: str) -> None:
+        """Write a file of the folder at once: readers see the old one or the new one.
+
+        A command line may hold bytes that are no text; they stand as escapes, which JSON reads back.
+        """
+        write_whole(self.path / name, lambda file: file.write(text.encode(errors="backslashreplace")))
+
+    def write_json(self, name: str, content: Any) -> None:
+        """Write a JSON file of the folder at once."""
+        self.write_text(name, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
+
+    def append(self, name: str, row: dict[str, Any]) -> None:
+        """Append one line to a JSON-lines file."""
+        append_line(self.path / name, json.dumps(row, ensure_ascii=False))
+
+    def rows(self, name: str) -> list[dict[str, Any]]:
+        """Return the lines of a JSON-lines file, none where it is not there; half a line at the end does not count.
+
+        Raises:
+            UserError: A line is not JSON.
+        """
+        path = self.path / name
+        rows = []
+        for number, line in enumerate(_whole_lines(path), start=1):
+            try:
+                rows.append(json.loads(line))
+            except ValueError:
+                raise UserError(f"{path}: line {number} is not JSON.") from None
+        return rows
+
+    def truncate(self, name: str, count: int, exact: bool = True) -> None:
+        """Drop all lines of a JSON-lines file but the first few: those (or parts of one) after the last checkpoint.
+
+        Args:
+            name: The file.
+            count: Lines to keep.
+            exact: Fewer than these are an error.
+
+        Raises:
+            UserError: There are fewer.
+        """
+        path = self.path / name
+        lines = _whole_lines(path)
+        if exact and len(lines) < count:
+            raise UserError(
+                f"{path} has {len(lines)} lines, but the checkpoint knows of {count}: put the file back as it was, or "
+                f"delete {self.checkpoints} to start the run again."
+            )
+        if path.exists():
+            write_whole(path, lambda file: file.write(b"".join(lines[:count])))
+
+
+def unshared(config: Config) -> Config:
+    """Return a configuration with whole weights: processes that share them go on with a run, and others, too."""
+    return replace(config, runtime=replace(config.runtime, shard=False))
+
+
+def _whole_lines(path: Path) -> list[bytes]:
+    """Return the lines of a file that end, none where it is not there."""
+    return [line + b"\n" for line in path.read_bytes().split(b"\n")[:-1]] if path.exists() else []
+
+
+def find_run(path: str | Path) -> Path | None:
+    """Return the run folder that a path is, or that a file or folder of a run (`model/`, `derived/*.json`) lies in."""
+    if not str(path) or not Path(path).exists():
+        return None
+    for folder in [Path(path), *list(Path(path).parents)[:2]]:
+        if (folder / "config.yaml").is_file() and (folder / "environment.json").is_file():
+            return folder
+    return None
+
+
+def find_model(path: str | Path) -> Path:
+    """Return the model folder of a path: itself, its `model/`, or that of the training inside a search's folder.
+
+    Raises:
+        UserError: There is none.
+    """
+    if not Path(path).exists():
+        raise UserError(f"there is no model {path}: give a run folder of `dasvit train`, or a model folder.")
+    for inner in ("", "model", "train/model"):
+        if (Path(path) / inner / "config.json").is_file():
+            return Path(path) / inner
+    raise UserError(f"{path} holds no trained model: train one with `dasvit train --cell {path}`.")
+
+
+def describe_environment(config: Config) -> dict[str, Any]:
+    """Return versions, machine, seed and command: what a reader needs to repeat the run."""
+    return {
+        "command": sys.argv,
+        "seed": config.runtime.seed,
+        "python": platform.python_version(),
+        "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores",
+        "versions": {name: metadata.version(name) for name in PACKAGES},
+    }

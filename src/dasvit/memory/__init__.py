@@ -1,0 +1,1 @@
+"""How much memory a search needs, counted without a device."""

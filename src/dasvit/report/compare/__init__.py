@@ -1,0 +1,1 @@
+"""Several runs or networks side by side."""

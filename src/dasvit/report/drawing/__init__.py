@@ -1,0 +1,1 @@
+"""Drawings and charts: cells, lines and dots, as SVG or by matplotlib."""

@@ -1,0 +1,274 @@
+"""Figures for a paper, as PDF and SVG: skip weights, weights of every edge, accuracies, the cells; a table for LaTeX.
+
+matplotlib is imported by this module alone.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.patches import FancyBboxPatch, PathPatch, Polygon
+from matplotlib.path import Path as Outline
+from matplotlib.ticker import MaxNLocator
+
+from dasvit.cell.genotype import Genotype
+from dasvit.cell.graph import live_edges
+from dasvit.report.compare.page import dashes, distinct_names, training_of
+from dasvit.report.drawing.cells import FOUND, LAYERS, RIBBON, describe_operation, edge_name, genotype_fed
+from dasvit.report.drawing.layout import Drawing, Point, lay_out
+from dasvit.report.drawing.palette import LINES, colours, dash, ink
+from dasvit.report.run.plots import edge_charts, frame, operations_of, shown_in
+from dasvit.report.run.reading import Run, Weights, read_run
+from dasvit.report.tables import number
+
+COLUMN, PAGE = 3.5, 7.2
+"""Width of a column and of a page, in inches."""
+STYLE: dict[Any, Any] = {
+    "font.family": "DejaVu Sans",
+    "font.size": 8.0,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.linewidth": 0.7,
+    "lines.linewidth": 1.3,
+    "legend.frameon": False,
+    "pdf.fonttype": 42,  # text stays text
+    "svg.hashsalt": "dasvit",  # the same figure is the same file
+}
+
+
+def write_figures(folders: Sequence[Path], out: Path) -> list[Path]:
+    """Write the figures of one run or several.
+
+    Args:
+        folders: Run folders.
+        out: Where the figures go; files of the same names are replaced.
+
+    Returns:
+        The files: skip_weights, accuracy, weights_RUN and cell_RUN as .pdf and .svg, and networks.tex.
+
+    Raises:
+        UserError: A folder holds no run.
+    """
+    runs = [read_run(folder) for folder in folders]
+    names = distinct_names(runs)
+    index = operations_of(runs)
+    out.mkdir(parents=True, exist_ok=True)
+    files = []
+    with mpl.rc_context(STYLE):
+        figures = {"skip_weights": skip_weights(runs, names), "accuracy": accuracies(runs, names)}
+        for run, name in zip(runs, names, strict=True):
+            weights = run.snapshots[-1].weights if run.snapshots else {}
+            figures[f"weights_{slug(name)}"] = edge_weights(run, list(index))
+            figures[f"cell_{slug(name)}"] = draw_cell(run.genotype, weights, list(index)) if run.genotype else None
+        for name, figure in figures.items():
+            if figure:
+                files += save(figure, out / name)
+    table = out / "networks.tex"
+    table.write_text(latex_table(runs, names), encoding="utf-8")
+    return [*files, table]
+
+
+def slug(name: str) -> str:
+    """Return a run's name as part of a file's."""
+    return re.sub(r"[^\w.-]+", "-", name).strip("-") or "run"
+
+
+def save(figure: Figure, path: Path) -> list[Path]:
+    """Save a figure as PDF and SVG, without the date."""
+    files = []
+    for kind, key in (("pdf", "CreationDate"), ("svg", "Date")):
+        file = path.with_name(f"{path.name}.{kind}")
+        figure.savefig(file, bbox_inches="tight", pad_inches=0.02, metadata={key: None})
+        files.append(file)
+    return files
+
+
+def save_cell(genotype: Genotype, path: Path) -> None:
+    """Draw a cell into a PNG file, for readers that show no SVG."""
+    with mpl.rc_context(STYLE):
+        figure = draw_cell(genotype, {}, [edge.op for edge in genotype.edges])
+        figure.savefig(path, bbox_inches="tight", pad_inches=0.02, dpi=192)
+
+
+def skip_weights(runs: Sequence[Run], names: Sequence[str]) -> Figure | None:
+    """Draw the weight of identity, averaged over the edges, of every search (the paper's figures 2 and 3)."""
+    figure, axes = _axes(COLUMN, 2.2)
+    for i, (run, name) in enumerate(zip(runs, names, strict=True)):
+        points = {s.epoch: s.mean["identity"] for s in run.snapshots if "identity" in s.mean}
+        _curve(axes, run, points, i, name)
+    axes.set(xlabel="epoch", ylabel="mean weight of identity")
+    axes.set_ylim(bottom=0)
+    return _finished(figure, axes)
+
+
+def accuracies(runs: Sequence[Run], names: Sequence[str]) -> Figure | None:
+    """Draw the test accuracy of every training."""
+    figure, axes = _axes(COLUMN, 2.2)
+    for i, (run, name) in enumerate(zip(runs, names, strict=True)):
+        judged = training_of(run)
+        if judged:
+            _curve(axes, judged, dict(judged.column("test_top1")), i, name)
+    axes.set(xlabel="epoch", ylabel="test top-1 (%)")
+    return _finished(figure, axes)
+
+
+def _axes(width: float, height: float) -> tuple[Figure, Axes]:
+    figure = Figure((width, height), layout="constrained")
+    axes = figure.subplots()
+    axes.grid(axis="y", color="#e4e7ea", linewidth=0.6)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    return figure, axes
+
+
+def _curve(axes: Axes, run: Run, points: dict[int, float], i: int, name: str) -> None:
+    """Draw a run's line, in pieces where stages begin."""
+    starts = [stage.start for stage in run.stages] or [0]
+    for number_, start in enumerate(starts):
+        end = starts[number_ + 1] if number_ + 1 < len(starts) else max(points, default=0)
+        piece = [(epoch, value) for epoch, value in points.items() if start < epoch <= end]
+        if piece:
+            label = name if not any(line.get_label() == name for line in axes.lines) else None
+            axes.plot(*zip(*piece, strict=True), color=LINES["light"][i % 6], linestyle=_style(dashes(i)), label=label)
+
+
+def _style(pattern: str) -> str | tuple[int, tuple[float, ...]]:
+    return (0, tuple(float(part) / 1.8 for part in pattern.split())) if pattern else "-"
+
+
+def _finished(figure: Figure, axes: Axes) -> Figure | None:
+    if not axes.lines:
+        return None
+    if len(axes.get_legend_handles_labels()[1]) > 1:
+        axes.legend()
+    return figure
+
+
+def edge_weights(run: Run, operations: Sequence[str]) -> Figure | None:
+    """Draw how the weights of every edge moved, with the borders of stages and crosses where operations were pruned."""
+    charts = edge_charts(run, {name: i for i, name in enumerate(operations)})[1:]
+    if not charts:
+        return None
+    columns = min(3, len(charts))
+    rows = -(-(len(charts) + 1) // columns)  # one place is the legend's
+    figure = Figure((PAGE, 1.75 * rows), layout="constrained")
+    grid = figure.subplots(rows, columns, squeeze=False, sharex=True, sharey=True).flatten()
+    palette, borders = colours(operations), frame(run)["borders"]
+    for axes, chart in zip(grid, charts, strict=False):
+        axes.set_title(chart.title, fontsize=8)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.xaxis.set_tick_params(labelbottom=True)
+        for first, _ in borders[1:]:
+            axes.axvline(first - 0.5, color="#8a8f96", linewidth=0.7, linestyle=(0, (3, 3)))
+        for series in chart.series:
+            style = {"color": palette[series.name], "linestyle": _style(dash(series.name))}
+            for stage in run.stages:
+                piece = [p for p in series.points if stage.start < p[0] <= stage.start + stage.epochs]
+                if piece:
+                    axes.plot(*zip(*piece, strict=True), **style)
+            if series.pruned:
+                axes.plot(*series.points[-1], marker="x", markersize=4, color=palette[series.name])
+    grid[0].set_ylim(bottom=0)
+    for axes in grid[len(charts) :]:
+        axes.set_axis_off()
+    shown = shown_in(run)
+    for name in shown:
+        grid[-1].plot([], [], color=palette[name], linestyle=_style(dash(name)), label=name)
+    grid[-1].legend(loc="center", ncols=2)
+    figure.supxlabel("epoch", fontsize=8)
+    figure.supylabel("weight", fontsize=8)
+    return figure
+
+
+def draw_cell(genotype: Genotype, weights: Weights, operations: Sequence[str]) -> Figure:
+    """Draw a cell as its page does (the paper's figures 5 and 6)."""
+    edges = [genotype.edges[i] for i in live_edges(genotype)]
+    drawing = lay_out(genotype.nodes, tuple((edge.source, edge.target) for edge in edges), FOUND)
+    width, height = drawing.size
+    figure = Figure((width / 96, height / 96))
+    axes = figure.add_axes((0, 0, 1, 1))
+    axes.set(xlim=(-3, width + 3), ylim=(height + 3, -3))
+    axes.set_axis_off()
+    palette = colours(operations)
+    for points in drawing.sums:
+        _arrow(axes, points, 1.5, "#565d66")
+    for edge, (points, centre) in zip(edges, drawing.edges, strict=True):
+        known = weights.get(edge_name(edge.source, edge.target), {}).get(edge.op)
+        _arrow(axes, points, 3.0 if known is None else 1.5 + known * 0.5 * RIBBON, palette[edge.op])
+        _operation(axes, edge.op, centre, known, palette[edge.op])
+    _nodes(axes, drawing, set(genotype_fed(genotype)))
+    return figure
+
+
+def _arrow(axes: Axes, points: Sequence[Point], width: float, colour: str) -> None:
+    *before, (x, y) = points
+    head, half = 6 + width * 0.6, 3.5 + width * 0.55
+    axes.add_patch(
+        PathPatch(_outline([*before, (x, y - head + 1)]), fill=False, edgecolor=colour, linewidth=width * 0.75)
+    )
+    corners = [(x - half, y - head), (x + half, y - head), (x, y)]
+    axes.add_patch(Polygon(corners, closed=True, facecolor=colour, edgecolor="none"))
+
+
+def _outline(points: Sequence[Point]) -> Outline:
+    """Return a curve that leaves and reaches each of its points vertically."""
+    (x, y), *rest = points
+    vertices, codes = [(x, y)], [Outline.MOVETO]
+    for next_x, next_y in rest:
+        middle = (y + next_y) / 2
+        vertices += [(x, middle), (next_x, middle), (next_x, next_y)]
+        codes += [Outline.CURVE4] * 3
+        x, y = next_x, next_y
+    return Outline(vertices, codes)
+
+
+def _operation(axes: Axes, op: str, centre: Point, known: float | None, colour: str) -> None:
+    _plate(axes, centre, FOUND.box, 9, facecolor=colour, edgecolor="white", linewidth=1.5)
+    kind, count = describe_operation(op)
+    second = " · ".join(filter(None, [count, "" if known is None else f"{known:.2f}"]))
+    _write(axes, centre, kind, second, ink(colour), (10, 8))
+
+
+def _nodes(axes: Axes, drawing: Drawing, fed: set[str]) -> None:
+    for name, (x, y, width) in drawing.nodes.items():
+        size = (width, FOUND.node[1])
+        _plate(axes, (x, y), size, FOUND.node[1] / 2, facecolor="white", edgecolor="#16191d", linewidth=1.2)
+        _write(axes, (x, y), name, LAYERS.get(name, "" if name in fed else "nothing"), "#16191d", (9, 7.5))
+
+
+def _plate(axes: Axes, centre: Point, size: Point, radius: float, **style: Any) -> None:
+    (x, y), (width, height) = centre, size
+    box = f"round,pad=0,rounding_size={radius}"
+    axes.add_patch(FancyBboxPatch((x - width / 2, y - height / 2), width, height, boxstyle=box, zorder=3, **style))
+
+
+def _write(axes: Axes, centre: Point, first: str, second: str, colour: str, sizes: tuple[float, float]) -> None:
+    (x, y), shift = centre, 7 if second else 0
+    common: dict[str, Any] = {"ha": "center", "va": "center", "color": colour, "zorder": 4}
+    axes.text(x, y - shift, first, fontsize=sizes[0], fontweight="bold", **common)
+    axes.text(x, y + shift + 2, second, fontsize=sizes[1], **common)
+
+
+def latex_table(runs: Sequence[Run], names: Sequence[str]) -> str:
+    """Return the results as a table for LaTeX (booktabs), in the manner of the paper's Table I."""
+    rows = []
+    for run, name in zip(runs, names, strict=True):
+        judged = training_of(run)
+        outcome = {**run.result, **(judged.result if judged else {})}
+        tops = [f"{outcome[key]:.1f}" if key in outcome else "--" for key in ("top1", "top5")]
+        costs = [number(outcome[key]) if key in outcome else "--" for key in ("params", "macs")]
+        rows.append(" & ".join([latex(name), *tops, *costs]) + r" \\")
+    head = r"network & top-1 (\%) & top-5 (\%) & parameters & multiply-adds \\"
+    lines = [r"\begin{tabular}{lrrrr}", r"\toprule", head, r"\midrule", *rows, r"\bottomrule", r"\end{tabular}"]
+    return "\n".join([*lines, ""])
+
+
+def latex(text: str) -> str:
+    """Return text as LaTeX prints it."""
+    special = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
+    return "".join(special.get(char, f"\\{char}" if char in "&%$#_{}" else char) for char in text)

@@ -1,0 +1,189 @@
+"""The page of one run: what stands in its folder, as one HTML file that needs nothing else."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from dasvit.report.drawing.cells import describe_cell, edge_name, found_cell, warnings_of
+from dasvit.report.rendering import render, write_page
+from dasvit.report.run.plots import all_charts, operations_of, shown_in
+from dasvit.report.run.reading import Run, read_run
+from dasvit.report.run.sections import (
+    choices,
+    confusion_section,
+    cost_section,
+    facts,
+    finals_rows,
+    mixture,
+    reference_cost,
+    settings,
+)
+from dasvit.report.run.tokens import token_section
+from dasvit.report.tables import number
+from dasvit.report.words import duration, interval, memory, percent, ratio
+
+PAGE = "report.html"
+
+
+@dataclass(frozen=True)
+class Tile:
+    """A figure at the top of the page: what it is, the value, and a remark."""
+
+    name: str
+    value: str
+    remark: str = ""
+
+
+def write_report(folder: Path, live: bool = False, out: Path | None = None) -> Path:
+    """Write a run folder's `report.html`, whole or not at all.
+
+    Args:
+        folder: The run folder; whatever cannot be read in it is left out.
+        live: The run goes on: the page reloads itself.
+        out: The page's file, where it shall not be the folder's `report.html`.
+
+    Returns:
+        The page.
+
+    Raises:
+        UserError: The folder holds no run, or another file stands in the page's place.
+        OSError: The page cannot be written.
+    """
+    run = read_run(folder)
+    path = out or folder / PAGE
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_page(path, render("run.html.j2", page_of(run, live)))
+    return path
+
+
+def refresh_report(folder: Path, say: Callable[[str], None], live: bool = True) -> None:
+    """Write a run's page in the course of the run, which nothing about a page may stop.
+
+    Args:
+        folder: The run folder.
+        say: Told why the page could not be written, once for a folder.
+        live: See `write_report`.
+    """
+    try:
+        write_report(folder, live)
+    except Exception as error:  # a page is never worth a run
+        if folder not in _warned:
+            _warned.add(folder)
+            say(f"the report could not be written, the run goes on ({type(error).__name__}: {error})")
+
+
+_warned: set[Path] = set()
+
+
+def page_of(run: Run, live: bool) -> dict[str, Any]:
+    """Return what the template is given."""
+    index = operations_of([run])
+    weights = run.snapshots[-1].weights if run.snapshots else {}
+    live = live and not run.ended
+    other = run.unconstrained if run.unconstrained != run.genotype else None
+    return {
+        "run": run,
+        "title": run.name,
+        "operations": index,
+        "legend_of": {name: index[name] for name in shown_in(run)},
+        "live": live,
+        "status": describe_status(run, live),
+        "state": "live" if live else "ended" if run.ended else "stopped",
+        "written": time.time(),
+        "pace": _pace(run),
+        "tiles": tiles(run),
+        "warnings": warnings_of(weights) if weights else [],
+        "cell": found_cell(run.genotype, weights, index, "The cell") if run.genotype else None,
+        "words": describe_cell(run.genotype) if run.genotype else "",
+        "alternative": found_cell(other, weights, index, "The strongest cell") if other else None,
+        "choices": choices(run, weights),
+        "finals": finals_rows(run),
+        "edge_names": [edge_name(e.source, e.target) for e in run.finals[0][0].edges] if run.finals else [],
+        "mixture": mixture(run, index),
+        "charts": all_charts(run, index),
+        "tokens": token_section(run),
+        "cost": cost_section(run, index),
+        "confusion": confusion_section(run),
+        "settings": settings(run),
+        "facts": facts(run),
+    }
+
+
+def describe_status(run: Run, live: bool) -> str:
+    """Return where the run stands, in a sentence."""
+    done, planned = run.done, run.planned
+    if run.ended:
+        return f"ended after {done} epochs" if done else "ended"
+    stage = run.stage_of(done) if done else None
+    several = f", stage {stage.number} of {len(run.stages)}" if stage and len(run.stages) > 1 else ""
+    place = f"epoch {done} of {planned}{several}" if done else "before the first epoch's end"
+    if run.drawn:
+        place = "before the finals' end"
+    if not live:
+        return f"not ended: {place}"
+    left = _time_left(run)
+    return f"running: {place}{f', about {duration(left)} left' if left else ''}"
+
+
+def _time_left(run: Run) -> float:
+    """Return the seconds that the run may still take, 0 where a stage of unknown speed is to come."""
+    times, stage = run.column("seconds"), run.stage_of(run.done)
+    if not times or stage is None or stage.number < len(run.stages):
+        return 0.0
+    recent = [seconds for epoch, seconds in times if epoch > stage.start][-5:]
+    return (run.planned - run.done) * sum(recent) / len(recent) if recent else 0.0
+
+
+def _pace(run: Run) -> float:
+    """Return the seconds of the last epoch, 10 where there is none."""
+    times = run.column("seconds")
+    return times[-1][1] if times else 10.0
+
+
+def tiles(run: Run) -> list[Tile]:
+    """Return the figures at the top."""
+    found = []
+    reference = reference_cost(run)
+    for key, name, of_vit in (
+        ("params", "parameters", reference.params if reference else 0),
+        ("macs", "multiply-adds", reference.macs if reference else 0),
+    ):
+        if key in run.result:
+            remark = f"{ratio(run.result[key], of_vit)} the ViT's" if of_vit and run.subject != "vit" else ""
+            found.append(Tile(name, number(run.result[key]), remark))
+    found = [*accuracy_tiles(run), *found]
+    seconds = sum(value for _, value in run.column("seconds"))
+    if seconds:
+        rest = ", finals not counted" if run.finals else ""
+        found.append(Tile("time", duration(seconds), f"{run.done} of {run.planned} epochs{rest}"))
+    peak = max((value for _, value in run.column("peak_memory_mib")), default=0.0)
+    if peak:
+        device = str(run.environment.get("device") or "")
+        found.append(Tile("peak memory", memory(peak), "of the process" if device.startswith("cpu") else device))
+    return found
+
+
+def accuracy_tiles(run: Run) -> list[Tile]:
+    """Return how good it is: of the trained network on test images, of a supernet on its validation half."""
+    judged = run.trained.result if run.trained else run.result
+    found = []
+    if "top1" in judged:
+        images = judged.get("images", 0.0)
+        known = images >= 1 and 0 <= judged["top1"] <= 100
+        low, high = interval(judged["top1"], images) if known else (0.0, 0.0)
+        where = "trained: " if run.trained else ""
+        spread = f"95 %: {low:.1f} to {high:.1f}" if known else ""
+        found.append(Tile(f"{where}test top-1", percent(judged["top1"]), spread))
+        if "top5" in judged:
+            found.append(Tile(f"{where}test top-5", percent(judged["top5"]), f"{images:,.0f} images" if images else ""))
+    elif run.column("test_top1"):
+        epoch, top1 = run.column("test_top1")[-1]
+        found.append(Tile("test top-1", percent(top1), f"after epoch {epoch}"))
+    if run.column("val_top1"):
+        epoch, top1 = run.column("val_top1")[-1]
+        found.append(Tile("supernet top-1", percent(top1), f"validation, epoch {epoch}"))
+    return found

@@ -1,0 +1,227 @@
+"""Which charts a run's page has, from what its folder says."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+from dasvit.report.drawing.cells import strongest
+from dasvit.report.drawing.charts import Chart, Series, limited
+from dasvit.report.drawing.palette import DASHES, dash, in_order, kind_of
+from dasvit.report.run.reading import Run, finite
+from dasvit.report.words import percent, plain, weight
+
+KINDS = {"msa": "attention", "mlp": "MLP", "shift": "shift", "identity": "identity", "zero": "zero", "other": "other"}
+TYPES = ("msa", "mlp", "shift")
+"""Of these, the package's own types of eq. 17."""
+
+
+def all_charts(run: Run, index: Mapping[str, int]) -> dict[str, list[Chart]]:
+    """Return the charts of every section of a run's page, those without data left out.
+
+    Args:
+        run: What the folder says.
+        index: Operation → number of its colour class.
+    """
+    groups = {
+        "weights": edge_charts(run, index),
+        "collapse": collapse_charts(run, index),
+        "learning": learning_charts(run),
+        "resources": resource_charts(run),
+    }
+    shown = {
+        name: [chart for chart in charts if any(s.points for s in chart.series)] for name, charts in groups.items()
+    }
+    lines = sum(len(chart.series) for charts in shown.values() for chart in charts)
+    return {name: limited(charts, lines) for name, charts in shown.items()}
+
+
+def frame(run: Run) -> dict[str, Any]:
+    """Return what all charts of a run share: its epochs, and its stages if it has several."""
+    stages = [stage for stage in run.stages if stage.epochs]
+    several = run.kind == "search" and len(stages) > 1
+    alone = [(s.start + 1, s.start + min(s.weight_epochs, s.epochs)) for s in stages if s.weight_epochs]
+    return {
+        "epochs": max(run.planned, run.done),
+        "borders": [(s.start + 1, f"stage {s.number}") for s in stages] if several else [],
+        "shaded": alone if run.kind == "search" else [],
+    }
+
+
+def edge_charts(run: Run, index: Mapping[str, int]) -> list[Chart]:
+    """Return how the weights moved: averaged over the edges, and edge by edge on one scale."""
+    top = max((w for s in run.snapshots for edge in s.weights.values() for w in edge.values()), default=1.0)
+    common = {**frame(run), "show": weight, "zero": True}
+    charts = []
+    for edge in run.edges:
+        found = {s.epoch: s.weights.get(edge, {}) for s in run.snapshots}
+        charts.append(Chart(edge, _operations(found, index), top=top, **common))
+    alive = {s.epoch: {op for edge in s.weights.values() for op in edge} for s in run.snapshots}
+    means = {s.epoch: {op: w for op, w in s.mean.items() if op in alive[s.epoch]} for s in run.snapshots}
+    return [Chart("all edges, averaged", _operations(means, index), **common), *charts]
+
+
+def _operations(found: Mapping[int, Mapping[str, float]], index: Mapping[str, int]) -> list[Series]:
+    """Return a line for every operation; it ends where the operation was pruned."""
+    last = max(found, default=0)
+    lines = []
+    for op in in_order({op for row in found.values() for op in row}):
+        points = [(epoch, row[op]) for epoch, row in found.items() if op in row]
+        lines.append(Series(op, points, f"op-{index[op]}", dash(op), pruned=points[-1][0] < last))
+    return lines
+
+
+def collapse_charts(run: Run, index: Mapping[str, int]) -> list[Chart]:
+    """Return what tells a collapse: fairness terms, weights of types and of skips, leading operations, entropy."""
+    common = frame(run)
+    kinds = {kind: next((f"op-{i}" for op, i in index.items() if kind_of(op) == kind), "line-0") for kind in KINDS}
+    share = 2 / max(2, len({op.partition("_")[0] for op in space_of(run)} - {"zero", "identity"}))
+    bounds = [(finite(run.option(f"search.fairness.{name}")), name) for name in ("lower", "upper")]
+    means: dict[str, list[tuple[int, float]]] = {
+        name: [(s.epoch, s.mean[name]) for s in run.snapshots if name in s.mean] for name in ("identity", "zero")
+    }
+    skips = [Series(name, points, kinds[name], dash(name)) for name, points in means.items()]
+    types = [
+        Series(KINDS[name], [(s.epoch, s.types[name]) for s in run.snapshots if name in s.types], kinds[name])
+        for name in TYPES
+    ]
+    terms = [(name, [(s.epoch, s.fairness[name]) for s in run.snapshots if name in s.fairness]) for name in _TERMS]
+    return [
+        Chart("Weight of identity and zero", skips, weight, zero=True, note="Averaged over the edges.", **common),
+        Chart(
+            "Edges led by each kind",
+            _leaders(run, kinds),
+            plain,
+            zero=True,
+            note="How many edges have an operation of that kind as their strongest.",
+            **common,
+        ),
+        Chart(
+            "Total weight of each type",
+            types,
+            weight,
+            zero=True,
+            bounds=[(share * value, f"{name} {share * value:.2g}") for value, name in bounds if value is not None],
+            note="Eq. 17, with the bounds between which nothing is penalised.",
+            **common,
+        ),
+        Chart("Fairness terms", _lines(terms, _TERMS), plain, zero=True, note="Eq. 16, 18 and 19.", **common),
+        Chart(
+            "Entropy of an edge's weights",
+            _entropies(run),
+            weight,
+            zero=True,
+            note="In nats, averaged over the edges; undecided is the entropy of equal weights.",
+            **common,
+        ),
+    ]
+
+
+_TERMS = {"total": "L_fair", "skip": "L_skip", "types": "L_type"}
+
+
+def _lines(columns: Iterable[tuple[str, list[tuple[int, float]]]], names: Mapping[str, str]) -> list[Series]:
+    """Return lines that are no operations, each with a colour and dashes of its own."""
+    there = [(key, points) for key, points in columns if points]
+    return [
+        Series(names[key], points, f"line-{i % len(DASHES)}", DASHES[i % len(DASHES)])
+        for i, (key, points) in enumerate(there)
+    ]
+
+
+def _leaders(run: Run, kinds: Mapping[str, str]) -> list[Series]:
+    counts: dict[str, list[tuple[int, float]]] = {}
+    for snapshot in run.snapshots:
+        leading = [kind_of(op) for op in strongest(snapshot.weights).values()]
+        for kind in KINDS:
+            counts.setdefault(kind, []).append((snapshot.epoch, float(leading.count(kind))))
+    return [
+        Series(KINDS[kind], points, kinds[kind], dash(kind))
+        for kind, points in counts.items()
+        if any(count for _, count in points)
+    ]
+
+
+def _entropies(run: Run) -> list[Series]:
+    entropy = [(s.epoch, s.entropy) for s in run.snapshots if s.entropy is not None]
+    most = [
+        (s.epoch, sum(math.log(len(ops)) for ops in s.weights.values()) / len(s.weights))
+        for s in run.snapshots
+        if s.weights and s.entropy is not None
+    ]
+    return _lines([("entropy", entropy), ("most", most)], {"entropy": "entropy", "most": "undecided"})
+
+
+def learning_charts(run: Run) -> list[Chart]:
+    """Return losses, accuracies and the learning rate."""
+    common = frame(run)
+    losses = {"train_loss": "training", "val_loss": "validation", "test_loss": "test"}
+    accuracies = {"val_top1": "validation", "test_top1": "top-1", "test_top5": "top-5"}
+    where = "supernet, validation half" if run.kind == "search" else "test images"
+    return [
+        _metrics(run, losses, "Loss", plain, common),
+        _metrics(run, accuracies, f"Accuracy ({where})", percent, common),
+        _metrics(run, {"lr": "learning rate"}, "Learning rate", plain, {**common, "zero": True}),
+    ]
+
+
+def resource_charts(run: Run) -> list[Chart]:
+    """Return time, speed and memory."""
+    common = {**frame(run), "zero": True}
+    return [
+        _in_unit(run, "seconds", "Time of an epoch", {"seconds": 1, "minutes": 60, "hours": 3600}, common),
+        _metrics(run, {"images_per_second": "images/s"}, "Training images a second", plain, common),
+        _in_unit(run, "peak_memory_mib", "Peak memory", {"MiB": 1, "GiB": 1024}, common),
+    ]
+
+
+def _in_unit(run: Run, name: str, title: str, units: Mapping[str, float], common: Mapping[str, Any]) -> Chart:
+    """Return the chart of a metric in the largest unit of which it reaches two."""
+    points = run.column(name)
+    most = max((value for _, value in points), default=0.0)
+    unit = max((u for u, size in units.items() if most >= 2 * size), key=units.__getitem__, default=next(iter(units)))
+    series = [Series(unit, [(epoch, value / units[unit]) for epoch, value in points], "line-0")]
+    return Chart(f"{title}, {unit}", series, plain, **common)
+
+
+def _metrics(
+    run: Run, names: Mapping[str, str], title: str, show: Callable[[float], str], common: Mapping[str, Any]
+) -> Chart:
+    return Chart(title, _lines([(name, run.column(name)) for name in names], names), show, **common)
+
+
+def operations_of(runs: Sequence[Run]) -> dict[str, int]:
+    """Return every operation that runs speak of → the number of its colour class."""
+    names: set[str] = set()
+    for run in runs:
+        names |= set(space_of(run))
+        names |= {op for s in run.snapshots for edge in s.weights.values() for op in edge}
+        names |= {op for s in run.snapshots for op in s.mean}
+        for genotype in (run.genotype, run.unconstrained, run.trained.genotype if run.trained else None):
+            names |= set(genotype.ops) if genotype else set()
+    return {name: i for i, name in enumerate(in_order(names))}
+
+
+def space_of(run: Run) -> list[str]:
+    """Return the operations that a configuration lets compete: with them a colour means the same on all pages."""
+    numbers = {
+        "msa": run.option("space.heads"),
+        "mlp": run.option("space.ratios"),
+        "shift": run.option("space.shifts"),
+    }
+    found = ["zero", "identity"]
+    for kind, values in numbers.items():
+        for value in values if isinstance(values, list) else []:
+            name = f"{kind}_{value:g}" if finite(value) is not None else ""
+            found += [name] if kind_of(name) == kind else []
+    extra = run.option("space.extra")
+    return found + [name for name in extra if isinstance(name, str)] if isinstance(extra, list) else found
+
+
+def shown_in(run: Run) -> list[str]:
+    """Return the operations that a run's page shows somewhere."""
+    names = {op for s in run.snapshots for edge in s.weights.values() for op in edge}
+    for genotype in (run.genotype, run.unconstrained):
+        names |= {op for op in genotype.ops if op != "zero"} if genotype else set()
+    return in_order(names)

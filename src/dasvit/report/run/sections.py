@@ -1,0 +1,195 @@
+"""What the sections of a run's page show beside the charts: choices, mixture, cost, confusions, configuration."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from markupsafe import Markup
+
+from dasvit.cell.cost import VIT_LAYER, Cost, operation_cost, skeleton_cost, token_count, vit_cost
+from dasvit.cell.genotype import Genotype, edge_list
+from dasvit.cell.graph import live_edges
+from dasvit.config import ModelConfig
+from dasvit.errors import UserError
+from dasvit.report.drawing.cells import edge_name, mixed_cell, nodes_of, strongest
+from dasvit.report.drawing.charts import bars, thin
+from dasvit.report.drawing.palette import in_order
+from dasvit.report.run.reading import Run, Weights, whole
+from dasvit.report.tables import number
+from dasvit.report.words import percent, ratio, weight
+
+MOST_FRAMES = 40_000
+"""Weights that the slider holds: epochs × edges × operations."""
+MOST_CLASSES = 20
+"""Classes up to which the whole confusion matrix is shown."""
+
+
+def choices(run: Run, weights: Weights) -> list[list[str]]:
+    """Return, for every edge, the operation of the cell and the strongest one, with their weights."""
+    cell = run.genotype
+    chosen = {edge_name(e.source, e.target): e.op for e in cell.edges} if cell else {}
+    best = strongest(weights)
+    rows = []
+    for edge in dict.fromkeys([*chosen, *weights]):
+        table = weights.get(edge, {})
+        picks = [op for op in (chosen.get(edge), best.get(edge))]
+        cells = [text for op in picks for text in (op or "–", weight(table[op]) if op in table else "–")]
+        rows.append([edge, *cells])
+    return rows
+
+
+def finals_rows(run: Run) -> list[list[str]]:
+    """Return the finalists of a search, best first: operations of the edges, accuracy, epochs of training, cost."""
+    return [
+        [
+            " · ".join(cell.ops),
+            percent(numbers["top1"]),
+            f"{numbers['epochs']:g}" if "epochs" in numbers else "–",
+            *(number(numbers[key]) if key in numbers else "–" for key in ("params", "macs")),
+        ]
+        for cell, numbers in run.finals
+    ]
+
+
+def mixture(run: Run, index: Mapping[str, int]) -> dict[str, Any] | None:
+    """Return the drawing of the mixture and, epoch by epoch, the weights that its slider shows."""
+    last = run.snapshots[-1] if run.snapshots else None
+    if last is None or not nodes_of(last.weights):
+        return None
+    edges, ops = list(last.weights), in_order(index)
+    whole_ones = {s.epoch: s for s in run.snapshots if set(s.weights) == set(edges)}
+    drawing = mixed_cell(last.weights, index, last.epoch)
+    names = _drawn_edges(last.weights)
+    kept = thin(list(whole_ones), max(20, MOST_FRAMES // (len(edges) * len(ops))), {s.start + 1 for s in run.stages})
+    frames = [
+        {
+            "epoch": epoch,
+            "stage": whole_ones[epoch].stage,
+            "weights": [[round(whole_ones[epoch].weights[name].get(op, 0.0), 3) for op in ops] for name in names],
+        }
+        for epoch in kept
+    ]
+    return {"drawing": drawing, "frames": frames, "operations": ops, "edges": names}
+
+
+def _drawn_edges(weights: Weights) -> list[str]:
+    return [edge_name(*edge) for edge in edge_list(nodes_of(weights))]
+
+
+def model_config(run: Run) -> ModelConfig | None:
+    """Return the network's sizes, or None where the configuration does not say them."""
+    found = {name: whole(run.option(f"model.{name}"), 1) for name in ("image_size", "patch_size", "width", "layers")}
+    if None in found.values():
+        return None
+    return ModelConfig(**{name: value for name, value in found.items() if value is not None})
+
+
+def reference_cost(run: Run) -> Cost | None:
+    """Return the cost of the ViT of the run's width, depth, tokens and classes, where these are known."""
+    model, classes = model_config(run), whole(run.environment.get("classes"), 1)
+    try:
+        return vit_cost(model, classes) if model and classes else None
+    except UserError:
+        return None
+
+
+def cost_section(run: Run, index: Mapping[str, int]) -> dict[str, Any] | None:
+    """Return the cost of the run's network against the ViT's: a table, and bars by operation."""
+    reference, model = reference_cost(run), model_config(run)
+    if "params" not in run.result or "macs" not in run.result:
+        return None
+    rows = []
+    for key, name in (("params", "parameters"), ("macs", "multiply-adds"), ("macs_linear", "… in linear layers")):
+        if key not in run.result:
+            continue
+        own, other = run.result[key], getattr(reference, key) if reference else 0
+        rows.append([name, f"{own:,.0f}", f"{other:,}" if other else "–", ratio(own, other) or "–"])
+    drawing = None
+    if reference and model and run.genotype:
+        drawing = _cost_bars(run.genotype, model, whole(run.environment.get("classes"), 1) or 1, index)
+    return {"rows": rows, "drawing": drawing, "model": model}
+
+
+def _cost_bars(genotype: Genotype, model: ModelConfig, classes: int, index: Mapping[str, int]) -> Markup:
+    """Draw where parameters and multiply-adds go, in the cell's network and in the ViT."""
+    cell = [(genotype.edges[i].op, f"op-{index[genotype.edges[i].op]}") for i in live_edges(genotype)]
+    vit = [("msa", "line-0"), ("mlp", "line-1")]
+    rows = []
+    for key, word in (("params", "parameters"), ("macs", "multiply-adds")):
+        for name, parts in (("this cell", cell), ("ViT", vit)):
+            pieces = [("embedding and head", "rest", float(getattr(skeleton_cost(model, classes), key)))]
+            for op, css in parts:
+                named = dict(zip(("msa", "mlp"), VIT_LAYER, strict=True)).get(op, op)
+                one = operation_cost(named, model.width, token_count(model)) * model.layers
+                pieces.append((f"{op} ({number(getattr(one, key))})", css, float(getattr(one, key))))
+            total = sum(size for _, _, size in pieces)
+            rows.append((key, f"{word}, {name}", number(total), pieces))
+    drawings = []
+    for key in ("params", "macs"):
+        shown = [row[1:] for row in rows if row[0] == key]
+        drawings.append(bars(shown, "; ".join(f"{name}: {total}" for name, total, _ in shown)))
+    return Markup("").join(drawings)
+
+
+def confusion_section(run: Run) -> dict[str, Any] | None:
+    """Return the confusion matrix of few classes, the commonest confusions of many."""
+    table = run.confusion
+    if not table:
+        return None
+    names = run.classes if len(run.classes) == len(table) else tuple(map(str, range(len(table))))
+    if len(table) <= MOST_CLASSES:
+        totals = [max(1, sum(row)) for row in table]
+        rows = [
+            (name, [(count, round(count / total, 3)) for count in row])
+            for name, row, total in zip(names, table, totals, strict=True)
+        ]
+        return {"names": names, "rows": rows, "pairs": []}
+    pairs = [(count, i, j) for i, row in enumerate(table) for j, count in enumerate(row) if i != j and count]
+    best = sorted(pairs, key=lambda pair: -pair[0])[:MOST_CLASSES]
+    return {"names": (), "rows": [], "pairs": [(names[i], names[j], count) for count, i, j in best]}
+
+
+def settings(run: Run) -> list[tuple[str, list[tuple[str, str]]]]:
+    """Return the configuration, section by section, as names and values."""
+    return [(name, list(flat(content, ""))) for name, content in run.config.items()]
+
+
+def flat(content: Any, prefix: str) -> Sequence[tuple[str, str]]:
+    """Return the values of a nested dictionary under their dotted names."""
+    if isinstance(content, Mapping):
+        start = f"{prefix}." if prefix else ""
+        return [pair for key, value in content.items() for pair in flat(value, f"{start}{key}")]
+    return [(prefix, write_value(content))]
+
+
+def write_value(value: Any) -> str:
+    """Return a value as YAML would have it in a line."""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, list):
+        return f"[{', '.join(map(write_value, value))}]"
+    return "''" if value == "" else f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def facts(run: Run) -> list[tuple[str, str]]:
+    """Return what the run folder says about where and how it ran."""
+    environment = run.environment
+    command = environment.get("command")
+    versions = environment.get("versions")
+    found = {
+        "folder": str(run.path),
+        "command": shlex.join(map(str, command)) if isinstance(command, list) else "",
+        "subject": run.subject,
+        "began with": environment.get("init_model"),
+        "seed": environment.get("seed"),
+        "machine": environment.get("machine"),
+        "device": environment.get("device"),
+        "precision": environment.get("precision"),
+        "Python": environment.get("python"),
+        "versions": ", ".join(f"{k} {v}" for k, v in versions.items()) if isinstance(versions, dict) else "",
+        "classes": environment.get("classes"),
+        "fingerprint of the data": environment.get("data_fingerprint"),
+    }
+    return [(name, str(value)) for name, value in found.items() if value not in (None, "")]

@@ -1,0 +1,123 @@
+"""The supernet, judged on the images for alpha: in the loop, and afterwards by perturbation (docs/methods.md).
+
+Shapes: B images, E edges, O operations.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from dasvit.cell.space import Alive, Space
+from dasvit.config import Config
+from dasvit.data import Data, Loader, Preprocess
+from dasvit.errors import UserError
+from dasvit.io.run_folder import RunFolder
+from dasvit.search.monitor import Monitor
+from dasvit.search.perturbation import perturbation_weights
+from dasvit.search.state import SearchBatches, StageState
+from dasvit.search.strategies import make_strategy
+from dasvit.search.strategies.base import Judge
+from dasvit.search.supernet import Supernet
+from dasvit.training.checkpoint import load_checkpoint
+from dasvit.training.distributed import Runtime
+from dasvit.training.evaluation import Evaluation, evaluate
+from dasvit.training.progress import Reporter
+from dasvit.training.saver import Saver
+from dasvit.training.steps import Steps
+
+TIE = 1e-3
+"""What a nat of loss counts for, in percent of accuracy: it decides between cells that are equally accurate."""
+
+
+def make_judge(
+    part: StageState,
+    config: Config,
+    batches: SearchBatches,
+    preprocess: nn.Module,
+    runtime: Runtime,
+    saver: Saver,
+) -> Judge:
+    """Return what judges the supernet at an epoch's end; it saves before each judgement where it is time to."""
+    loader = batches.judging(config.search.evolution.images)
+
+    def judge(weights: Tensor) -> float:
+        number = part.done * len(batches) + part.step + part.strategy.judged
+        saver.step(number, part.state, f"{part.where}, {part.strategy.judged} cells judged")
+        part.supernet.variation.chosen = weights.argmax(dim=1).tolist()
+        return judge_supernet(part.supernet, weights, preprocess, loader, runtime).top1
+
+    return judge
+
+
+def judge_supernet(
+    supernet: Supernet, weights: Tensor, preprocess: nn.Module, loader: Loader, runtime: Runtime
+) -> Evaluation:
+    """Judge a supernet under edge weights [E, O] or [E, O + 1]."""
+    network = WithWeights(supernet, weights.to(runtime.device))
+    return evaluate(network, preprocess, loader, runtime, supernet.head.out_features)
+
+
+def perturbed(part: StageState, data: Data, config: Config, runtime: Runtime) -> tuple[list[list[float]], Alive]:
+    """Return a stage's edge weights `[E][O]` by perturbation, measured on the images for alpha, and what is alive."""
+    architecture, space = part.architecture, part.supernet.space
+    loader = SearchBatches(data, config, runtime).judging(config.search.derive.images)
+    preprocess = Preprocess(config.model.image_size).to(runtime.device)
+    mixture, _ = mixture_of(part)
+    alive = tuple(tuple(row) for row in architecture.alive.tolist())
+    part.supernet.variation.chosen = None
+
+    def measure(weights: Tensor) -> float:
+        found = judge_supernet(part.supernet, weights, preprocess, loader, runtime)
+        return found.top1 - TIE * found.loss
+
+    return perturbation_weights(mixture, alive, space, measure, config.runtime.seed), alive
+
+
+def restore(config: Config, classes: int, run: RunFolder, runtime: Runtime, reporter: Reporter) -> StageState:
+    """Return the stage that a search's newest checkpoint holds.
+
+    Raises:
+        UserError: There is none.
+    """
+    state = load_checkpoint(run.checkpoints, reporter.say)
+    if state is None:
+        raise UserError(f"{run.path} holds no checkpoint, and so no supernet to perturb: take --rule darts.")
+    space = Space.from_config(config.space)
+    alive = tuple(tuple(row) for row in state["alive"])
+    strategy = make_strategy(config, space, classes)
+    part = StageState(config, space, alive, state["stage"], classes, 1, runtime, Steps(runtime, reporter), strategy)
+    part.load(state)
+    return part
+
+
+def mixture_of(part: StageState) -> tuple[Tensor, Tensor]:
+    """Return a stage's edge weights free of noise: [E, O], with a bypass [E, O + 1] where there is one; and [E, O]."""
+    strengths = part.architecture.strengths()
+    bypass = part.edge_weights().detach()[:, strengths.shape[1] :]
+    return torch.cat([strengths, bypass], dim=1), strengths
+
+
+def make_monitor(
+    config: Config, classes: int, batches: SearchBatches, preprocess: nn.Module, runtime: Runtime
+) -> Monitor:
+    """Return what looks at the supernet at every epoch's end, on `search.monitor` of the images for alpha."""
+    loader = batches.judging(config.search.monitor)
+
+    def judge(supernet: Supernet, weights: Tensor) -> float:
+        return judge_supernet(supernet, weights, preprocess, loader, runtime).top1
+
+    return Monitor(config, classes, judge)
+
+
+class WithWeights(nn.Module):
+    """A supernet under fixed edge weights, as a network of images alone."""
+
+    def __init__(self, supernet: Supernet, weights: Tensor) -> None:
+        super().__init__()
+        self.supernet, self.weights = supernet, weights
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return logits [B, classes] for images [B, 3, S, S]."""
+        logits: Tensor = self.supernet(images, self.weights)
+        return logits

@@ -1,0 +1,1 @@
+"""Does a search beat luck? Its searches and trainings, and what their numbers say."""

@@ -1,0 +1,186 @@
+"""What a study runs: search methods and their variants, and cells drawn at random within the found ones' budget."""
+
+from __future__ import annotations
+
+import hashlib
+import random
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from dasvit.cell.genotype import PUBLISHED, Genotype
+from dasvit.cell.space import Space
+from dasvit.config import Config, FairnessConfig
+from dasvit.config.validation import validate, with_method
+from dasvit.errors import UserError
+from dasvit.search.cost import make_budget
+from dasvit.search.sampling import Cells
+
+JUDGED = 1000
+"""Validation images that the monitor judges by where `search.monitor` does not say."""
+LAMBDAS = (0.0, 0.25, 1.0, 4.0)
+RHOS = (0.25, 0.5, 0.75, 1.0)
+"""What --sweep tries."""
+ENOUGH = 300
+"""Draws without a new cell, one after the other, after which the cells within a tolerance count as too few."""
+
+
+@dataclass(frozen=True)
+class Variant:
+    """A search method, or DASViT with something changed.
+
+    Attributes:
+        key: Its folder.
+        label: Its name in tables.
+        group: methods, ablation, lambda or rho; all that it belongs to.
+        config: Its recipe.
+        value: What a sweep sets.
+    """
+
+    key: str
+    label: str
+    group: str
+    config: Config
+    value: float | None = None
+
+
+def plan_variants(config: Config, methods: Sequence[str], ablate: bool, sweep: bool) -> list[Variant]:
+    """Return what is searched with; of several that come to the same recipe, each is listed, under one key.
+
+    Args:
+        config: The recipe.
+        methods: Search methods; the first is what everything else is compared with.
+        ablate: DASViT without tokens, fairness and stages as well.
+        sweep: Several λ and ρ as well.
+
+    Raises:
+        UserError: No or doubled methods, a method that does not exist, or no dasvit to change something of.
+    """
+    if not methods or len(set(methods)) < len(methods):
+        raise UserError("--methods takes each method once, as dasvit,darts.")
+    base = replace(config, search=replace(config.search, monitor=config.search.monitor or JUDGED))
+    found = [Variant(name, name, "methods", with_method(base, name)) for name in methods]
+    if (ablate or sweep) and "dasvit" not in methods:
+        raise UserError("--ablate and --sweep change something of dasvit: name it among --methods.")
+    whole = with_method(base, "dasvit")
+    if ablate:
+        found += ablations(whole)
+    if sweep:
+        found += sweeps(whole)
+    keys: list[tuple[Config, str]] = []
+    shared = []
+    for variant in found:
+        validate(variant.config)
+        key = next((key for known, key in keys if known == variant.config), variant.key)
+        keys.append((variant.config, key))
+        shared.append(replace(variant, key=key))
+    return shared
+
+
+def ablations(config: Config) -> list[Variant]:
+    """Return DASViT without each of its parts; the parts that the recipe lacks already are left out."""
+    search = config.search
+    changed: dict[str, dict[str, Any]] = {
+        "token selection": {"tokens": replace(search.tokens, ratio=1.0)},
+        "fairness": {"fairness": replace(search.fairness, skip=0.0, types=0.0)},
+        "stages": {"stages": with_method(config, "darts").search.stages},
+        "finals": {"finals": replace(search.finals, cells=0)},
+    }
+    found = []
+    for part, change in changed.items():
+        less = replace(config, search=replace(search, **change))
+        if less != config:
+            found.append(Variant(f"without-{part.replace(' ', '-')}", f"without {part}", "ablation", less))
+    return found
+
+
+def sweeps(config: Config) -> list[Variant]:
+    """Return DASViT with several λ (both of them alike) and ρ."""
+    search, found = config.search, []
+    for value in LAMBDAS:
+        fairness: FairnessConfig = replace(search.fairness, skip=value, types=value)
+        changed = replace(config, search=replace(search, fairness=fairness))
+        found.append(Variant(f"lambda-{value:g}", f"λ = {value:g}", "lambda", changed, value))
+    for value in RHOS:
+        changed = replace(config, search=replace(search, tokens=replace(search.tokens, ratio=value)))
+        found.append(Variant(f"rho-{value:g}", f"ρ = {value:g}", "rho", changed, value))
+    return found
+
+
+def seeded(config: Config, seed: int) -> Config:
+    """Return a recipe with another seed."""
+    return replace(config, runtime=replace(config.runtime, seed=seed))
+
+
+def cell_key(cell: Genotype) -> str:
+    """Return the folder of a cell's trainings: the same cell, found twice, is trained once for each seed."""
+    return f"cell-{hashlib.sha256(cell.to_json().encode()).hexdigest()[:10]}"
+
+
+def published_cell(config: Config) -> Genotype | None:
+    """Return the paper's CIFAR-10 cell where the width allows its heads."""
+    cell = PUBLISHED["dasvit_cifar10"]
+    heads = [int(op.split("_")[1]) for op in cell.ops if op.startswith("msa")]
+    return cell if all(config.model.width % count == 0 for count in heads) else None
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """Cells drawn at random.
+
+    Attributes:
+        cells: Each another one.
+        macs: The multiply-adds that they were to have.
+        tolerance: The share of these that they may have more or less.
+    """
+
+    cells: list[Genotype]
+    macs: float
+    tolerance: float
+
+
+def draw_cells(config: Config, classes: int, found: Sequence[int], count: int) -> Drawn:
+    """Draw cells uniformly among the viable ones that derivation could give, of the found ones' mean multiply-adds.
+
+    Within `search.random.tolerance` of these; where fewer cells are there than are wanted, it is doubled until enough
+    are. The draw depends on the seed, the found cells' mean cost and the recipe alone.
+
+    Args:
+        config: The recipe.
+        classes: Classes of the data.
+        found: Multiply-adds of the found cells.
+        count: Cells to draw.
+
+    Raises:
+        UserError: The space has not so many cells.
+    """
+    macs = statistics.fmean(found)
+    space, derive = Space.from_config(config.space), config.search.derive
+    keep = 0 if derive.rule == "strongest" else derive.edges_per_node
+    budget = make_budget(config, classes, derive.max_params, 0)
+    tolerance = config.search.random.tolerance or 0.01
+    while True:
+        most = round(macs * (1 + tolerance))
+        limit = min(most, derive.max_macs) if derive.max_macs else most
+        cells = Cells(space, keep, replace(budget, max_macs=limit), round(macs * (1 - tolerance)))
+        drawn = _distinct(cells, count, random.Random(config.runtime.seed))
+        if len(drawn) == count:
+            return Drawn(drawn, macs, tolerance)
+        if tolerance > 1:
+            raise UserError(f"the space holds fewer than {count} cells: lower --random.")
+        tolerance *= 2
+
+
+def _distinct(cells: Cells, count: int, chance: random.Random) -> list[Genotype]:
+    """Return so many different cells, or fewer where draws do not find them."""
+    drawn: dict[Genotype, None] = {}
+    in_vain = 0
+    while len(drawn) < count and in_vain < ENOUGH:
+        try:
+            cell = cells.draw(chance)
+        except UserError:  # none within the tolerance
+            break
+        in_vain = in_vain + 1 if cell in drawn else 0
+        drawn[cell] = None
+    return list(drawn)
