@@ -35,8 +35,8 @@ import torch.distributed.tensor
 # What a child would import: all of it, but nothing that starts a thread.
 from dasvit import cli
 from dasvit.commands import cost, judge, quickstart, search, train  # noqa: F401
-from dasvit.training import saver
-from dasvit.training.distributed import Runtime
+from dasvit.runtime import saver
+from dasvit.runtime.distributed import Runtime
 from dasvit.training.steps import Steps
 
 

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from dasvit.cli import main
-from dasvit.training.progress import Reporter
+from dasvit.runtime.progress import Reporter
 
 SMALL = (
     "--config=digits",

@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 
-from dasvit.training.checkpoint import read_checkpoint
+from dasvit.runtime.checkpoint import read_checkpoint
 from helpers import untimed
 
 OPTIONS = [

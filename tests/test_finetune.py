@@ -82,7 +82,7 @@ def test_cut_off_and_resumed_it_ends_as_if_it_had_not(
     small_run: Path, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     options = ["train", "--init", small_run, "--data.name=imagefolder", "--data.path", photos, "--train.epochs=2"]
-    monkeypatch.setattr("dasvit.training.saver.Saver._is_due", lambda self: True)
+    monkeypatch.setattr("dasvit.runtime.saver.Saver._is_due", lambda self: True)
     assert call_cli(*options, "--run", tmp_path / "whole")[0] == 0
     before = weights(tmp_path / "whole")
     with monkeypatch.context() as patched:

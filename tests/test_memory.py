@@ -17,7 +17,7 @@ from dasvit.commands import memory as command
 from dasvit.config import Config, recipe
 from dasvit.memory.live_bytes import FLOAT32, LOWER, Kind, LiveBytes, Pretend
 from dasvit.memory.search_step import PROBE, Memory, SearchStep, Subject, count, subjects
-from dasvit.training.progress import Reporter
+from dasvit.runtime.progress import Reporter
 from helpers import merge
 
 SMALL = {

@@ -15,7 +15,7 @@ from rich.console import Console
 from dasvit.commands.judge import Classifier
 from dasvit.commands.predict import ImageBatches, reader
 from dasvit.errors import UserError
-from dasvit.training.progress import Reporter
+from dasvit.runtime.progress import Reporter
 from helpers import call_cli
 
 

@@ -14,7 +14,7 @@ import pytest
 from helpers import Faults, ForkServer
 from runs import COMMANDS, assert_same_end, newest, same
 
-WRITES = "dasvit.training.checkpoint._Sealed.write"
+WRITES = "dasvit.runtime.checkpoint._Sealed.write"
 PLACES: dict[str, dict[str, dict[str, Any]]] = {
     "search": {
         "inside a step": {"place": "dasvit.search.loop.weight_step", "call": 3},

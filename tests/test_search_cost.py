@@ -17,8 +17,8 @@ from dasvit.commands.search import do_search
 from dasvit.config import Config
 from dasvit.config import recipe as recipes
 from dasvit.models.cost import cost_of
+from dasvit.runtime.progress import Reporter
 from dasvit.search.cost import CostPenalty, expected_cost, make_budget
-from dasvit.training.progress import Reporter
 from helpers import merge
 from test_strategies import SMALL
 

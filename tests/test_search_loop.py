@@ -14,9 +14,9 @@ from dasvit.config import Config
 from dasvit.config import recipe as recipes
 from dasvit.data import load_data
 from dasvit.io.run_folder import RunFolder
+from dasvit.runtime.distributed import Precision, Runtime, seed_everything
+from dasvit.runtime.progress import Reporter
 from dasvit.search.loop import LOGS, Found, search, temperature
-from dasvit.training.distributed import Precision, Runtime, seed_everything
-from dasvit.training.progress import Reporter
 from helpers import cut_off, merge, untimed
 
 SMALL: dict[str, Any] = {
@@ -197,7 +197,7 @@ def test_a_run_folder_reads_back_what_the_search_found(tmp_path: Path) -> None:
 
 def test_the_terminal_shows_how_far_a_search_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Stage, epoch, step, losses, the leading operation of every edge, images/s and the time left."""
-    monkeypatch.setattr("dasvit.training.progress.EVERY", 0)
+    monkeypatch.setattr("dasvit.runtime.progress.EVERY", 0)
     reporter, terminal = Reporter(), io.StringIO()
     reporter.console = Console(file=terminal, force_terminal=True, width=200, color_system=None)
     do_search(make(), str(tmp_path / "run"), reporter)

@@ -13,8 +13,8 @@ from torch import nn
 from dasvit.config import Config, RuntimeConfig
 from dasvit.config.validation import validate
 from dasvit.errors import UserError
-from dasvit.training.distributed import Runtime, layers_of
-from dasvit.training.progress import Reporter
+from dasvit.runtime.distributed import Runtime, layers_of
+from dasvit.runtime.progress import Reporter
 from dasvit.training.steps import BatchLoss, Steps
 from helpers import ForkServer, call_cli
 from runs import COMMANDS, difference, newest

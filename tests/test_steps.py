@@ -12,9 +12,9 @@ from torch.nn import functional as F
 
 from dasvit.config import RuntimeConfig
 from dasvit.errors import UserError
+from dasvit.runtime.distributed import Runtime
+from dasvit.runtime.progress import Reporter
 from dasvit.search.bilevel import second_order
-from dasvit.training.distributed import Runtime
-from dasvit.training.progress import Reporter
 from dasvit.training.steps import PATIENCE, BatchLoss, Steps
 from helpers import Faults, ForkServer
 from runs import COMMANDS

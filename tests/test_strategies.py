@@ -21,6 +21,7 @@ from dasvit.config import recipe as recipes
 from dasvit.config.validation import METHODS, validate, with_method
 from dasvit.errors import UserError
 from dasvit.models.cost import cost_of
+from dasvit.runtime.progress import Reporter
 from dasvit.search.architecture import Architecture
 from dasvit.search.mixture import mix
 from dasvit.search.strategies import STRATEGIES, make_strategy
@@ -29,7 +30,6 @@ from dasvit.search.strategies.darts_plus import DartsPlus
 from dasvit.search.strategies.evolution import Evolution
 from dasvit.search.strategies.random_cell import comparable_cells
 from dasvit.search.supernet import MixedCell, Supernet
-from dasvit.training.progress import Reporter
 from helpers import cut_off, merge, untimed
 
 SMALL: dict[str, Any] = {
@@ -117,7 +117,7 @@ def test_rivals_have_none_of_dasvits_parts(method: str) -> None:
 def test_a_method_that_is_cut_off_ends_as_if_it_had_not_been(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, method: str
 ) -> None:
-    from dasvit.training.saver import Saver
+    from dasvit.runtime.saver import Saver
 
     monkeypatch.setattr(Saver, "_is_due", lambda self: True)
     config = make(method, data={"limit": 100})

@@ -21,14 +21,14 @@ from dasvit.config import Config
 from dasvit.data import load_data
 from dasvit.errors import Stopped, UserError
 from dasvit.models.cost import cost_of
+from dasvit.runtime.distributed import Runtime
+from dasvit.runtime.progress import Reporter
+from dasvit.runtime.saver import Deadline
 from dasvit.search.monitor import judge_cell, kept_supernet
 from dasvit.search.ranking import supernet_scores, weight_scores
 from dasvit.search.supernet import Supernet
 from dasvit.study import jobs as study_jobs
 from dasvit.study.plan import cell_key, draw_cells, plan_variants, published_cell
-from dasvit.training.distributed import Runtime
-from dasvit.training.progress import Reporter
-from dasvit.training.saver import Deadline
 from helpers import SMALL, call_cli, tree
 
 TWO_STAGES = '--search.stages={"layers":[1,1],"keep":[0,2],"epochs":[2,1],"weight_epochs":[1,0]}'
@@ -176,8 +176,8 @@ import os, signal, sys
 sys.argv = ["dasvit"]
 from dasvit.study import jobs as study_jobs
 from dasvit.errors import Stopped
-from dasvit.training.progress import Reporter
-from dasvit.training.saver import Deadline
+from dasvit.runtime.progress import Reporter
+from dasvit.runtime.saver import Deadline
 from pathlib import Path
 def start(self, job):
     import subprocess

@@ -15,11 +15,11 @@ import pytest
 
 from dasvit.config import Config
 from dasvit.errors import Stopped, UserError
+from dasvit.runtime.progress import Reporter
+from dasvit.runtime.saver import Deadline
 from dasvit.study import cluster as study_cluster
 from dasvit.study.cluster import Cluster, ClusterConfig, RemoteRun, read_cluster
 from dasvit.study.jobs import Job, Runner, caught
-from dasvit.training.progress import Reporter
-from dasvit.training.saver import Deadline
 from helpers import SMALL, call_cli
 
 JOBS = [Job(f"trainings/vit/seed{seed}", f"train ViT, seed {seed}", Config(), "vit") for seed in (0, 1)]

@@ -15,8 +15,8 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from dasvit.config import recipe as recipes
 from dasvit.errors import UserError
 from dasvit.io.run_folder import RunFolder
-from dasvit.training.progress import Reporter
-from dasvit.training.tracking import Tracking, parse_trackers, scalars
+from dasvit.runtime.progress import Reporter
+from dasvit.runtime.tracking import Tracking, parse_trackers, scalars
 from helpers import SMALL, call_cli
 
 

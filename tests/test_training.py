@@ -17,13 +17,13 @@ from dasvit.config import recipe as recipes
 from dasvit.data import Preprocess, load_data
 from dasvit.errors import UserError
 from dasvit.io.run_folder import RunFolder
-from dasvit.training.checkpoint import Damaged, load_checkpoint, read_checkpoint, save_checkpoint
-from dasvit.training.distributed import Runtime, find_device, measure_precision, reseed, seed_everything
+from dasvit.runtime.checkpoint import Damaged, load_checkpoint, read_checkpoint, save_checkpoint
+from dasvit.runtime.distributed import Runtime, find_device, measure_precision, reseed, seed_everything
+from dasvit.runtime.progress import Reporter
+from dasvit.runtime.saver import NEVER, Saver
 from dasvit.training.evaluation import evaluate
 from dasvit.training.loop import Trained, train
 from dasvit.training.optim import make_optimizer, make_schedule
-from dasvit.training.progress import Reporter
-from dasvit.training.saver import NEVER, Saver
 from helpers import cut_off, merge, untimed
 
 SMALL: dict[str, Any] = {
@@ -190,14 +190,14 @@ def test_random_numbers_are_a_function_of_the_place() -> None:
 def test_checkpoints_cost_their_share_at_most(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """On a clock of our own: steps of a second, checkpoints of three."""
     clock = [0.0]
-    monkeypatch.setattr("dasvit.training.saver.time.perf_counter", lambda: clock[0])
+    monkeypatch.setattr("dasvit.runtime.saver.time.perf_counter", lambda: clock[0])
 
     def slow(*arguments: Any) -> None:
         clock[0] += 3
         saved.append(clock[0])
 
     saved: list[float] = []
-    monkeypatch.setattr("dasvit.training.saver.save_checkpoint", slow)
+    monkeypatch.setattr("dasvit.runtime.saver.save_checkpoint", slow)
     config = RuntimeConfig(device="cpu")
     with Saver(RunFolder(tmp_path, "train"), (), Runtime(config, "float32"), Reporter(quiet=True), NEVER) as saver:
         for step in range(3000):

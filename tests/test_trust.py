@@ -31,7 +31,7 @@ from dasvit.errors import UserError
 from dasvit.models import folder as folder_module
 from dasvit.models.folder import load_model
 from dasvit.report.tables import confusion_table, network_table
-from dasvit.training.checkpoint import load_checkpoint
+from dasvit.runtime.checkpoint import load_checkpoint
 from helpers import call_cli, record, tree
 
 

@@ -21,9 +21,9 @@ from dasvit.errors import UserError, printable
 from dasvit.io.run_folder import RunFolder
 from dasvit.report import refresh_report
 from dasvit.report.run.page import PAGE
-from dasvit.training.distributed import Precision, Runtime, measure_precision
-from dasvit.training.progress import Reporter
-from dasvit.training.tracking import parse_trackers
+from dasvit.runtime.distributed import Precision, Runtime, measure_precision
+from dasvit.runtime.progress import Reporter
+from dasvit.runtime.tracking import parse_trackers
 
 NAMED = 5
 """Skipped images that are named on the terminal; `environment.json` names them all."""

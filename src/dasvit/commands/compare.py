@@ -25,8 +25,8 @@ from dasvit.models.cost import count_cost, make_on_meta
 from dasvit.models.paper import DATASETS, PAPER, PaperRow
 from dasvit.models.paper_flops import WAY_OUT, count_paper_flops, has_ptflops
 from dasvit.report.compare.tables import as_csv, as_json, as_latex, as_markdown, columns, terminal_table
-from dasvit.training.distributed import find_device
-from dasvit.training.progress import Reporter
+from dasvit.runtime.distributed import find_device
+from dasvit.runtime.progress import Reporter
 
 FORMATS = ("table", "csv", "md", "tex", "json")
 SCALES = ("full", "small")

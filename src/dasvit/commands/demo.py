@@ -19,7 +19,7 @@ from dasvit.commands.predict import reader
 from dasvit.errors import UserError, printable
 from dasvit.io.run_folder import find_model
 from dasvit.models.attention import class_attention
-from dasvit.training.distributed import find_device
+from dasvit.runtime.distributed import find_device
 
 SHOWN = 384
 """Side of the picture of the attention, in pixels."""

@@ -20,10 +20,10 @@ from dasvit.errors import UserError
 from dasvit.io.run_folder import find_model
 from dasvit.models.folder import load_model, read_model_config
 from dasvit.report.tables import confusion_table
-from dasvit.training.distributed import Runtime
+from dasvit.runtime.distributed import Runtime
+from dasvit.runtime.progress import Reporter
 from dasvit.training.evaluation import Evaluation, evaluate
 from dasvit.training.loop import test_batches
-from dasvit.training.progress import Reporter
 
 MIN_CROP_PCT = 0.1
 """The smallest share of an image that a model may ask to look at; the image is enlarged by its inverse."""

@@ -18,8 +18,8 @@ from dasvit.config import Config
 from dasvit.errors import UserError
 from dasvit.memory.live_bytes import Kind
 from dasvit.memory.search_step import FREE, Memory, Subject, count, measure, subjects
-from dasvit.training.distributed import find_device
-from dasvit.training.progress import Reporter
+from dasvit.runtime.distributed import find_device
+from dasvit.runtime.progress import Reporter
 
 BATCHES = tuple(2**power for power in range(11))
 CARDS = (12, 24, 80)

@@ -19,8 +19,8 @@ from dasvit.commands.judge import Classifier
 from dasvit.data import find_images, open_image, predict_transform
 from dasvit.errors import UserError, printable, unknown
 from dasvit.io.run_folder import find_model
-from dasvit.training.distributed import find_device
-from dasvit.training.progress import Reporter
+from dasvit.runtime.distributed import find_device
+from dasvit.runtime.progress import Reporter
 
 FORMATS = ("text", "csv", "json")
 Row = dict[str, Any]

@@ -11,7 +11,7 @@ from dasvit.commands.search import do_search
 from dasvit.commands.train import do_train
 from dasvit.errors import UserError
 from dasvit.report.tables import network_table
-from dasvit.training.progress import Reporter
+from dasvit.runtime.progress import Reporter
 
 
 def quickstart_command(request: Request) -> None:

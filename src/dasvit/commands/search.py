@@ -36,6 +36,10 @@ from dasvit.io.files import write_whole
 from dasvit.io.run_folder import RunFolder
 from dasvit.models.cost import cost_of
 from dasvit.report.tables import number
+from dasvit.runtime.distributed import Runtime, seed_everything
+from dasvit.runtime.progress import Reporter
+from dasvit.runtime.saver import NEVER, Deadline
+from dasvit.runtime.tracking import Tracking
 from dasvit.search.candidates import Final, Stages, decide, derive_found, play
 from dasvit.search.derive import Derivation
 from dasvit.search.evaluation import WithWeights, perturbed, restore
@@ -43,11 +47,7 @@ from dasvit.search.loop import search
 from dasvit.search.state import make_architecture, make_supernet
 from dasvit.search.strategies import make_strategy
 from dasvit.search.strategies.base import Moment
-from dasvit.training.distributed import Runtime, seed_everything
 from dasvit.training.loop import probe_step
-from dasvit.training.progress import Reporter
-from dasvit.training.saver import NEVER, Deadline
-from dasvit.training.tracking import Tracking
 
 CHOICES = ("darts", "strongest", "perturbation")
 """The rules of derivation."""

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dasvit.cli import Request
 from dasvit.commands.common import print_json
 from dasvit.errors import UserError
+from dasvit.runtime.progress import Reporter
+from dasvit.runtime.saver import Deadline
 from dasvit.study.study import do_study
-from dasvit.training.progress import Reporter
-from dasvit.training.saver import Deadline
 
 
 def study_command(request: Request) -> None:

@@ -35,11 +35,11 @@ from dasvit.models.cost import cost_of, count_cost
 from dasvit.models.finetune import load_start, sizes_of, subject_of
 from dasvit.models.folder import WEIGHTS, read_model_config, save_model
 from dasvit.report.tables import network_table
-from dasvit.training.distributed import Runtime, seed_everything
+from dasvit.runtime.distributed import Runtime, seed_everything
+from dasvit.runtime.progress import Reporter
+from dasvit.runtime.saver import NEVER, Deadline
+from dasvit.runtime.tracking import Tracking
 from dasvit.training.loop import probe_step, train
-from dasvit.training.progress import Reporter
-from dasvit.training.saver import NEVER, Deadline
-from dasvit.training.tracking import Tracking
 
 
 @dataclass(frozen=True)

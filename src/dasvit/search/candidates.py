@@ -28,13 +28,13 @@ from dasvit.errors import UserError
 from dasvit.io.files import read_object
 from dasvit.io.run_folder import RunFolder
 from dasvit.models.baselines import make_network, prefer_fast_attention
+from dasvit.runtime.distributed import Runtime, seed_everything
+from dasvit.runtime.progress import Reporter
+from dasvit.runtime.saver import NEVER, Deadline
 from dasvit.search.cost import make_budget
 from dasvit.search.derive import Derivation, derive
 from dasvit.search.stages import with_pruned
-from dasvit.training.distributed import Runtime, seed_everything
 from dasvit.training.loop import train
-from dasvit.training.progress import Reporter
-from dasvit.training.saver import NEVER, Deadline
 
 Stages = list[tuple[list[list[float]], Alive]]
 """Edge weights `[E][O]` and operations alive, at the end of every stage."""

@@ -13,17 +13,17 @@ from dasvit.config import Config
 from dasvit.data import Data, Loader, Preprocess
 from dasvit.errors import UserError
 from dasvit.io.run_folder import RunFolder
+from dasvit.runtime.checkpoint import load_checkpoint
+from dasvit.runtime.distributed import Runtime
+from dasvit.runtime.progress import Reporter
+from dasvit.runtime.saver import Saver
 from dasvit.search.monitor import Monitor
 from dasvit.search.perturbation import perturbation_weights
 from dasvit.search.state import SearchBatches, StageState
 from dasvit.search.strategies import make_strategy
 from dasvit.search.strategies.base import Judge
 from dasvit.search.supernet import Supernet
-from dasvit.training.checkpoint import load_checkpoint
-from dasvit.training.distributed import Runtime
 from dasvit.training.evaluation import Evaluation, evaluate
-from dasvit.training.progress import Reporter
-from dasvit.training.saver import Saver
 from dasvit.training.steps import Steps
 
 TIE = 1e-3

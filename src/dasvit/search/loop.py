@@ -17,6 +17,10 @@ from dasvit.config import Config
 from dasvit.data import Data, Preprocess
 from dasvit.io.run_folder import RunFolder
 from dasvit.report import refresh_report
+from dasvit.runtime.distributed import Runtime, generator, reseed
+from dasvit.runtime.progress import Reporter
+from dasvit.runtime.saver import NEVER, Deadline, Saver
+from dasvit.runtime.tracking import Tracking
 from dasvit.search.architecture import Architecture, entropy
 from dasvit.search.bilevel import first_order, second_order
 from dasvit.search.cost import CostPenalty
@@ -28,12 +32,8 @@ from dasvit.search.state import SearchBatches, StageState
 from dasvit.search.strategies import make_strategy
 from dasvit.search.strategies.random_cell import RandomCell
 from dasvit.search.token_maps import MAPS, TokenMaps
-from dasvit.training.distributed import Runtime, generator, reseed
 from dasvit.training.metrics import EpochMetrics, check_steps
-from dasvit.training.progress import Reporter
-from dasvit.training.saver import NEVER, Deadline, Saver
 from dasvit.training.steps import BatchLoss, Steps, at_least_float32
-from dasvit.training.tracking import Tracking
 
 LOGS = ("metrics.jsonl", "architecture.jsonl")
 STAGES, STEPS, NOISE = 1, 2, 3

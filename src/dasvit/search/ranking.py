@@ -13,12 +13,12 @@ from dasvit.cell.space import Alive, Space
 from dasvit.config import Config
 from dasvit.data import Data, Preprocess
 from dasvit.errors import UserError
+from dasvit.runtime.distributed import Runtime
 from dasvit.search.evaluation import judge_supernet
 from dasvit.search.monitor import judge_cell, kept_supernet
 from dasvit.search.stages import with_pruned
 from dasvit.search.state import SearchBatches, make_supernet
 from dasvit.search.supernet import Supernet
-from dasvit.training.distributed import Runtime
 
 
 def supernet_scores(

@@ -12,12 +12,12 @@ from torch import Tensor, nn
 from dasvit.cell.space import Alive, Space
 from dasvit.config import Config
 from dasvit.data import Data, Loader, split_indices, train_transform
+from dasvit.runtime.distributed import Runtime
 from dasvit.search.architecture import Architecture
 from dasvit.search.cost import CostPenalty
 from dasvit.search.strategies import STRATEGIES
 from dasvit.search.strategies.base import Moment, Strategy
 from dasvit.search.supernet import Supernet
-from dasvit.training.distributed import Runtime
 from dasvit.training.metrics import EpochMetrics
 from dasvit.training.optim import make_optimizer, make_schedule
 from dasvit.training.steps import Steps

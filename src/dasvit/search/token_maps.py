@@ -19,8 +19,8 @@ from torch import Tensor
 from dasvit.config import Config
 from dasvit.data import Data, Preprocess
 from dasvit.io.run_folder import RunFolder
+from dasvit.runtime.distributed import Runtime
 from dasvit.search.supernet import Supernet
-from dasvit.training.distributed import Runtime
 
 IMAGES, MAPS = "token_images.json", "tokens.jsonl"
 """The pictures themselves, once; and a line an epoch."""

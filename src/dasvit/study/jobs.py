@@ -25,9 +25,9 @@ from dasvit.config import Config
 from dasvit.config import recipe as recipes
 from dasvit.errors import Stopped, UserError
 from dasvit.report.words import duration
+from dasvit.runtime.progress import Reporter
+from dasvit.runtime.saver import SIGNALS, Deadline
 from dasvit.study.cluster import LOOKS, THREADS, Cluster, RemoteRun
-from dasvit.training.progress import Reporter
-from dasvit.training.saver import SIGNALS, Deadline
 
 POLL = 0.1
 """Seconds between two looks at the processes."""

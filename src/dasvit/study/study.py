@@ -19,15 +19,15 @@ from dasvit.errors import UserError
 from dasvit.io.run_folder import RunFolder
 from dasvit.models.cost import cost_of
 from dasvit.report.run.collapse import describe_epochs
+from dasvit.runtime.distributed import Runtime, find_device
+from dasvit.runtime.progress import Reporter
+from dasvit.runtime.saver import Deadline
 from dasvit.search.candidates import FOLDER as FINALS
 from dasvit.search.ranking import supernet_scores, weight_scores
 from dasvit.study.cluster import Cluster, read_cluster
 from dasvit.study.jobs import Job, Runner
 from dasvit.study.plan import Drawn, Variant, cell_key, draw_cells, plan_variants, published_cell, seeded
 from dasvit.study.verdicts import write_study
-from dasvit.training.distributed import Runtime, find_device
-from dasvit.training.progress import Reporter
-from dasvit.training.saver import Deadline
 
 FORMAT = "dasvit-study/1"
 

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from dasvit.training.distributed import Runtime
+from dasvit.runtime.distributed import Runtime
 
 
 @dataclass(frozen=True)

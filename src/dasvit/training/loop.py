@@ -22,14 +22,14 @@ from dasvit.data import Data, Loader, Preprocess, train_transform
 from dasvit.errors import UserError
 from dasvit.io.run_folder import RunFolder
 from dasvit.report import refresh_report
-from dasvit.training.distributed import Runtime, reseed
+from dasvit.runtime.distributed import Runtime, reseed
+from dasvit.runtime.progress import Reporter
+from dasvit.runtime.saver import NEVER, Deadline, Saver
+from dasvit.runtime.tracking import Tracking
 from dasvit.training.evaluation import Evaluation, evaluate
 from dasvit.training.metrics import EpochMetrics, check_steps
 from dasvit.training.optim import make_optimizer, make_schedule
-from dasvit.training.progress import Reporter
-from dasvit.training.saver import NEVER, Deadline, Saver
 from dasvit.training.steps import BatchLoss, Steps, at_least_float32
-from dasvit.training.tracking import Tracking
 
 LOGS = ("metrics.jsonl",)
 ADVICE = "train.optim.lr, or raise train.optim.warmup_epochs"

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from dasvit.errors import UserError
 from dasvit.report.words import duration
-from dasvit.training.distributed import Runtime
+from dasvit.runtime.distributed import Runtime
 
 
 class EpochMetrics:

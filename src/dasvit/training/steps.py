@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 
 from dasvit.errors import UserError
-from dasvit.training.distributed import Runtime
-from dasvit.training.progress import Reporter
+from dasvit.runtime.distributed import Runtime
+from dasvit.runtime.progress import Reporter
 
 PATIENCE = 10
 """Steps in a row without a finite loss and gradient after which a run stops."""

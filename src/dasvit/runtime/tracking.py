@@ -14,8 +14,8 @@ from dasvit.config import recipe as recipes
 from dasvit.errors import UserError, unknown
 from dasvit.io.files import read_object
 from dasvit.io.run_folder import RunFolder
-from dasvit.training.distributed import TRACKERS, close_tracker, open_tracker
-from dasvit.training.progress import Reporter
+from dasvit.runtime.distributed import TRACKERS, close_tracker, open_tracker
+from dasvit.runtime.progress import Reporter
 
 SENT = "tracked.json"
 """What the run folder knows of its trackers: the name that they know the run by, and how many epochs each has."""

@@ -13,9 +13,9 @@ from typing import Any, TypeVar
 
 from dasvit.errors import Stopped, UserError
 from dasvit.io.run_folder import RunFolder
-from dasvit.training.checkpoint import load_checkpoint, save_checkpoint
-from dasvit.training.distributed import Runtime
-from dasvit.training.progress import Reporter
+from dasvit.runtime.checkpoint import load_checkpoint, save_checkpoint
+from dasvit.runtime.distributed import Runtime
+from dasvit.runtime.progress import Reporter
 
 SHARE = 0.02
 """The largest share of a run's time that its checkpoints may take."""
