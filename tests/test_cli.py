@@ -588,7 +588,7 @@ def test_memory(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch:
 def test_search_warns_before_it_starts(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("dasvit.commands.memory.total_memory", lambda device: 2 * 10**6)
+    monkeypatch.setattr("dasvit.memory.fits.total_memory", lambda device: 2 * 10**6)
     _, err = call(capsys, "search", *TINY, "--run", tmp_path / "run")
     warning, *later = [line for line in err.splitlines() if not line.startswith("data: ")]
     assert warning.startswith("warning: stage ") and "--search.batch_size" in warning

@@ -16,17 +16,18 @@ LAYERS = [
     ["config"],
     ["cell", "io"],
     ["data", "models", "report"],
-    ["runtime"],
+    ["runtime", "extras"],
+    ["session"],
     ["training"],
     ["search"],
     ["memory"],
-    ["study"],
+    ["study", "compare"],
     ["commands"],
     ["cli"],
 ]
 LEVEL = {name: level for level, row in enumerate(LAYERS) for name in row}
 # The command line parses a request that the commands then read.
-ALLOWED = {("commands", "cli"), ("cli", "commands"), ("study", "commands")}
+ALLOWED = {("commands", "cli"), ("cli", "commands")}
 
 
 def imports(path: Path) -> set[str]:

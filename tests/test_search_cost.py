@@ -13,12 +13,12 @@ from torch import Tensor
 from dasvit.cell.cost import network_cost
 from dasvit.cell.genotype import Genotype
 from dasvit.cell.space import Space
-from dasvit.commands.search import do_search
 from dasvit.config import Config
 from dasvit.config import recipe as recipes
 from dasvit.models.cost import cost_of
 from dasvit.runtime.progress import Reporter
 from dasvit.search.cost import CostPenalty, expected_cost, make_budget
+from dasvit.search.pipeline import run_search
 from helpers import merge
 from test_strategies import SMALL
 
@@ -85,7 +85,7 @@ def test_within_its_target_nothing_is_paid() -> None:
 def test_a_tight_target_makes_the_search_end_cheaper(tmp_path: Path, target: str) -> None:
     def expected(value: int) -> int:
         config = make(search={target: value})
-        do_search(config, str(tmp_path / str(value)), Reporter(quiet=True))
+        run_search(config, str(tmp_path / str(value)), Reporter(quiet=True))
         row = json.loads((tmp_path / str(value) / "architecture.jsonl").read_text().splitlines()[1])
         return int(row[target.replace("target", "expected")])
 

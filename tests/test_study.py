@@ -16,7 +16,6 @@ import torch
 from dasvit.cell.genotype import Genotype, is_viable, load_genotype
 from dasvit.cell.space import Space
 from dasvit.cli import parse
-from dasvit.commands.train import do_train
 from dasvit.config import Config
 from dasvit.data import load_data
 from dasvit.errors import Stopped, UserError
@@ -26,9 +25,11 @@ from dasvit.runtime.progress import Reporter
 from dasvit.runtime.saver import Deadline
 from dasvit.search.monitor import judge_cell, kept_supernet
 from dasvit.search.ranking import supernet_scores, weight_scores
+from dasvit.search.stages import StageWeights
 from dasvit.search.supernet import Supernet
 from dasvit.study import jobs as study_jobs
 from dasvit.study.plan import cell_key, draw_cells, plan_variants, published_cell
+from dasvit.training.pipeline import run_training
 from helpers import SMALL, call_cli, tree
 
 TWO_STAGES = '--search.stages={"layers":[1,1],"keep":[0,2],"epochs":[2,1],"weight_epochs":[1,0]}'
@@ -143,14 +144,14 @@ def test_stopped_at_a_step(tmp_path: Path) -> None:
 
 
 def test_what_fails_is_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    real = do_train
+    real = run_training
 
     def fail(config: Config, subject: Any, *rest: Any, **more: Any) -> Any:
         if subject == "vit":
             raise UserError("it diverged.")
         return real(config, subject, *rest, **more)
 
-    monkeypatch.setattr(study_jobs, "do_train", fail)
+    monkeypatch.setattr(study_jobs, "run_training", fail)
     arguments = ["--searches=1", "--trainings=1", "--random=2", "--methods=dasvit", "--run", tmp_path / "s"]
     status, _, err = call_cli("study", *SMALL, *arguments)
     assert status == 2 and "1 run(s) failed" in err and "train ViT, seed 0: it diverged." in err
@@ -344,7 +345,7 @@ def test_weights_rank_as_derivation_does() -> None:
     space = Space(1, ("zero", "identity", "msa_2"))
     weights = [[0.5, 0.2, 0.3], [0.6, 0.1, 0.3]]
     cells = [Genotype.from_ops(1, ops) for ops in (["msa_2", "zero"], ["identity", "msa_2"])]
-    stages = [(weights, space.everything())]
+    stages = [StageWeights(weights, space.everything())]
     darts = weight_scores(stages, space, "darts", cells)
     assert [pytest.approx(v) for v in darts] == [torch.tensor(0.3).log().item(), torch.tensor(0.06).log().item()]
     strongest = weight_scores(stages, space, "strongest", cells)

@@ -8,9 +8,9 @@ if TYPE_CHECKING:
 
 HOMES = {
     "search": "search",
-    "derive": "search",
+    "derive": "derive",
     "train": "train",
-    "evaluate": "judge",
+    "evaluate": "evaluate",
     "predict": "predict",
     "export": "export",
     "demo": "demo",

@@ -17,9 +17,9 @@ from huggingface_hub import ModelCard
 from torch import nn
 
 from dasvit.cli import Request
-from dasvit.commands.common import need, print_json
-from dasvit.commands.judge import ModelInput, check_finite, load_judge, read_input
+from dasvit.commands.common import print_json
 from dasvit.errors import UserError, unknown
+from dasvit.extras import need
 from dasvit.io.files import sync_folder
 from dasvit.io.run_folder import find_model, find_run
 from dasvit.models.export import (
@@ -34,6 +34,7 @@ from dasvit.models.export import (
 from dasvit.models.folder import CONFIG, LOCAL, WEIGHTS, read_model_config
 from dasvit.report.run.card import CARD, write_card
 from dasvit.report.run.reading import read_run
+from dasvit.training.classifier import ModelInput, check_finite, load_classifier, read_input
 
 PLACES = {"onnx": "model.onnx", "torch": "model.pt2", "hub": "hub"}
 """What is written by default, in `export/` of the run's folder (or of the model's, outside a run)."""
@@ -49,7 +50,7 @@ def export_command(request: Request) -> None:
     folder = find_model(request.options["model_path"])
     out = Path(request.options["out"]) if request.options["out"] else home_of(folder) / "export" / PLACES[target]
     described = read_input(folder)
-    model = load_judge(folder, described, torch.device("cpu"))
+    model = load_classifier(folder, described, torch.device("cpu"))
     with torch.no_grad():
         check_finite(folder, float(model(torch.zeros(1, 3, described.side, described.side)).sum()))
     out.parent.mkdir(parents=True, exist_ok=True)

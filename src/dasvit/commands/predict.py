@@ -14,13 +14,14 @@ import torch
 from torch import Tensor
 
 from dasvit.cli import Request
-from dasvit.commands.common import NAMED, print_json
-from dasvit.commands.judge import Classifier
+from dasvit.commands.common import print_json
 from dasvit.data import find_images, open_image, predict_transform
 from dasvit.errors import UserError, printable, unknown
 from dasvit.io.run_folder import find_model
 from dasvit.runtime.distributed import find_device
 from dasvit.runtime.progress import Reporter
+from dasvit.session import NAMED
+from dasvit.training.classifier import Classifier
 
 FORMATS = ("text", "csv", "json")
 Row = dict[str, Any]

@@ -8,7 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from dasvit.cell.space import Alive, Space
+from dasvit.cell.space import Space, as_mask
 from dasvit.config import Config
 from dasvit.data import Data, Loader, Preprocess
 from dasvit.errors import UserError
@@ -19,6 +19,7 @@ from dasvit.runtime.progress import Reporter
 from dasvit.runtime.saver import Saver
 from dasvit.search.monitor import Monitor
 from dasvit.search.perturbation import perturbation_weights
+from dasvit.search.stages import StageWeights
 from dasvit.search.state import SearchBatches, StageState
 from dasvit.search.strategies import make_strategy
 from dasvit.search.strategies.base import Judge
@@ -58,20 +59,20 @@ def judge_supernet(
     return evaluate(network, preprocess, loader, runtime, supernet.head.out_features)
 
 
-def perturbed(part: StageState, data: Data, config: Config, runtime: Runtime) -> tuple[list[list[float]], Alive]:
+def perturbed(part: StageState, data: Data, config: Config, runtime: Runtime) -> StageWeights:
     """Return a stage's edge weights `[E][O]` by perturbation, measured on the images for alpha, and what is alive."""
     architecture, space = part.architecture, part.supernet.space
     loader = SearchBatches(data, config, runtime).judging(config.search.derive.images)
     preprocess = Preprocess(config.model.image_size).to(runtime.device)
     mixture, _ = mixture_of(part)
-    alive = tuple(tuple(row) for row in architecture.alive.tolist())
+    alive = as_mask(architecture.alive.tolist())
     part.supernet.variation.chosen = None
 
     def measure(weights: Tensor) -> float:
         found = judge_supernet(part.supernet, weights, preprocess, loader, runtime)
         return found.top1 - TIE * found.loss
 
-    return perturbation_weights(mixture, alive, space, measure, config.runtime.seed), alive
+    return StageWeights(perturbation_weights(mixture, alive, space, measure, config.runtime.seed), alive)
 
 
 def restore(config: Config, classes: int, run: RunFolder, runtime: Runtime, reporter: Reporter) -> StageState:
@@ -84,7 +85,7 @@ def restore(config: Config, classes: int, run: RunFolder, runtime: Runtime, repo
     if state is None:
         raise UserError(f"{run.path} holds no checkpoint, and so no supernet to perturb: take --rule darts.")
     space = Space.from_config(config.space)
-    alive = tuple(tuple(row) for row in state["alive"])
+    alive = as_mask(state["alive"])
     strategy = make_strategy(config, space, classes)
     part = StageState(config, space, alive, state["stage"], classes, 1, runtime, Steps(runtime, reporter), strategy)
     part.load(state)

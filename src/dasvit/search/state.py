@@ -15,6 +15,7 @@ from dasvit.data import Data, Loader, split_indices, train_transform
 from dasvit.runtime.distributed import Runtime
 from dasvit.search.architecture import Architecture
 from dasvit.search.cost import CostPenalty
+from dasvit.search.stages import Stages
 from dasvit.search.strategies import STRATEGIES
 from dasvit.search.strategies.base import Moment, Strategy
 from dasvit.search.supernet import Supernet
@@ -73,6 +74,7 @@ class StageState:
         done: Epochs of the whole search that have ended.
         step: Steps of the epoch that goes on.
         metrics: What that epoch has added up.
+        ended: Edge weights and operations alive at the end of the stages before.
         steps: How batches are differentiated.
         supernet: The network of weights.
         architecture: The alphas.
@@ -92,10 +94,11 @@ class StageState:
         steps: Steps,
         strategy: Strategy,
         inherit_from: StageState | None = None,
+        ended: Stages = (),
     ) -> None:
         options = config.search
         stages = list(options.stages)
-        self.steps, self.strategy, self.length = steps, strategy, length
+        self.steps, self.strategy, self.length, self.ended = steps, strategy, length, ended
         self.cost = CostPenalty(config, space, classes)
         self.number, self.stage, self.stages = number, stages[number], len(stages)
         self.before = sum(stage.epochs for stage in stages[:number])
@@ -170,6 +173,7 @@ class StageState:
             "rows": self.done,
             "parts": self.steps.parts,
             "alive": self.architecture.alive.tolist(),
+            "ended_stages": [list(stage) for stage in self.ended],
             **{name: part.state_dict() for name, part in self.parts().items()},
         }
 

@@ -11,19 +11,21 @@ from typing import Any
 
 from dasvit.cell.genotype import Genotype, load_genotype
 from dasvit.cell.space import Space
-from dasvit.commands.common import need, note_data, say_data, settle_precision, settled_data
-from dasvit.commands.search import read_stages, search_probe
 from dasvit.config import Config
-from dasvit.data import Data, load_data
+from dasvit.data import Data
 from dasvit.errors import UserError
+from dasvit.extras import need
 from dasvit.io.run_folder import RunFolder
 from dasvit.models.cost import cost_of
 from dasvit.report.run.collapse import describe_epochs
-from dasvit.runtime.distributed import Runtime, find_device
+from dasvit.runtime.distributed import Runtime
 from dasvit.runtime.progress import Reporter
 from dasvit.runtime.saver import Deadline
 from dasvit.search.candidates import FOLDER as FINALS
+from dasvit.search.pipeline import search_probe
 from dasvit.search.ranking import supernet_scores, weight_scores
+from dasvit.search.stages import read_stages
+from dasvit.session import load_session
 from dasvit.study.cluster import Cluster, read_cluster
 from dasvit.study.jobs import Job, Runner
 from dasvit.study.plan import Drawn, Variant, cell_key, draw_cells, plan_variants, published_cell, seeded
@@ -51,18 +53,13 @@ def do_study(
         Stopped: By a signal or the deadline; the same call goes on.
     """
     cluster = make_cluster(config, options)
-    data = load_data(config.data, config.model.image_size, config.runtime.seed)
-    config = settled_data(config)
-    find_device(config.runtime.device)
+    session = load_session(config, options["run"], "study", reporter, deadline)
+    config, run = session.config, session.run
     methods = [name.strip() for name in str(options["methods"]).split(",") if name.strip()]
     variants = plan_variants(config, methods, options["ablate"], options["sweep"])
-    run = RunFolder(options["run"], "study")
-    run.open(config, "study", options["resume"])
-    say_data(data, reporter)
-    note_data(run, data, reporter)
-    runtime = Runtime(config.runtime)
-    settle_precision(runtime, config, run, reporter, lambda device: search_probe(config, len(data.classes), device))
-    study = Study(run, config, options, variants, data, runtime, reporter)
+    session.claim("study", options["resume"])
+    session.settle_precision(search_probe(session))
+    study = Study(run, config, options, variants, session.data, session.runtime, reporter)
     runner = Runner(run.path, reporter, options["jobs"], deadline, cluster=cluster)
     keys = dict.fromkeys(variant.key for variant in variants)
     baselines = 1 + (published_cell(config) is not None)

@@ -12,7 +12,6 @@ from dasvit.search.strategies.fair_darts import FairDarts
 from dasvit.search.strategies.gdas import Gdas
 from dasvit.search.strategies.p_darts import PDarts
 from dasvit.search.strategies.pc_darts import PcDarts
-from dasvit.search.strategies.random_cell import RandomCell
 
 STRATEGIES: dict[str, type[Strategy]] = {
     "dasvit": Dasvit,
@@ -24,8 +23,6 @@ STRATEGIES: dict[str, type[Strategy]] = {
     "fair-darts": FairDarts,
     "beta-darts": BetaDarts,
     "gdas": Gdas,
-    "random": RandomCell,
-    "finals": RandomCell,
     "evolution": Evolution,
 }
 """A method's name, as `dasvit.config.validation.METHODS` has it, and what it does."""
