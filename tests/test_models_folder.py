@@ -1,6 +1,7 @@
 """Model folders and baselines by name."""
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -84,15 +85,42 @@ def test_saving_again_replaces_both_files(folder: Path) -> None:
 def test_a_failed_save_leaves_what_was_there(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     before = (folder / "model.safetensors").read_bytes()
 
-    def broken(state: object, path: Path, metadata: object) -> None:
-        path.write_bytes(b"half")
+    def broken(descriptor: int) -> None:
         raise OSError("no space left on device")
 
-    monkeypatch.setattr("dasvit.models.folder.save_file", broken)
+    monkeypatch.setattr("dasvit.io.files.os.fsync", broken)
     with pytest.raises(OSError, match="no space"):
         save(make_network(CIFAR, CONFIG, 3), folder)
     assert (folder / "model.safetensors").read_bytes() == before
     assert len(list(folder.iterdir())) == 2
+
+
+def test_files_are_on_the_disk_before_they_have_their_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of each file its content, then its name; their modes follow the umask."""
+    done: list[str] = []
+    real, rename = os.fsync, Path.replace
+
+    def fsync(descriptor: int) -> None:
+        done.append(f"synced {Path(os.readlink(f'/proc/self/fd/{descriptor}')).name}")
+        real(descriptor)
+
+    def replace(self: Path, target: Path) -> Path:
+        done.append(f"named {target.name}")
+        return rename(self, target)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    monkeypatch.setattr(Path, "replace", replace)
+    before = os.umask(0o027)
+    try:
+        save(make_network(CIFAR, CONFIG, 3), tmp_path / "model")
+    finally:
+        os.umask(before)
+    weights, config = "model.safetensors", "config.json"
+    assert done == [
+        *(f"synced .{weights}.tmp", f"named {weights}", "synced model"),
+        *(f"synced .{config}.tmp", f"named {config}", "synced model"),
+    ]
+    assert {oct(path.stat().st_mode & 0o777) for path in (tmp_path / "model").iterdir()} == {"0o640"}
 
 
 def test_folders_that_are_none(folder: Path, tmp_path: Path) -> None:

@@ -32,7 +32,7 @@ PLACES: dict[str, dict[str, dict[str, Any]]] = {
         "before a checkpoint's rename": {"place": "pathlib.Path.replace", "call": 6},
         "inside a line of metrics": {"place": "dasvit.io.run_folder.append_line", "call": 1, "half": True},
         "inside an evaluation": {"place": "dasvit.training.evaluation.F.cross_entropy", "call": 1},
-        "inside the model's write": {"place": "dasvit.models.folder.os.replace", "call": 1},
+        "inside the model's write": {"place": "dasvit.models.folder.write_whole", "call": 1},
     },
 }
 

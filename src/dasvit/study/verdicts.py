@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from dasvit.io.files import write_whole
 from dasvit.report.rendering import render, write_page
 from dasvit.report.study.page import as_markdown, page_of
 from dasvit.study.statistics import (
@@ -44,16 +45,11 @@ def write_study(folder: Path, study: Study) -> dict[str, Any]:
         OSError: A file cannot be written.
     """
     content = {**study, "summary": summarise(study)}
-    _write(folder / "study.json", json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
-    _write(folder / "study.md", as_markdown(content))
+    text = json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    for name, written in {"study.json": text, "study.md": as_markdown(content)}.items():
+        write_whole(folder / name, lambda file, written=written: file.write(written.encode()))
     write_page(folder / "report.html", render("study.html.j2", page_of(content)))
     return content
-
-
-def _write(path: Path, text: str) -> None:
-    temporary = path.with_name(f".{path.name}.tmp")
-    temporary.write_text(text, encoding="utf-8")
-    temporary.replace(path)
 
 
 def summarise(study: Study) -> dict[str, Any]:
