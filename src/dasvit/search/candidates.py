@@ -11,6 +11,7 @@ Shapes: E edges, O operations.
 from __future__ import annotations
 
 import hashlib
+import random
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -34,6 +35,7 @@ from dasvit.runtime.saver import NEVER, Deadline
 from dasvit.search.cost import make_budget
 from dasvit.search.derive import Derivation, derive
 from dasvit.search.stages import with_pruned
+from dasvit.search.strategies.random_cell import comparable_cells
 from dasvit.training.loop import train
 
 Stages = list[tuple[list[list[float]], Alive]]
@@ -110,7 +112,7 @@ def next_finalist(stages: Stages, config: Config, classes: int, finals: Sequence
     Yuille, 2011): an operation that weighs twice as much is drawn twice as often, within rule and budget. Pruned
     operations may come back, below the survivors of their edges: what pruned them were weights, too. What earlier
     finalists reached is added to the logarithms (`learned`). The method `finals` has no weights: all operations are as
-    likely at first.
+    likely at first; where its finalists learn nothing from one another (`search.finals.gain` 0) all cells are.
 
     Args:
         stages: Edge weights and operations alive at the end of every stage.
@@ -127,6 +129,8 @@ def next_finalist(stages: Stages, config: Config, classes: int, finals: Sequence
     choice, known = config.search.derive, {final.cell for final in finals}
     if not finals:
         return derive_found(stages, config, classes, choice).genotype
+    if config.search.method == "finals" and not config.search.finals.gain:
+        return _even_finalist(config, classes, finals)
     gains = learned(finals, Space.from_config(config.space), config.search.finals.gain)
     weights = np.array(with_pruned(stages))
     if config.search.method == "finals":  # its weights are those of the one cell that it drew
@@ -136,6 +140,21 @@ def next_finalist(stages: Stages, config: Config, classes: int, finals: Sequence
         factors = np.exp(np.clip(gains + noise.gumbel(size=gains.shape), -200, 200))
         cell = derive_found([((weights * factors).tolist(), stages[0][1])], config, classes, choice).genotype
         if cell not in known:
+            return cell
+    return None
+
+
+def _even_finalist(config: Config, classes: int, finals: Sequence[Final]) -> Genotype | None:
+    """Return a cell drawn with the same probability as every other that fits and is no finalist yet.
+
+    Perturbed weights would not do: under a budget their best cell is a dear one more often than not.
+    """
+    known = {final.cell for final in finals}
+    cells, most = comparable_cells(config, classes), config.search.derive.max_skips
+    chance = random.Random(f"{config.runtime.seed} {DRAWS} {len(finals)}")
+    for _ in range(ENOUGH):
+        cell = cells.draw(chance)
+        if cell not in known and (most < 0 or cell.ops.count("identity") <= most):
             return cell
     return None
 
