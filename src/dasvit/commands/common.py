@@ -54,7 +54,8 @@ def settle_precision(
                 times = ", ".join(f"{name} {1000 * value:.0f} ms" for name, value in seconds.items())
                 reporter.say(f"precision: {kept} (a step: {times})")
             precision = kept
-        run.note(device=str(runtime.device), precision=precision, processes=runtime.world)
+        threads = torch.get_num_threads()
+        run.note(device=str(runtime.device), precision=precision, processes=runtime.world, threads=threads)
         return precision
 
     runtime.precision = runtime.from_main(settle)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from timm.layers.mlp import Mlp
 from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
 from timm.models.vision_transformer import VisionTransformer, checkpoint_filter_fn
 from torch import Tensor, nn
@@ -56,6 +57,7 @@ def vit_shift_base_patch16_224(pretrained: bool = False, **kwargs: Any) -> Visio
         feature_cfg={"out_indices": 3, "feature_cls": "getter"},
         **(BASE | kwargs),
     )
-    for block in model.blocks:
-        block.mlp.act = ShiftedGelu()
+    for module in model.modules():
+        if isinstance(module, Mlp):
+            module.act = ShiftedGelu()
     return model
