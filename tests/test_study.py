@@ -124,6 +124,20 @@ def test_the_monitor_saw_every_epoch(study: tuple[Path, dict[str, Any]]) -> None
     assert stages == {name: (1, len(content["cells"]) - 3) for name in ("dasvit", "darts")}
 
 
+def test_the_report_shows_control_references_and_compute(study: tuple[Path, dict[str, Any]]) -> None:
+    root, content = study
+    markdown, page = ((root / name).read_text(encoding="utf-8") for name in ("study.md", "report.html"))
+    for name in (
+        "best of 8 drawn evenly",
+        "ViT with shift (sd over trainings)",
+        "images of a search",
+        "τ, sum of ratios",
+    ):
+        assert name in markdown and name in page
+    assert "Test top-1 against compute" in page and "8 evenly drawn cells by validation: as many as" in markdown
+    assert all("luck (best of 8 drawn evenly)" in text for text in content["summary"]["verdicts"])
+
+
 def test_the_same_command_does_nothing_again(study: tuple[Path, dict[str, Any]]) -> None:
     root, _ = study
     before = {name: digest for name, digest in tree(root).items() if name != "report.html"}

@@ -20,9 +20,12 @@ def accuracy_strips(study: Study, methods: Methods, colours: Colours) -> Any:
     """Return the picture of all accuracies on one axis, or None where nothing was trained."""
     cells, rows = study["cells"], []
     for row in methods:
-        searches = [search for search in study["searches"] if search["variant"] == row["key"]]
-        values = [(f"seed {search['seed']}", cells[search["cell"]]["top1"]) for search in searches]
-        rows.append(Row(f"{row['label']}: a dot a search", values, colours[row["key"]][0], mean_sd(row)))
+        seeds: dict[str, list[str]] = {}  # of each cell: found twice, it is one dot
+        for search in study["searches"]:
+            if search["variant"] == row["key"]:
+                seeds.setdefault(search["cell"], []).append(str(search["seed"]))
+        values = [(f"seed {', '.join(own)}", cells[cell]["top1"]) for cell, own in seeds.items()]
+        rows.append(Row(f"{row['label']}: a dot a cell found", values, colours[row["key"]][0], mean_sd(row)))
     luck = [(cell_words(cells[key]), cells[key]["top1"]) for key in study["random"]["cells"]]
     rows.append(Row("random cells: a dot a cell", luck, "luck", mean_sd(study["summary"]["random"])))
     for name, title in REFERENCES.items():
