@@ -51,7 +51,7 @@ def numbers(model: Callable[[torch.Tensor], torch.Tensor], batch: int = 5) -> to
         return model(torch.linspace(-2, 2, batch * 3 * 16 * 16).reshape(batch, 3, 16, 16))
 
 
-@pytest.mark.parametrize("name", ["published", "searched", "shifted", "vit"])
+@pytest.mark.parametrize("name", ["published", "searched", "shifted", "vit", "vit_shift"])
 def test_files_give_what_the_network_gives(name: str, tmp_path: Path) -> None:
     import onnx
     import onnxruntime

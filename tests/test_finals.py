@@ -1,14 +1,16 @@
 """The finals: which cells are tried, what their results teach, and that the best one is the search's."""
 
 import dataclasses
+import itertools
 import json
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from scipy import stats
 
-from dasvit.cell.genotype import Genotype, load_genotype
+from dasvit.cell.genotype import Genotype, is_viable, load_genotype
 from dasvit.cell.space import Space
 from dasvit.config import Config, FinalsConfig, ModelConfig, SpaceConfig
 from dasvit.config.validation import validate, with_method
@@ -73,6 +75,24 @@ def test_derivations_choice_comes_first_then_others_within_the_budget() -> None:
     assert cells == drawn(config, stages, 12), "a function of seed, weights and results"
     config.runtime.seed = 1
     assert cells[1:] != drawn(config, stages, 12)[1:]
+
+
+def test_finalists_that_learn_nothing_are_drawn_evenly() -> None:
+    """Under a budget, among all cells that fit: counted, against the same number of each."""
+    free = make(nodes=1, rule="strongest")
+    space = Space.from_config(free.space)
+    cells = [Genotype.from_ops(1, ops) for ops in itertools.product(space.operations, repeat=2)]
+    costs = {cell: cost_of(cell, MODEL, 10).macs for cell in cells if is_viable(cell)}
+    config = make(nodes=1, rule="strongest", gain=0, max_macs=sorted(costs.values())[len(costs) // 2])
+    config.search.method = "finals"
+    fitting = [cell for cell, macs in costs.items() if macs <= config.search.derive.max_macs]
+    counts = dict.fromkeys(fitting[1:], 0)
+    for seed in range(100 * len(counts)):
+        config.runtime.seed = seed
+        cell = next_candidate(even(config), config, 10, [final(fitting[0], 10.0)])
+        assert cell is not None
+        counts[cell] += 1
+    assert len(counts) > 5 and stats.chisquare(list(counts.values())).pvalue > 0.001
 
 
 def test_an_operation_of_twice_the_weight_is_drawn_twice_as_often() -> None:

@@ -13,6 +13,7 @@ from timm.data.config import resolve_data_config
 from torch import nn
 
 from dasvit.cell.genotype import PUBLISHED
+from dasvit.cell.ops import Shift
 from dasvit.config import ModelConfig
 from dasvit.errors import UserError
 from dasvit.models.baselines import make_model, make_network, prefer_fast_attention
@@ -43,7 +44,7 @@ def folder(tmp_path: Path) -> Path:
     return save(make_network(CIFAR, CONFIG, 3, drop_path=0.1), tmp_path / "model")
 
 
-@pytest.mark.parametrize("name", ["cell", "vit", "test_resnet", "test_vit"])
+@pytest.mark.parametrize("name", ["cell", "vit", "vit_shift", "test_resnet", "test_vit"])
 def test_round_trip(name: str, tmp_path: Path) -> None:
     config = ModelConfig(image_size=32, patch_size=4, width=24, layers=3, heads=4)
     model = make_network(CIFAR, config, 3) if name == "cell" else make_model(name, config, 3, drop_path=0.1)
@@ -194,3 +195,17 @@ def test_fast_attention_is_the_explicit_one_on_a_cpu_in_bfloat16() -> None:
         prefer_fast_attention(model, device, dtype)
         assert [vars(module)["fused_attn"] for module in switches] == [fused] * 3
         torch.testing.assert_close(outputs(model), expected, rtol=1e-5, atol=1e-5)
+
+
+def test_a_vit_with_shift_computes_what_the_operation_does() -> None:
+    """Every MLP with the norm before it, against the operation `shift_4` on the same weights."""
+    torch.manual_seed(0)
+    vit, shifted = (make_model(name, CONFIG, 3).eval() for name in ("vit", "vit_shift"))
+    shifted.load_state_dict(vit.state_dict())
+    tokens = torch.randn(2, 17, 24)
+    for block, plain in zip(vars(shifted)["_modules"]["blocks"], vars(vit)["_modules"]["blocks"], strict=True):
+        operation = Shift(24, 4)
+        operation.norm, operation.inner, operation.outer = block.norm2, block.mlp.fc1, block.mlp.fc2
+        torch.testing.assert_close(block.mlp(block.norm2(tokens)), operation(tokens))
+        torch.testing.assert_close(block.attn(tokens), plain.attn(tokens))
+    assert not torch.allclose(outputs(shifted), outputs(vit))

@@ -406,9 +406,16 @@ def _add_options(parser: ArgumentParser, command: str) -> None:
     elif command == "study":
         add("--run", type=str, default="runs/study", help="folder that the runs and the report are written to")
         add("--searches", type=int, default=4, help="searches with each method, seed by seed from runtime.seed on")
-        add("--trainings", type=int, default=3, help="trainings of each network, with the same seeds for all")
+        add(
+            "--trainings",
+            type=int,
+            default=3,
+            help="trainings of each network, with the same seeds for all, no search's",
+        )
+        about = "searches of the control, the best of evenly drawn cells (default: as many as --searches; 0: none)"
+        add("--control", type=int, default=-1, help=about)
         add("--random", type=int, default=12, help="random cells of the found cells' multiply-adds")
-        about = "search methods, the first compared with luck (default: dasvit,darts)"
+        about = "search methods; the first one's cost is the random cells' (default: dasvit,darts)"
         add("--methods", type=str, default="dasvit,darts", help=about)
         add("--ablate", action="store_true", help="also search without tokens, fairness, stages, finals")
         add("--sweep", action="store_true", help="also search with several λ and ρ")

@@ -97,7 +97,8 @@ class Session:
         runtime, precision = self.runtime, self.config.runtime.precision
         if precision == "auto":
             precision = self._automatic(probe)
-        self.run.note(device=str(runtime.device), precision=precision, processes=runtime.world)
+        threads = torch.get_num_threads()
+        self.run.note(device=str(runtime.device), precision=precision, processes=runtime.world, threads=threads)
         return precision
 
     def _automatic(self, probe: Probe | None) -> Precision:

@@ -13,7 +13,7 @@ from dasvit.cell.genotype import NAMED, Genotype, load_genotype
 from dasvit.config import Config
 from dasvit.errors import UserError
 from dasvit.io.run_folder import RunFolder, find_run
-from dasvit.models.baselines import check_architecture
+from dasvit.models.baselines import OURS, check_architecture
 from dasvit.models.cost import count_cost, make_on_meta
 from dasvit.models.paper import PAPER, PaperRow
 from dasvit.models.paper_flops import count_paper_flops
@@ -94,7 +94,7 @@ def named_network(name: str) -> tuple[Genotype | str, int]:
     if name in NAMED or Path(name).exists() or name.endswith(".json") or "/" in name:
         run = find_run(name)
         return load_genotype(name), noted_classes(RunFolder(run, "search")) if run else 10
-    if name == "vit":
+    if name in OURS:
         return name, 10
     check_architecture(name)
     return name, timm.get_pretrained_cfg_value(name, "num_classes") or 1000

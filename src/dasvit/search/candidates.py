@@ -11,6 +11,7 @@ Shapes: E edges, O operations.
 from __future__ import annotations
 
 import hashlib
+import random
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -23,13 +24,15 @@ from numpy.typing import NDArray
 from dasvit.cell.genotype import Genotype
 from dasvit.cell.space import Space
 from dasvit.config import Config, TrainConfig
+from dasvit.config.validation import WITHOUT_SUPERNET
 from dasvit.data import split_indices
 from dasvit.io.files import read_object
 from dasvit.io.run_folder import RunFolder
 from dasvit.models.baselines import make_network, prefer_fast_attention
 from dasvit.runtime.distributed import seed_everything
+from dasvit.search.comparable import comparable_cells
 from dasvit.search.derivation import derive_found
-from dasvit.search.derive import Derivation
+from dasvit.search.derive import Derivation, skips
 from dasvit.search.stages import Stages, StageWeights, with_pruned
 from dasvit.session import Session
 from dasvit.training.loop import train
@@ -74,7 +77,8 @@ def next_candidate(stages: Stages, config: Config, classes: int, trained: Sequen
     Gumbel noise on the logarithms of all edge weights makes derivation's choice a draw (perturb and MAP: Papandreou and
     Yuille, 2011): an operation that weighs twice as much is drawn twice as often, within rule and budget. Pruned
     operations may come back, below the survivors of their edges: what pruned them were weights, too. What earlier
-    candidates reached is added to the logarithms (`operation_effects`).
+    candidates reached is added to the logarithms (`operation_effects`). Without a supernet all operations are as likely
+    at first; where its candidates learn nothing from one another (`search.finals.gain` 0) all cells are.
 
     Args:
         stages: Edge weights and operations alive at the end of every stage.
@@ -88,6 +92,8 @@ def next_candidate(stages: Stages, config: Config, classes: int, trained: Sequen
     Raises:
         UserError: No cell of the space fits.
     """
+    if config.search.method in WITHOUT_SUPERNET and not config.search.finals.gain:
+        return even_candidate(config, classes, trained)
     known = {candidate.cell for candidate in trained}
     effects = operation_effects(trained, Space.from_config(config.space), config.search.finals.gain)
     weights = np.array(with_pruned(stages))
@@ -97,6 +103,21 @@ def next_candidate(stages: Stages, config: Config, classes: int, trained: Sequen
         drawn = [StageWeights((weights * factors).tolist(), stages[0].alive)]
         cell = derive_found(drawn, config, classes, config.search.derive).genotype
         if cell not in known:
+            return cell
+    return None
+
+
+def even_candidate(config: Config, classes: int, trained: Sequence[Candidate]) -> Genotype | None:
+    """Return a cell drawn with the same probability as every other that fits and was not trained yet.
+
+    Perturbed weights would not do: under a budget their best cell is a dear one more often than not.
+    """
+    known = {candidate.cell for candidate in trained}
+    cells, most = comparable_cells(config, classes), config.search.derive.max_skips
+    chance = random.Random(f"{config.runtime.seed} {DRAWS} {len(trained)}")
+    for _ in range(ENOUGH):
+        cell = cells.draw(chance)
+        if cell not in known and (most < 0 or skips(cell) <= most):
             return cell
     return None
 
