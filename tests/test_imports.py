@@ -19,7 +19,7 @@ LAYERS = [
     ["runtime", "extras"],
     ["session"],
     ["training"],
-    ["search"],
+    ["search", "inference"],
     ["memory"],
     ["study", "compare"],
     ["commands"],

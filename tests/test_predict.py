@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 from rich.console import Console
 
-from dasvit.commands.predict import ImageBatches, reader
+from dasvit.inference.predict import ImageBatches, reader
 from dasvit.errors import UserError
 from dasvit.runtime.progress import Reporter
 from dasvit.training.classifier import Classifier

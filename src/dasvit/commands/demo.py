@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from dasvit.cli import Request
-from dasvit.commands.predict import reader
 from dasvit.errors import UserError, printable
 from dasvit.extras import need
+from dasvit.inference.predict import reader
 from dasvit.io.run_folder import find_model
 from dasvit.models.attention import class_attention
 from dasvit.runtime.distributed import find_device
