@@ -25,7 +25,7 @@ from helpers import SMALL, call_cli
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
-PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted(DOCS.rglob("*.md"))]
+PAGES = [*(ROOT / f"{name}.md" for name in ("README", "CONTRIBUTING", "ARCHITECTURE")), *sorted(DOCS.rglob("*.md"))]
 
 
 def name(page: Path) -> str:
