@@ -32,7 +32,7 @@ def test_every_recipe_builds(name: str) -> None:
 
 @pytest.mark.parametrize("name", recipes.recipe_names())
 def test_every_recipe_says_its_command_cost_and_outcome(name: str) -> None:
-    text = (Path(recipes.__file__).parent / "recipes" / f"{name}.yaml").read_text()
+    text = (Path(recipes.__file__).parents[1] / "recipes" / f"{name}.yaml").read_text()
     assert text.startswith("# Command:  dasvit ") and "\n# Cost:     " in text and "\n# Expected: " in text
 
 
@@ -127,3 +127,9 @@ def test_a_tag_that_does_not_fit_its_text(tag: str) -> None:
     with pytest.raises(UserError):
         content = recipes.read_yaml(f"!!{tag} text: 1", "x.yaml")
         recipes.from_dict(content)
+
+
+def test_nested_dictionaries_are_flattened() -> None:
+    content = {"a": {"b": {"c": 1, "d": [2]}, "e": {}}, 3: None}
+    assert recipes.flatten(content) == {"a.b.c": 1, "a.b.d": [2], "3": None}
+    assert recipes.flatten(content, "/") == {"a/b/c": 1, "a/b/d": [2], "3": None}
