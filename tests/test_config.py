@@ -1,8 +1,10 @@
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
+import dasvit
 from dasvit.cell.genotype import PUBLISHED, Genotype
 from dasvit.cell.space import Space
 from dasvit.commands.train import build
@@ -32,7 +34,7 @@ def test_every_recipe_builds(name: str) -> None:
 
 @pytest.mark.parametrize("name", recipes.recipe_names())
 def test_every_recipe_says_its_command_cost_and_outcome(name: str) -> None:
-    text = (Path(recipes.__file__).parents[1] / "recipes" / f"{name}.yaml").read_text()
+    text = (Path(dasvit.__file__).parent / "recipes" / f"{name}.yaml").read_text()
     assert text.startswith("# Command:  dasvit ") and "\n# Cost:     " in text and "\n# Expected: " in text
 
 
@@ -130,6 +132,6 @@ def test_a_tag_that_does_not_fit_its_text(tag: str) -> None:
 
 
 def test_nested_dictionaries_are_flattened() -> None:
-    content = {"a": {"b": {"c": 1, "d": [2]}, "e": {}}, 3: None}
+    content: dict[Any, Any] = {"a": {"b": {"c": 1, "d": [2]}, "e": {}}, 3: None}
     assert recipes.flatten(content) == {"a.b.c": 1, "a.b.d": [2], "3": None}
     assert recipes.flatten(content, "/") == {"a/b/c": 1, "a/b/d": [2], "3": None}

@@ -136,8 +136,15 @@ def test_workers_and_bfloat16(tmp_path: Path) -> None:
     ids=str,
 )
 def test_every_part_can_be_switched(tmp_path: Path, changes: dict[str, Any]) -> None:
-    found = run_search(make(search=changes), tmp_path)
-    assert all(sum(row) > 0 for row in found.weights)
+    found = run_search(make(search=changes), tmp_path / "changed")
+    usual = run_search(make(), tmp_path / "usual")
+    assert found.weights != usual.weights, "the switch changes nothing"
+    last = len(make(search=changes).search.stages.epochs)
+    assert [row["stage"] for row in lines(tmp_path / "changed")][-1] == last
+    independent = changes.get("relaxation") == "sigmoid"
+    for row, mask in zip(found.weights, found.alive, strict=True):
+        assert all((weight > 0) == alive for weight, alive in zip(row, mask, strict=True))
+        assert independent or sum(row) == pytest.approx(1, abs=1e-5)
 
 
 def test_three_nodes(tmp_path: Path) -> None:
