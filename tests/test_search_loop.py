@@ -17,21 +17,9 @@ from dasvit.io.run_folder import RunFolder
 from dasvit.runtime.distributed import Precision, Runtime, seed_everything
 from dasvit.runtime.progress import Reporter
 from dasvit.search.loop import LOGS, Found, search, temperature
-from helpers import cut_off, merge, untimed
+from helpers import TINY_SEARCH, cut_off, merge, untimed
 
-SMALL: dict[str, Any] = {
-    "data": {"name": "digits", "limit": 200},
-    "model": {"image_size": 8, "patch_size": 2, "width": 16, "layers": 2, "heads": 2},
-    "space": {"heads": [2, 4], "ratios": [0.5, 1.0]},
-    "search": {
-        "batch_size": 25,
-        "tokens": {"dim": 4},
-        "stages": {"layers": [1, 2], "keep": [0, 3], "epochs": [2, 2], "weight_epochs": [1, 0]},
-        "alphas": {"lr": 0.05},
-        "augment": {"crop_padding": 1},
-    },
-    "runtime": {"precision": "float32", "device": "cpu"},
-}
+SMALL = merge(TINY_SEARCH, {"search": {"tokens": {"dim": 4}, "augment": {"crop_padding": 1}}})
 
 
 def make(**changes: Any) -> Config:
