@@ -1,4 +1,5 @@
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -128,3 +129,9 @@ def test_a_tag_that_does_not_fit_its_text(tag: str) -> None:
     with pytest.raises(UserError):
         content = recipes.read_yaml(f"!!{tag} text: 1", "x.yaml")
         recipes.from_dict(content)
+
+
+def test_nested_dictionaries_are_flattened() -> None:
+    content: dict[Any, Any] = {"a": {"b": {"c": 1, "d": [2]}, "e": {}}, 3: None}
+    assert recipes.flatten(content) == {"a.b.c": 1, "a.b.d": [2], "3": None}
+    assert recipes.flatten(content, "/") == {"a/b/c": 1, "a/b/d": [2], "3": None}

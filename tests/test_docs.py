@@ -25,7 +25,7 @@ from helpers import SMALL, call_cli
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
-PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted(DOCS.rglob("*.md"))]
+PAGES = [*(ROOT / f"{name}.md" for name in ("README", "CONTRIBUTING", "ARCHITECTURE")), *sorted(DOCS.rglob("*.md"))]
 
 
 def name(page: Path) -> str:
@@ -49,7 +49,10 @@ def _leaves(entry: Any) -> list[str]:
 
 def test_the_citation_is_of_this_version_and_forms_can_be_read() -> None:
     assert yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))["version"] == __version__
-    forms = [yaml.safe_load(path.read_text(encoding="utf-8")) for path in (ROOT / ".github").rglob("*.yml")]
+    forms = [
+        yaml.safe_load(path.read_text(encoding="utf-8"))
+        for path in (ROOT / ".github" / "ISSUE_TEMPLATE").rglob("*.yml")
+    ]
     assert len(forms) == 4
     for form in forms:
         assert {"name", "description", "body"} <= set(form) or "blank_issues_enabled" in form

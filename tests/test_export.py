@@ -18,10 +18,10 @@ from timm.data.transforms_factory import create_transform
 from torch import nn
 
 from dasvit.cell.genotype import PUBLISHED, Genotype
-from dasvit.inference.export import WRITERS, export_file
 from dasvit.config import ModelConfig
 from dasvit.data import Preprocess, predict_transform
 from dasvit.errors import UserError
+from dasvit.inference.export import WRITERS, export_file
 from dasvit.models import export
 from dasvit.models.baselines import make_model, make_network
 from dasvit.models.folder import read_model_config, save_model

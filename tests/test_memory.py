@@ -18,18 +18,21 @@ from dasvit.memory import fits
 from dasvit.memory.live_bytes import FLOAT32, LOWER, Kind, LiveBytes, Pretend
 from dasvit.memory.search_step import PROBE, Memory, SearchStep, Subject, count, subjects
 from dasvit.runtime.progress import Reporter
-from helpers import merge
+from helpers import TINY_SEARCH, merge
 
-SMALL = {
-    "model": {"image_size": 8, "patch_size": 2, "width": 16},
-    "space": {"heads": [2, 4, 8]},
-    "search": {
-        "batch_size": 6,
-        "tokens": {"ratio": 0.5, "dim": 4},
-        "stages": {"layers": [1, 2], "keep": [0, 4], "epochs": [2, 2], "weight_epochs": [1, 1]},
+SMALL = merge(
+    TINY_SEARCH,
+    {
+        "model": {"layers": 12, "heads": 12},
+        "space": {"heads": [2, 4, 8], "ratios": [0.5, 1.0, 2.0]},
+        "search": {
+            "batch_size": 6,
+            "tokens": {"ratio": 0.5, "dim": 4},
+            "stages": {"keep": [0, 4], "weight_epochs": [1, 1]},
+        },
+        "runtime": {"precision": "bfloat16"},
     },
-    "runtime": {"device": "cpu", "precision": "bfloat16"},
-}
+)
 CONFIG = recipe.from_dict(SMALL)
 SUBJECTS = subjects(CONFIG)
 IDS = [f"{subject.stage}: {subject.name}" for subject in SUBJECTS]

@@ -19,14 +19,13 @@ from dasvit.models.cost import cost_of
 from dasvit.runtime.progress import Reporter
 from dasvit.search.cost import CostPenalty, expected_cost, make_budget
 from dasvit.search.pipeline import run_search
-from helpers import merge
-from test_strategies import SMALL
+from helpers import TINY_SEARCH, merge
 
 Cells = list[tuple[Genotype, float]]
 
 
 def make(**changes: Any) -> Config:
-    return recipes.from_dict(merge(SMALL, changes))
+    return recipes.from_dict(merge(TINY_SEARCH, changes))
 
 
 @pytest.mark.parametrize("nodes", [1, 2, 3, 4])

@@ -19,21 +19,9 @@ from dasvit.search.past_run import read_search
 from dasvit.search.pipeline import run_search
 from dasvit.search.stages import Stages
 from dasvit.session import load_session
-from helpers import cut_off, merge, untimed
+from helpers import TINY_SEARCH, cut_off, merge, untimed
 
-SMALL: dict[str, Any] = {
-    "data": {"name": "digits", "limit": 200},
-    "model": {"image_size": 8, "patch_size": 2, "width": 16, "layers": 2, "heads": 2},
-    "space": {"heads": [2, 4], "ratios": [0.5, 1.0]},
-    "search": {
-        "batch_size": 25,
-        "tokens": {"dim": 4},
-        "stages": {"layers": [1, 2], "keep": [0, 3], "epochs": [2, 2], "weight_epochs": [1, 0]},
-        "alphas": {"lr": 0.05},
-        "augment": {"crop_padding": 1},
-    },
-    "runtime": {"precision": "float32", "device": "cpu"},
-}
+SMALL = merge(TINY_SEARCH, {"search": {"tokens": {"dim": 4}, "augment": {"crop_padding": 1}}})
 
 
 def make(**changes: Any) -> Config:
@@ -138,8 +126,15 @@ def test_workers_and_bfloat16(tmp_path: Path) -> None:
     ids=str,
 )
 def test_every_part_can_be_switched(tmp_path: Path, changes: dict[str, Any]) -> None:
-    found = train_supernet(make(search=changes), tmp_path)
-    assert all(sum(row) > 0 for row in found[-1].weights)
+    found = train_supernet(make(search=changes), tmp_path / "changed")[-1]
+    usual = train_supernet(make(), tmp_path / "usual")[-1]
+    assert found.weights != usual.weights, "the switch changes nothing"
+    last = len(make(search=changes).search.stages.epochs)
+    assert [row["stage"] for row in lines(tmp_path / "changed")][-1] == last
+    independent = changes.get("relaxation") == "sigmoid"
+    for row, mask in zip(found.weights, found.alive, strict=True):
+        assert all((weight > 0) == alive for weight, alive in zip(row, mask, strict=True))
+        assert independent or sum(row) == pytest.approx(1, abs=1e-5)
 
 
 def test_three_nodes(tmp_path: Path) -> None:

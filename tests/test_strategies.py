@@ -30,20 +30,9 @@ from dasvit.search.strategies.base import Moment, Strategy
 from dasvit.search.strategies.darts_plus import DartsPlus
 from dasvit.search.strategies.evolution import Evolution
 from dasvit.search.supernet import MixedCell, Supernet
-from helpers import cut_off, merge, untimed
+from helpers import TINY_SEARCH, cut_off, merge, untimed
 
-SMALL: dict[str, Any] = {
-    "data": {"name": "digits", "limit": 200},
-    "model": {"image_size": 8, "patch_size": 2, "width": 16, "layers": 2, "heads": 2},
-    "space": {"heads": [2, 4], "ratios": [0.5, 1.0]},
-    "search": {
-        "batch_size": 25,
-        "stages": {"layers": [1, 2], "keep": [0, 3], "epochs": [2, 2], "weight_epochs": [1, 0]},
-        "alphas": {"lr": 0.05},
-        "evolution": {"population": 6, "generations": 2, "parents": 3, "images": 50},
-    },
-    "runtime": {"precision": "float32", "device": "cpu"},
-}
+SMALL = merge(TINY_SEARCH, {"search": {"evolution": {"population": 6, "generations": 2, "parents": 3, "images": 50}}})
 SPACE = Space(2, ("zero", "identity", "msa_2", "msa_4", "mlp_0.5", "mlp_1"))
 SKIP = Genotype.from_ops(2, ["identity"] * 5)
 START, MIDDLE, END = (Moment(step, progress, 0, progress) for step, progress in ((0, 0.0), (5, 0.5), (10, 1.0)))

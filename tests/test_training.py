@@ -25,24 +25,11 @@ from dasvit.session import load_session
 from dasvit.training.evaluation import evaluate
 from dasvit.training.loop import Trained, train
 from dasvit.training.optim import make_optimizer, make_schedule
-from helpers import cut_off, merge, untimed
-
-SMALL: dict[str, Any] = {
-    "data": {"name": "digits", "limit": 200, "eval_limit": 100},
-    "model": {"image_size": 8, "patch_size": 2, "width": 16, "layers": 2, "heads": 2},
-    "train": {
-        "epochs": 3,
-        "batch_size": 50,
-        "ema": 0.9,
-        "drop_path": 0.2,
-        "augment": {"crop_padding": 1, "mixup": 0.5, "cutmix": 0.5, "erasing": 0.5},
-    },
-    "runtime": {"precision": "float32", "device": "cpu"},
-}
+from helpers import TINY_TRAINING, cut_off, merge, untimed
 
 
 def make(**changes: Any) -> Config:
-    return recipes.from_dict(merge(SMALL, changes), searching=False)
+    return recipes.from_dict(merge(TINY_TRAINING, changes), searching=False)
 
 
 def run_training(config: Config, folder: Path) -> Trained:

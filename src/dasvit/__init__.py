@@ -5,8 +5,8 @@ whichever order they are imported, `timm.create_model("dasvit_base_patch16_224")
 """
 
 import importlib
-import importlib.util
 import sys
+from collections.abc import Sequence
 from importlib.abc import MetaPathFinder
 from importlib.machinery import ModuleSpec
 from types import ModuleType
@@ -87,19 +87,23 @@ def __getattr__(name: str) -> Any:
 class _RegisterWithTimm(MetaPathFinder):
     """Registers this package's models right after timm itself has been imported.
 
-    Importing timm here instead would cost the command line's `--help` and every typo several seconds.
+    timm has no entry point for models of other packages, and importing it here instead would cost the command line's
+    `--help` and every typo several seconds. Being asked where timm is says nothing: many programs ask and never
+    import. So the finder stays until a module of timm has really run.
     """
 
-    def find_spec(self, name: str, path: object, target: ModuleType | None = None) -> ModuleSpec | None:
+    def find_spec(self, name: str, path: Sequence[str] | None, target: ModuleType | None = None) -> ModuleSpec | None:
         if name != "timm":
             return None
-        sys.meta_path.remove(self)
-        spec = importlib.util.find_spec("timm")
+        others = (finder for finder in sys.meta_path if finder is not self)
+        spec = next(filter(None, (finder.find_spec(name, path, target) for finder in others)), None)
         if spec is not None and spec.loader is not None:
             import_timm = spec.loader.exec_module
 
             def import_both(module: ModuleType) -> None:
                 import_timm(module)
+                if self in sys.meta_path:
+                    sys.meta_path.remove(self)
                 importlib.import_module("dasvit.models.dasvit")
 
             spec.loader.exec_module = import_both  # type: ignore[method-assign]
