@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from dasvit._version import __version__
 
 if TYPE_CHECKING:
+    from dasvit.api import FoundCell, TrainedModel, compare, cost, report, search, train
     from dasvit.cell.cost import Cost
     from dasvit.cell.genotype import PUBLISHED, Edge, Genotype, load_genotype
     from dasvit.cell.ops import Parametric, register_operation
@@ -27,9 +28,7 @@ if TYPE_CHECKING:
     from dasvit.models.folder import load_model
     from dasvit.search.architecture import Architecture
     from dasvit.search.derive import derive
-    from dasvit.search.loop import search
     from dasvit.search.supernet import Supernet
-    from dasvit.training.loop import train
 
 _HOMES = {
     "PUBLISHED": "dasvit.cell.genotype",
@@ -38,19 +37,24 @@ _HOMES = {
     "Cost": "dasvit.cell.cost",
     "DasViT": "dasvit.models.dasvit",
     "Edge": "dasvit.cell.genotype",
+    "FoundCell": "dasvit.api",
     "Genotype": "dasvit.cell.genotype",
     "Parametric": "dasvit.cell.ops",
     "Space": "dasvit.cell.space",
     "Supernet": "dasvit.search.supernet",
+    "TrainedModel": "dasvit.api",
     "UserError": "dasvit.errors",
+    "compare": "dasvit.api",
+    "cost": "dasvit.api",
     "count_cost": "dasvit.models.cost",
     "derive": "dasvit.search.derive",
     "load_data": "dasvit.data",
     "load_genotype": "dasvit.cell.genotype",
     "load_model": "dasvit.models.folder",
     "register_operation": "dasvit.cell.ops",
-    "search": "dasvit.search.loop",
-    "train": "dasvit.training.loop",
+    "report": "dasvit.api",
+    "search": "dasvit.api",
+    "train": "dasvit.api",
 }
 
 __all__ = [
@@ -60,18 +64,23 @@ __all__ = [
     "Cost",
     "DasViT",
     "Edge",
+    "FoundCell",
     "Genotype",
     "Parametric",
     "Space",
     "Supernet",
+    "TrainedModel",
     "UserError",
     "__version__",
+    "compare",
+    "cost",
     "count_cost",
     "derive",
     "load_data",
     "load_genotype",
     "load_model",
     "register_operation",
+    "report",
     "search",
     "train",
 ]

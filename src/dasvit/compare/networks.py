@@ -9,15 +9,18 @@ from typing import Any
 
 import timm
 
+from dasvit.cell.cost import Cost
 from dasvit.cell.genotype import NAMED, Genotype, load_genotype
-from dasvit.config import Config
+from dasvit.config import Config, ModelConfig
 from dasvit.errors import UserError
 from dasvit.io.run_folder import RunFolder, find_run
 from dasvit.models.baselines import OURS, check_architecture
-from dasvit.models.cost import count_cost, make_on_meta
+from dasvit.models.cost import cost_of, count_cost, make_on_meta
+from dasvit.models.folder import load_model
 from dasvit.models.paper import PAPER, PaperRow
 from dasvit.models.paper_flops import count_paper_flops
 from dasvit.session import noted_classes
+from dasvit.training.classifier import read_input
 
 
 @dataclass(frozen=True)
@@ -116,3 +119,29 @@ def costed(entry: Entry, config: Config, classes: int, ptflops: bool) -> dict[st
         pairs = {name: {"top1": pair[0], "top5": pair[1]} for name, pair in entry.paper.accuracy.items()}
         row["published"] = {"params": entry.paper.params, "flops": entry.paper.flops, **pairs}
     return row
+
+
+def cost_of_named(name: str, config: ModelConfig, classes: int = 0) -> Cost:
+    """Count the network of a name: a cell, a model, a file, a run folder.
+
+    Args:
+        name: See `named_network`; also the folder of a trained model.
+        config: The sizes of a cell's network.
+        classes: Classes of the head. 0: the network's own.
+
+    Raises:
+        UserError: There is no such network, or it is trained with other classes.
+    """
+    folder = trained_model(Path(name))
+    if folder and classes:
+        raise UserError(f"{name} is trained, with the head it has: leave out --classes.")
+    if folder:
+        return count_cost(load_model(folder), read_input(folder).side)
+    subject, default = named_network(name)
+    return cost_of(subject, config, classes or default)
+
+
+def trained_model(path: Path) -> Path | None:
+    """Return the folder of the trained model that a path is or holds; a search's folder stands for its cell."""
+    folders = (path / inner for inner in ("", "model"))
+    return next((folder for folder in folders if (folder / "config.json").is_file()), None)

@@ -7,19 +7,23 @@ import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from dasvit.cell.genotype import Genotype
 from dasvit.compare.networks import Entry, costed
 from dasvit.config import Config
 from dasvit.data import load_data
 from dasvit.errors import UserError
+from dasvit.extras import need
 from dasvit.io.run_folder import RunFolder
 from dasvit.models.paper import DATASETS
 from dasvit.report.compare.tables import as_csv, as_json, as_latex, as_markdown, columns
 from dasvit.runtime.distributed import find_device
 from dasvit.runtime.progress import Reporter
 from dasvit.training.pipeline import run_training
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 FORMATS = ("csv", "md", "tex", "json")
 """What a table is written as."""
@@ -51,6 +55,13 @@ class Comparison:
             return as_json({"networks": self.rows})
         shown = columns(self.rows, self.published)
         return as_markdown(self.rows, shown) if name == "md" else as_latex(self.rows, shown)
+
+    def to_frame(self) -> pd.DataFrame:
+        """Return the table for pandas: a network each row, costs and means over its trainings."""
+        need("frame", "pandas")
+        import pandas as pd
+
+        return pd.DataFrame([{key: value for key, value in row.items() if key != "published"} for row in self.rows])
 
     def write(self) -> None:
         """Write the table into its folder in all formats."""

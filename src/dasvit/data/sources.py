@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from platformdirs import user_cache_path
 
 from dasvit.config import DataConfig
+from dasvit.data.given import GIVEN, find_given
 from dasvit.data.listing import ArrayRecords, Content, FileRecords, Part, Source
 from dasvit.data.parquet import find_parquet, parquet_source
 from dasvit.errors import UserError, unknown
@@ -217,5 +218,6 @@ SOURCES: dict[str, Callable[[DataConfig], Source]] = {
     "imagefolder": _image_folder,
     "parquet": lambda config: parquet_source(config.path),
     "imagenet100": _imagenet100,
+    GIVEN: find_given,
 }
 """What finds each source."""
