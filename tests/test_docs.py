@@ -81,9 +81,11 @@ def documented(page: Path) -> list[str]:
 
 
 def resolves(path: str) -> bool:
-    """Tell whether a dotted path names something public of a module."""
+    """Tell whether a dotted path names something public of a module, or of a class of one."""
     module, _, last = path.rpartition(".")
-    return not last.startswith("_") and hasattr(importlib.import_module(module), last)
+    outer, _, name = module.rpartition(".")
+    owner = getattr(importlib.import_module(outer), name) if name[:1].isupper() else importlib.import_module(module)
+    return not last.startswith("_") and hasattr(owner, last)
 
 
 def headings(page: Path) -> list[str]:
