@@ -29,7 +29,7 @@ from dasvit.search.strategies import STRATEGIES, make_strategy
 from dasvit.search.strategies.base import Moment, Strategy
 from dasvit.search.strategies.darts_plus import DartsPlus
 from dasvit.search.strategies.evolution import Evolution
-from dasvit.search.supernet import MixedCell, Supernet
+from dasvit.search.supernet import ForwardMode, MixedCell, Supernet
 from helpers import TINY_SEARCH, cut_off, merge, untimed
 
 SMALL = merge(TINY_SEARCH, {"search": {"evolution": {"population": 6, "generations": 2, "parents": 3, "images": 50}}})
@@ -144,8 +144,8 @@ def test_pc_darts_lets_one_channel_of_k_through_and_passes_the_others_by() -> No
     x = torch.randn(2, 5, 16, dtype=torch.float64)
     weights = strategy.weights(architecture)
     z = supernet_module.normalise(x[..., :4])
-    output = cell._edge(0, x, z, weights[0], False)
-    mixed = cell._operations(0, x[..., :4], z, weights[0], False)
+    output = cell._edge(0, x, z, weights[0])
+    mixed = cell._operations(0, x[..., :4], z, weights[0])
     assert output is not None and mixed is not None
     # behind the shuffle channel c of part k stands at 4 c + k
     torch.testing.assert_close(output[..., 0::4], mixed)
@@ -153,7 +153,7 @@ def test_pc_darts_lets_one_channel_of_k_through_and_passes_the_others_by() -> No
         torch.testing.assert_close(output[..., k::4], weights[0, -1] * x[..., 4 * k : 4 * k + 4])
     changed = x.clone()
     changed[..., 4:] += 1
-    torch.testing.assert_close(cell._operations(0, changed[..., :4], z, weights[0], False), mixed)
+    torch.testing.assert_close(cell._operations(0, changed[..., :4], z, weights[0]), mixed)
 
 
 def test_pc_darts_normalises_the_edges_into_each_node() -> None:
@@ -188,11 +188,11 @@ def test_p_darts_drops_out_skips_alone_and_less_and_less() -> None:
     strategy, supernet, architecture = parts("p-darts")
     rates = []
     for progress in (0.0, 0.5, 1.0):
-        strategy.begin_step(Moment(0, 0.0, 1, progress), supernet, architecture)
-        rates.append(supernet.variation.skip_dropout)
+        strategy.begin_step(Moment(0, 0.0, 1, progress), architecture)
+        rates.append(strategy.mode().skip_dropout)
     assert rates == pytest.approx([0.4, 0.4 * math.exp(-2.5), 0.4 * math.exp(-5)])
-    strategy.begin_step(Moment(0, 0.0, 7, 0.0), supernet, architecture)
-    assert supernet.variation.skip_dropout == 0.7  # further stages have the last rate
+    strategy.begin_step(Moment(0, 0.0, 7, 0.0), architecture)
+    assert strategy.mode().skip_dropout == 0.7  # further stages have the last rate
 
     cell = supernet.blocks[0]
     assert isinstance(cell, MixedCell)
@@ -201,12 +201,12 @@ def test_p_darts_drops_out_skips_alone_and_less_and_less() -> None:
     for o, name in enumerate(SPACE.operations[1:], start=1):
         weights = torch.zeros(6, dtype=torch.float64)
         weights[o] = 1.0
-        output = cell._edge(1, x, z, weights, False)
+        output = cell._edge(1, x, z, weights, strategy.mode())
         assert output is not None
         gone = float((output == 0).double().mean())
         assert abs(gone - (0.7 if name == "identity" else 0.0)) < 0.05, name
     supernet.eval()
-    passed = cell._edge(1, x, z, torch.tensor(SPACE.one_hot(SKIP)[0], dtype=torch.float64), False)
+    passed = cell._edge(1, x, z, torch.tensor(SPACE.one_hot(SKIP)[0], dtype=torch.float64), strategy.mode())
     assert passed is not None and torch.equal(passed, x)
 
 
@@ -272,19 +272,19 @@ def test_darts_minus_fades_to_the_plain_network() -> None:
     plain = supernet(images(), architecture())
     coefficients = []
     for moment in (START, MIDDLE, END):
-        strategy.begin_step(moment, supernet, architecture)
+        strategy.begin_step(moment, architecture)
         weights = strategy.weights(architecture)
         coefficients.append(weights[0, -1].item())
         assert torch.equal(weights[:, :-1], architecture())
     assert coefficients == [1.0, 0.5, 0.0]
     assert torch.equal(supernet(images(), strategy.weights(architecture)), plain)
-    strategy.begin_step(START, supernet, architecture)
+    strategy.begin_step(START, architecture)
     assert not torch.allclose(supernet(images(), strategy.weights(architecture)), plain)
 
 
 def test_darts_minus_adds_the_source_of_every_edge() -> None:
     strategy, supernet, architecture = parts("darts-")
-    strategy.begin_step(MIDDLE, supernet, architecture)
+    strategy.begin_step(MIDDLE, architecture)
     with_skip = strategy.weights(architecture)
     more_identity = architecture().clone()
     more_identity[:, SPACE.operations.index("identity")] += 0.5
@@ -313,12 +313,12 @@ def test_fair_darts_has_sigmoids_and_the_zero_one_loss() -> None:
 
 
 def test_beta_darts_adds_the_log_sum_exp_with_a_rising_weight() -> None:
-    strategy, supernet, architecture = parts("beta-darts")
+    strategy, _, architecture = parts("beta-darts")
     architecture.alive[:, 3] = False
     rows = [[a for o, a in enumerate(row) if o != 3] for row in architecture.alpha.tolist()]
     mean = sum(math.log(sum(math.exp(a) for a in row)) for row in rows) / len(rows)
     for moment in (START, MIDDLE, END):
-        strategy.begin_step(moment, supernet, architecture)
+        strategy.begin_step(moment, architecture)
         loss = strategy.alpha_loss(architecture, strategy.weights(architecture))
         assert loss.item() == pytest.approx(50 * moment.progress * mean, rel=1e-12)
     (gradient,) = torch.autograd.grad(loss, architecture.alpha)
@@ -355,20 +355,33 @@ def test_gdas_evaluates_exactly_one_operation_an_edge(monkeypatch: pytest.Monkey
     architecture.alive.copy_(torch.tensor(alive))
     picked = set()
     for step in range(5):
-        strategy.begin_step(Moment(step, 0.0, 0, 0.0), supernet, architecture)
+        strategy.begin_step(Moment(step, 0.0, 0, 0.0), architecture)
         weights = strategy.weights(architecture)
         assert weights.detach().sort(dim=1).values.tolist() == [[0.0] * 5 + [1.0]] * 5
         # five edges a layer
-        assert count_operations(monkeypatch, lambda w=weights: supernet(images(), w)) == 10  # type: ignore[misc]
+        assert count_operations(monkeypatch, lambda w=weights: supernet(images(), w, strategy.mode())) == 10  # type: ignore[misc]
         picked.add(tuple(weights.argmax(dim=1).tolist()))
     assert len(picked) > 1
     assert count_operations(monkeypatch, lambda: parts("darts")[1](images(), architecture())) == 50
 
 
+def test_a_step_leaves_no_trace_on_the_supernet() -> None:
+    """What one step evaluates is told to its own forward passes; the next one, told nothing, evaluates all."""
+    _, supernet, architecture = parts("darts")
+    weights = architecture().detach()
+    before = supernet(images(), weights)
+    for method in ("gdas", "evolution", "p-darts"):
+        strategy = parts(method)[0]
+        strategy.begin_step(Moment(0, 0.0, 1, 0.0), architecture)
+        assert strategy.mode() != ForwardMode()
+        assert not torch.equal(supernet(images(), weights, strategy.mode()), before), method
+        assert torch.equal(supernet(images(), weights), before), method
+
+
 def test_gdas_has_the_gradient_of_the_softmax() -> None:
-    strategy, supernet, architecture = parts("gdas")
+    strategy, _, architecture = parts("gdas")
     architecture.temperature = 2.0
-    strategy.begin_step(START, supernet, architecture)
+    strategy.begin_step(START, architecture)
     factors = torch.randn(5, 6, dtype=torch.float64)
     (ours,) = torch.autograd.grad((strategy.weights(architecture) * factors).sum(), architecture.alpha)
     soft = ((architecture.alpha + architecture.noise) / 2.0).softmax(dim=1)
@@ -377,10 +390,10 @@ def test_gdas_has_the_gradient_of_the_softmax() -> None:
 
 
 def test_gdas_draws_by_the_gumbel_distribution() -> None:
-    strategy, supernet, architecture = parts("gdas")
+    strategy, _, architecture = parts("gdas")
     counts = torch.zeros(5, 6, dtype=torch.float64)
     for step in range(1500):
-        strategy.begin_step(Moment(step, 0.0, 0, 0.0), supernet, architecture)
+        strategy.begin_step(Moment(step, 0.0, 0, 0.0), architecture)
         counts += strategy.weights(architecture).detach()
     torch.testing.assert_close(counts / 1500, architecture.alpha.detach().softmax(dim=1), atol=0.05, rtol=0)
 
@@ -438,11 +451,11 @@ def test_random_costs_as_much_as_its_reference() -> None:
 def test_evolution_trains_one_viable_path_a_step(monkeypatch: pytest.MonkeyPatch) -> None:
     strategy, supernet, architecture = parts("evolution")
     for step in range(4):
-        strategy.begin_step(Moment(step, 0.0, 0, 0.0), supernet, architecture)
+        strategy.begin_step(Moment(step, 0.0, 0, 0.0), architecture)
         path = strategy.weights(architecture).double()
         cell = Genotype.from_ops(2, [SPACE.operations[o] for o in path.argmax(dim=1).tolist()])
         assert is_viable(cell) and path.tolist() == SPACE.one_hot(cell)
-        assert count_operations(monkeypatch, lambda w=path: supernet(images(), w)) == 8  # type: ignore[misc]
+        assert count_operations(monkeypatch, lambda w=path: supernet(images(), w, strategy.mode())) == 8  # type: ignore[misc]
 
 
 def test_evolution_never_leaves_the_budget_and_never_gets_worse() -> None:

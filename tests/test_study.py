@@ -28,7 +28,7 @@ from dasvit.runtime.saver import Deadline
 from dasvit.search.monitor import judge_cell, kept_supernet
 from dasvit.search.ranking import supernet_scores, weight_scores
 from dasvit.search.stages import StageWeights
-from dasvit.search.supernet import Supernet
+from dasvit.search.supernet import ForwardMode, Supernet
 from dasvit.study import jobs as study_jobs
 from dasvit.study.compute import images_for_weights, planned_images
 from dasvit.study.plan import cell_key, check_seeds, draw_cells, plan_control, plan_variants, published_cell
@@ -376,16 +376,16 @@ def test_a_cell_alone_is_the_derived_network_on_shared_weights() -> None:
     network = make_network(cell, config.model, 10).eval()
     network.load_state_dict(supernet.state_of(cell))
     images, seen = torch.randn(3, 3, 8, 8), []
-    supernet.eval().variation.chosen = [1] * 5
+    supernet.eval()
 
-    def judge(model: Supernet, weights: torch.Tensor) -> float:
-        seen.append(model(images, weights))
+    def judge(model: Supernet, weights: torch.Tensor, mode: ForwardMode) -> float:
+        assert mode.active == [space.operations.index(op) for op in cell.ops]
+        seen.append(model(images, weights, mode))
         return 12.5
 
     with torch.no_grad():
         assert judge_cell(supernet, cell, judge) == 12.5
         torch.testing.assert_close(seen[0], network(images))
-    assert supernet.variation.chosen == [1] * 5  # left as it was
 
 
 def test_scores_are_those_of_the_kept_supernet(study: tuple[Path, dict[str, Any]]) -> None:

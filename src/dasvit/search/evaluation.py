@@ -23,7 +23,7 @@ from dasvit.search.stages import StageWeights
 from dasvit.search.state import SearchBatches, StageState
 from dasvit.search.strategies import make_strategy
 from dasvit.search.strategies.base import Judge
-from dasvit.search.supernet import Supernet
+from dasvit.search.supernet import EVERYTHING, ForwardMode, Supernet
 from dasvit.training.evaluation import Evaluation, evaluate
 from dasvit.training.steps import Steps
 
@@ -45,17 +45,22 @@ def make_judge(
     def judge(weights: Tensor) -> float:
         number = part.done * len(batches) + part.step + part.strategy.judged
         saver.step(number, part.state, f"{part.where}, {part.strategy.judged} cells judged")
-        part.supernet.variation.chosen = weights.argmax(dim=1).tolist()
-        return judge_supernet(part.supernet, weights, preprocess, loader, runtime).top1
+        mode = ForwardMode(active=weights.argmax(dim=1).tolist())
+        return judge_supernet(part.supernet, weights, preprocess, loader, runtime, mode).top1
 
     return judge
 
 
 def judge_supernet(
-    supernet: Supernet, weights: Tensor, preprocess: nn.Module, loader: Loader, runtime: Runtime
+    supernet: Supernet,
+    weights: Tensor,
+    preprocess: nn.Module,
+    loader: Loader,
+    runtime: Runtime,
+    mode: ForwardMode = EVERYTHING,
 ) -> Evaluation:
     """Judge a supernet under edge weights [E, O] or [E, O + 1]."""
-    network = WithWeights(supernet, weights.to(runtime.device))
+    network = WithWeights(supernet, weights.to(runtime.device), mode)
     return evaluate(network, preprocess, loader, runtime, supernet.head.out_features)
 
 
@@ -66,7 +71,6 @@ def perturbed(part: StageState, data: Data, config: Config, runtime: Runtime) ->
     preprocess = Preprocess(config.model.image_size).to(runtime.device)
     mixture, _ = mixture_of(part)
     alive = as_mask(architecture.alive.tolist())
-    part.supernet.variation.chosen = None
 
     def measure(weights: Tensor) -> float:
         found = judge_supernet(part.supernet, weights, preprocess, loader, runtime)
@@ -105,20 +109,20 @@ def make_monitor(
     """Return what looks at the supernet at every epoch's end, on `search.monitor` of the images for alpha."""
     loader = batches.judging(config.search.monitor)
 
-    def judge(supernet: Supernet, weights: Tensor) -> float:
-        return judge_supernet(supernet, weights, preprocess, loader, runtime).top1
+    def judge(supernet: Supernet, weights: Tensor, mode: ForwardMode) -> float:
+        return judge_supernet(supernet, weights, preprocess, loader, runtime, mode).top1
 
     return Monitor(config, classes, judge)
 
 
 class WithWeights(nn.Module):
-    """A supernet under fixed edge weights, as a network of images alone."""
+    """A supernet under fixed edge weights and a mode, as a network of images alone."""
 
-    def __init__(self, supernet: Supernet, weights: Tensor) -> None:
+    def __init__(self, supernet: Supernet, weights: Tensor, mode: ForwardMode = EVERYTHING) -> None:
         super().__init__()
-        self.supernet, self.weights = supernet, weights
+        self.supernet, self.weights, self.mode = supernet, weights, mode
 
     def forward(self, images: Tensor) -> Tensor:
         """Return logits [B, classes] for images [B, 3, S, S]."""
-        logits: Tensor = self.supernet(images, self.weights)
+        logits: Tensor = self.supernet(images, self.weights, self.mode)
         return logits

@@ -172,7 +172,7 @@ def train_loss(
 
     def of(rows: slice) -> tuple[Tensor, dict[str, Tensor]]:
         with runtime.autocast():
-            logits = at_least_float32(part.supernet(inputs[rows], weights()))
+            logits = at_least_float32(part.supernet(inputs[rows], weights(), part.strategy.mode()))
         loss = F.cross_entropy(logits, targets[rows], label_smoothing=config.search.smoothing)
         return loss, {"loss": loss}
 
@@ -194,7 +194,7 @@ def alpha_step(
     def of(rows: slice) -> tuple[Tensor, dict[str, Tensor]]:
         weights = part.edge_weights()
         with runtime.autocast():
-            logits = at_least_float32(part.supernet(val_inputs[rows], weights))
+            logits = at_least_float32(part.supernet(val_inputs[rows], weights, part.strategy.mode()))
         loss = F.cross_entropy(logits, val_targets[rows])
         hits = (logits.detach().argmax(1) == val_targets[rows]).double().mean()
         more = alpha_loss(part, weights[:, : len(part.supernet.space.operations)], config)

@@ -191,6 +191,6 @@ def supernet_step(config: Config, classes: int, device: torch.device) -> Callabl
     supernet = make_supernet(config, space, alive, next(iter(config.search.stages)).layers, classes).to(device)
     architecture = make_architecture(config, space, alive).to(device)
     strategy = make_strategy(config, space, classes)
-    strategy.begin_step(Moment(0, 0.0, 0, 0.0), supernet, architecture)
-    network = WithWeights(supernet, strategy.weights(architecture).detach())
+    strategy.begin_step(Moment(0, 0.0, 0, 0.0), architecture)
+    network = WithWeights(supernet, strategy.weights(architecture).detach(), strategy.mode())
     return probe_step(network, config.model.image_size, config.search.batch_size, classes, device)

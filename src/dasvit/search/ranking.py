@@ -18,7 +18,7 @@ from dasvit.search.evaluation import judge_supernet
 from dasvit.search.monitor import judge_cell, kept_supernet
 from dasvit.search.stages import Stages, with_pruned
 from dasvit.search.state import SearchBatches, make_supernet
-from dasvit.search.supernet import Supernet
+from dasvit.search.supernet import ForwardMode, Supernet
 
 
 def supernet_scores(
@@ -54,8 +54,8 @@ def supernet_scores(
     loader = SearchBatches(data, config, runtime).judging(images)
     preprocess = Preprocess(config.model.image_size).to(runtime.device)
 
-    def judge(network: Supernet, weights: Tensor) -> float:
-        return judge_supernet(network, weights, preprocess, loader, runtime).top1
+    def judge(network: Supernet, weights: Tensor, mode: ForwardMode) -> float:
+        return judge_supernet(network, weights, preprocess, loader, runtime, mode).top1
 
     return kept.stage, kept.layers, [judge_cell(supernet, cell, judge) for cell in cells]
 

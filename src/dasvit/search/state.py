@@ -155,7 +155,7 @@ class StageState:
         progress = step / max(1, self.total * self.length - 1)
         stage_progress = here / max(1, self.stage.epochs * self.length - 1)
         moment = Moment(step, progress, self.number, stage_progress)
-        self.strategy.begin_step(moment, self.supernet, self.architecture)
+        self.strategy.begin_step(moment, self.architecture)
 
     def edge_weights(self) -> Tensor:
         """Return the edge weights of a forward pass, as the search method has them."""

@@ -26,17 +26,21 @@ def _key(operation: str) -> str:
     return operation.replace(".", "_")  # a submodule's name holds no dot
 
 
-@dataclass
-class Variation:
-    """What a search method changes of the mixture from step to step; as it is made, it changes nothing.
+@dataclass(frozen=True)
+class ForwardMode:
+    """How a forward pass goes through the edges; by default it evaluates all operations, and nothing drops out.
 
     Attributes:
-        chosen: For every edge the index of the one operation that is evaluated. None: all are.
+        active: For every edge the index of the one operation that is evaluated. None: all are.
         skip_dropout: Rate at which numbers that `identity` passes on drop out in training.
     """
 
-    chosen: Sequence[int] | None = None
+    active: Sequence[int] | None = None
     skip_dropout: float = 0.0
+
+
+EVERYTHING = ForwardMode()
+"""All operations are evaluated, and nothing drops out."""
 
 
 class MixedCell(nn.Module):
@@ -48,7 +52,6 @@ class MixedCell(nn.Module):
         dim: Embedding width D.
         tokens: Token selection; at ratio 1 there is none, and none of its parameters.
         share: K: the first D/K channels alone pass through the operations, the others bypass them.
-        variation: What a search method changes from step to step. None: nothing.
     """
 
     def __init__(
@@ -58,12 +61,10 @@ class MixedCell(nn.Module):
         dim: int,
         tokens: TokensConfig,
         share: int = 1,
-        variation: Variation | None = None,
     ) -> None:
         super().__init__()
         self.space = space
         self.share, self.channels = share, dim // share
-        self.variation = variation or Variation()
         self.selector = TokenSelector(dim, tokens.ratio, tokens.dim) if tokens.ratio < 1 else None
         self.candidates = [
             [(o, name) for o, name in enumerate(space.operations) if row[o] and name != "zero"] for row in alive
@@ -75,20 +76,34 @@ class MixedCell(nn.Module):
         self.names = [f"{source}_{target}" for source, target in space.edges]
         self.edges = nn.ModuleDict(dict(zip(self.names, banks, strict=True)))
 
-    def forward(self, prev2: Tensor, prev1: Tensor, weights: Tensor, *, class_only: bool = False) -> Tensor:
+    def forward(
+        self,
+        prev2: Tensor,
+        prev1: Tensor,
+        weights: Tensor,
+        mode: ForwardMode = EVERYTHING,
+        *,
+        class_only: bool = False,
+    ) -> Tensor:
         """Return the layer's output [B, N, D] from those of the two before it and the edge weights [E, O].
 
         With `class_only`, as the last layer is asked, only its class token [B, 1, D]. Edge weights [E, O + 1] hold in
         their last column the weight of what bypasses an edge's operations: its source.
         """
         if self.selector is None:
-            return self._mix(prev2, prev1, weights, class_only)
+            return self._mix(prev2, prev1, weights, mode, class_only)
         places, scores = self.selector(prev1)
-        mixed = self._mix(take(prev2, places, scores), take(prev1, places, scores), weights, class_only, places)
+        mixed = self._mix(take(prev2, places, scores), take(prev1, places, scores), weights, mode, class_only, places)
         return mixed if class_only else put(prev1, places, mixed)
 
     def _mix(
-        self, prev2: Tensor, prev1: Tensor, weights: Tensor, class_only: bool, kept: Tensor | None = None
+        self,
+        prev2: Tensor,
+        prev1: Tensor,
+        weights: Tensor,
+        mode: ForwardMode,
+        class_only: bool,
+        kept: Tensor | None = None,
     ) -> Tensor:
         """Compute the nodes in turn; no one but the head reads the last one, so it may hold the class token alone.
 
@@ -107,7 +122,7 @@ class MixedCell(nn.Module):
                     continue
                 if source not in normalised:
                     normalised[source] = normalise(self._seen(x))
-                value = add(value, self._edge(index, x, normalised[source], weights[index], at_class, kept))
+                value = add(value, self._edge(index, x, normalised[source], weights[index], mode, at_class, kept))
             values[target] = value
             output = add(output, value[:, :1] if class_only and value is not None else value)
         return torch.zeros_like(prev1[:, :1] if class_only else prev1) if output is None else output
@@ -117,10 +132,17 @@ class MixedCell(nn.Module):
         return x if self.share == 1 else x[..., : self.channels]
 
     def _edge(
-        self, index: int, x: Tensor, z: Tensor, weights: Tensor, at_class: bool, kept: Tensor | None = None
+        self,
+        index: int,
+        x: Tensor,
+        z: Tensor,
+        weights: Tensor,
+        mode: ForwardMode = EVERYTHING,
+        at_class: bool = False,
+        kept: Tensor | None = None,
     ) -> Tensor | None:
         """Return an edge's output for its source x [B, N, D], normalised z, under its weights [O] or [O + 1]."""
-        mixed = self._operations(index, self._seen(x), z, weights, at_class, kept)
+        mixed = self._operations(index, self._seen(x), z, weights, mode, at_class, kept)
         if len(weights) == len(self.space.operations):
             return mixed
         around = weights[-1].to(x.dtype) * (x[:, :1] if at_class else x)
@@ -134,22 +156,28 @@ class MixedCell(nn.Module):
         return dealt
 
     def _operations(
-        self, index: int, x: Tensor, z: Tensor, weights: Tensor, at_class: bool, kept: Tensor | None = None
+        self,
+        index: int,
+        x: Tensor,
+        z: Tensor,
+        weights: Tensor,
+        mode: ForwardMode = EVERYTHING,
+        at_class: bool = False,
+        kept: Tensor | None = None,
     ) -> Tensor | None:
         """Mix an edge's candidates for what they see of its source, x [B, N, D/K], normalised z."""
         output: Tensor | None = None
         places, mixed = [], []
-        chosen = self.variation.chosen
         for (o, _), operation in zip(self.candidates[index], self.edges[self.names[index]].children(), strict=True):
-            if chosen is not None and chosen[index] != o:
+            if mode.active is not None and mode.active[index] != o:
                 continue
             if isinstance(operation, Parametric):
                 places.append(o)
                 mixed.append(operation)
             else:
                 found = operation(x)
-                if self.variation.skip_dropout and isinstance(operation, Identity):
-                    found = F.dropout(found, self.variation.skip_dropout, self.training)
+                if mode.skip_dropout and isinstance(operation, Identity):
+                    found = F.dropout(found, mode.skip_dropout, self.training)
                 output = add(output, weights[o].to(x.dtype) * (found[:, :1] if at_class else found))
         if not mixed:
             return output
@@ -178,9 +206,6 @@ class Supernet(nn.Module):
         num_classes: Width of the head.
         tokens: Token selection.
         share: K of partial channels: D/K of them pass through the operations. 1: all.
-
-    Attributes:
-        variation: What a search method changes from step to step, in all layers.
     """
 
     def __init__(
@@ -198,20 +223,19 @@ class Supernet(nn.Module):
     ) -> None:
         super().__init__()
         self.space = space
-        self.variation = Variation()
         self.embed = TokenEmbedding(image_size, patch_size, 3, dim)
-        self.blocks = nn.ModuleList(MixedCell(space, alive, dim, tokens, share, self.variation) for _ in range(layers))
+        self.blocks = nn.ModuleList(MixedCell(space, alive, dim, tokens, share) for _ in range(layers))
         self.norm = nn.LayerNorm(dim, eps=NORM_EPS)
         self.head = nn.Linear(dim, num_classes)
         place_on_grid(self.blocks, self.embed.patch_embed.grid_size)
         self.blocks.apply(init_weights)
         init_weights(self.head)
 
-    def forward(self, images: Tensor, weights: Tensor) -> Tensor:
+    def forward(self, images: Tensor, weights: Tensor, mode: ForwardMode = EVERYTHING) -> Tensor:
         """Return logits [B, classes] for images [B, 3, S, S] under edge weights [E, O] (see `MixedCell.forward`)."""
         prev2 = prev1 = self.embed(images)
         for depth, block in enumerate(self.blocks, start=1):
-            prev2, prev1 = prev1, block(prev2, prev1, weights, class_only=depth == len(self.blocks))
+            prev2, prev1 = prev1, block(prev2, prev1, weights, mode, class_only=depth == len(self.blocks))
         logits: Tensor = self.head(self.norm(prev1[:, 0]))
         return logits
 

@@ -16,7 +16,7 @@ from torch import Tensor
 from dasvit.cell.space import Space
 from dasvit.config import Config
 from dasvit.search.architecture import Architecture
-from dasvit.search.supernet import Supernet
+from dasvit.search.supernet import EVERYTHING, ForwardMode
 
 DRAWS = 4
 """What random numbers of `Strategy.generator` are for, beside those of the search loop."""
@@ -72,13 +72,17 @@ class Strategy:
         """Return K: the operations see every K-th channel."""
         return 1
 
-    def begin_step(self, moment: Moment, supernet: Supernet, architecture: Architecture) -> None:
+    def begin_step(self, moment: Moment, architecture: Architecture) -> None:
         """Prepare a step: the alpha step and the weight step that follow see the same."""
 
     def weights(self, architecture: Architecture) -> Tensor:
         """Return the edge weights of a forward pass, [E, O], or [E, O + 1] with a bypass (see `MixedCell`)."""
         weights: Tensor = architecture()
         return weights
+
+    def mode(self) -> ForwardMode:
+        """Return which operations a step's forward passes evaluate, and what drops out."""
+        return EVERYTHING
 
     def alpha_loss(self, architecture: Architecture, weights: Tensor) -> Tensor:
         """Return what the upper level's loss has beside L_val and L_fair, a scalar.
