@@ -7,8 +7,9 @@ from dasvit.cell.genotype import PUBLISHED, Genotype
 from dasvit.cell.space import Space
 from dasvit.commands.train import build
 from dasvit.config import recipe as recipes
-from dasvit.config.validation import RELAXATION_NAMES, with_method
+from dasvit.config.validation import RELAXATION_NAMES
 from dasvit.errors import UserError
+from dasvit.methods import with_method
 from dasvit.search.architecture import RELAXATIONS, Architecture
 from dasvit.search.state import make_supernet
 

@@ -16,15 +16,16 @@ from dasvit.cell.genotype import Genotype, is_viable
 from dasvit.cell.ops import Attention, Identity, Mlp, Parametric
 from dasvit.cell.space import Space
 from dasvit.commands.search import do_search
-from dasvit.config import Config, TokensConfig
+from dasvit.config import Config, SearchConfig, TokensConfig
 from dasvit.config import recipe as recipes
-from dasvit.config.validation import METHODS, validate, with_method
+from dasvit.config.validation import validate
 from dasvit.errors import UserError
+from dasvit.methods import METHODS, with_method
 from dasvit.models.cost import cost_of
 from dasvit.runtime.progress import Reporter
 from dasvit.search.architecture import Architecture
 from dasvit.search.mixture import mix
-from dasvit.search.strategies import STRATEGIES, make_strategy
+from dasvit.search.strategies import make_strategy
 from dasvit.search.strategies.base import Moment, Strategy
 from dasvit.search.strategies.darts_plus import DartsPlus
 from dasvit.search.strategies.evolution import Evolution
@@ -69,12 +70,12 @@ def parts(method: str, **changes: Any) -> tuple[Strategy, Supernet, Architecture
         layers=2,
         num_classes=10,
         tokens=TokensConfig(ratio=1.0),
-        share=strategy.channel_share(config),
+        share=strategy.method.channel_share(config.search),
     )
     for parameter in supernet.parameters():
         torch.nn.init.normal_(parameter, std=0.3)
     options = config.search
-    architecture = Architecture(SPACE, SPACE.everything(), options.relaxation, 1.0, strategy.normalises_edges)
+    architecture = Architecture(SPACE, SPACE.everything(), options.relaxation, 1.0, strategy.method.normalises_edges)
     return strategy, supernet.double(), architecture.double()
 
 
@@ -89,8 +90,18 @@ def lines(folder: Path, name: str = "architecture.jsonl") -> list[dict[str, Any]
 # --- all of them ----------------------------------------------------------------------------------------------------
 
 
-def test_the_recipes_and_the_strategies_are_of_the_same_methods() -> None:
-    assert list(STRATEGIES) == list(METHODS)
+@pytest.mark.parametrize("name", METHODS)
+def test_a_record_tells_what_its_class_does(name: str) -> None:
+    """Without a supernet a cell is drawn; alphas learn where the edge weights carry gradients."""
+    record, (strategy, supernet, architecture) = METHODS[name], parts(name)
+    assert record.name == name and strategy.method is record and record.summary
+    assert record.trains_supernet != hasattr(strategy, "draw")
+    if record.trains_supernet:
+        strategy.begin_step(Moment(0, 0.0, 0, 0.0), supernet, architecture)
+        assert record.learns_alphas == strategy.weights(architecture).requires_grad
+    else:
+        assert not record.learns_alphas
+    assert record.of_recipe(record.of_recipe(SearchConfig())) == record.of_recipe(SearchConfig())
 
 
 @pytest.mark.parametrize("method", METHODS)

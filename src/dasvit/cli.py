@@ -23,9 +23,10 @@ from dasvit._version import __version__
 from dasvit.config import Config
 from dasvit.config import recipe as recipes
 from dasvit.config.recipe import SECTIONS, is_cache
-from dasvit.config.validation import METHODS, validate, with_method
+from dasvit.config.validation import validate
 from dasvit.errors import Stopped, UserError, printable, unknown
 from dasvit.io.run_folder import find_model, find_run
+from dasvit.methods import METHODS, with_method
 
 if TYPE_CHECKING:
     from jsonargparse import ArgumentParser

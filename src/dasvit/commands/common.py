@@ -34,11 +34,12 @@ def settle_precision(
     config: Config,
     run: RunFolder,
     reporter: Reporter,
-    probe: Callable[[torch.device], Callable[[], None]],
+    probe: Callable[[torch.device], Callable[[], None]] | None,
 ) -> None:
     """Settle the precision, on the main process for all: auto is measured once, printed, and kept in the run folder.
 
-    A network whose weights are shared is not measured, as one device need not hold it.
+    A network whose weights are shared is not measured, as one device need not hold it; nor is anything where nothing is
+    trained, without a probe.
     """
 
     def settle() -> Precision:
@@ -46,7 +47,10 @@ def settle_precision(
         if precision == "auto" and runtime.shards:
             precision = "bfloat16" if runtime.device.type == "cuda" else "float32"
             reporter.say(f"precision: {precision} (not measured: the weights are shared by {runtime.world} processes)")
+        if precision == "auto" and probe is None:
+            precision = "float32"
         if precision == "auto":
+            assert probe is not None
             kept: Precision | None = run.notes().get("precision")
             if kept not in ("float32", "bfloat16"):
                 kept, seconds = measure_precision(runtime.device, probe(runtime.device))

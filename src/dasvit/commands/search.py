@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import random
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -29,11 +30,12 @@ from dasvit.commands.common import (
 from dasvit.commands.memory import warn_memory
 from dasvit.config import Config, DeriveConfig
 from dasvit.config import recipe as recipes
-from dasvit.config.validation import WITHOUT_ALPHAS, WITHOUT_SUPERNET
 from dasvit.data import load_data
 from dasvit.errors import UserError
 from dasvit.io.files import write_whole
 from dasvit.io.run_folder import RunFolder
+from dasvit.methods import find_method
+from dasvit.models.baselines import make_network
 from dasvit.models.cost import cost_of
 from dasvit.report.tables import number
 from dasvit.runtime.distributed import Runtime, seed_everything
@@ -47,6 +49,7 @@ from dasvit.search.loop import search
 from dasvit.search.state import make_architecture, make_supernet
 from dasvit.search.strategies import make_strategy
 from dasvit.search.strategies.base import Moment
+from dasvit.search.strategies.random_cell import comparable_cells
 from dasvit.training.loop import probe_step
 
 CHOICES = ("darts", "strongest", "perturbation")
@@ -97,7 +100,7 @@ def do_search(
         data = load_data(config.data, config.model.image_size, config.runtime.seed)
     say_data(data, reporter)
     config = settled_data(config)
-    has_supernet = config.search.method not in WITHOUT_SUPERNET
+    has_supernet = find_method(config.search.method).trains_supernet
     if has_supernet:
         check_memory(supernet_params(config, len(data.classes)))
     if runtime.is_main:
@@ -107,7 +110,10 @@ def do_search(
             warn_memory(config, len(data.classes), reporter)
     seed_everything(config.runtime.seed)
     classes = len(data.classes)
-    settle_precision(runtime, config, run, reporter, lambda device: search_probe(config, classes, device))
+    method = find_method(config.search.method)
+    trains = method.trains_supernet or method.finals == "always"
+    probe = (lambda device: search_probe(config, classes, device)) if trains else None
+    settle_precision(runtime, config, run, reporter, probe)
     seed_everything(config.runtime.seed)
     tracking = Tracking(run, track if runtime.is_main else (), config, reporter)
     with live_report(run, runtime, reporter), tracking:
@@ -200,7 +206,7 @@ def perturb_again(folder: Path, config: Config, classes: int, choice: DeriveConf
     Raises:
         UserError: The search trained no mixture, or left no checkpoint.
     """
-    if config.search.method in WITHOUT_ALPHAS:
+    if not find_method(config.search.method).learns_alphas:
         raise UserError(f"the method {config.search.method} trains no mixture that could be perturbed.")
     run, reporter = RunFolder(folder, "search"), Reporter()
     config = replace(config, search=replace(config.search, derive=choice))
@@ -286,7 +292,14 @@ def supernet_params(config: Config, classes: int) -> int:
 
 
 def search_probe(config: Config, classes: int, device: torch.device) -> Callable[[], None]:
-    """Return one weight step of the first stage's supernet, to time a precision with."""
+    """Return one step of what a search trains first, to time a precision with.
+
+    That is the weight step of the first stage's supernet, or, without one, a step of a candidate's training.
+    """
+    if not find_method(config.search.method).trains_supernet:
+        cell = comparable_cells(config, classes).draw(random.Random(config.runtime.seed))
+        candidate = make_network(cell, config.model, classes, config.train.drop_path).to(device)
+        return probe_step(candidate, config.model.image_size, config.train.batch_size, classes, device)
     space = Space.from_config(config.space)
     alive = space.everything()
     supernet = make_supernet(config, space, alive, next(iter(config.search.stages)).layers, classes).to(device)

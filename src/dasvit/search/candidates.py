@@ -27,6 +27,7 @@ from dasvit.data import Data, split_indices
 from dasvit.errors import UserError
 from dasvit.io.files import read_object
 from dasvit.io.run_folder import RunFolder
+from dasvit.methods import find_method
 from dasvit.models.baselines import make_network, prefer_fast_attention
 from dasvit.runtime.distributed import Runtime, seed_everything
 from dasvit.runtime.progress import Reporter
@@ -129,7 +130,7 @@ def next_finalist(stages: Stages, config: Config, classes: int, finals: Sequence
         return derive_found(stages, config, classes, choice).genotype
     gains = learned(finals, Space.from_config(config.space), config.search.finals.gain)
     weights = np.array(with_pruned(stages))
-    if config.search.method == "finals":  # its weights are those of the one cell that it drew
+    if not find_method(config.search.method).trains_supernet:  # its weights are those of the one cell that it drew
         weights = np.ones_like(weights)
     noise = np.random.default_rng([config.runtime.seed, DRAWS, len(finals)])
     for _ in range(ENOUGH):

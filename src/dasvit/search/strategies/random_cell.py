@@ -26,8 +26,6 @@ class RandomCell(Strategy):
     trained. The method `finals` begins with such a cell.
     """
 
-    moves_alphas = False
-
     def draw(self) -> Architecture:
         """Return alphas whose weights are exactly those of the cell drawn by the seed."""
         cell = comparable_cells(self.config, self.classes).draw(random.Random(self.config.runtime.seed))
