@@ -8,7 +8,8 @@ import dasvit
 from dasvit.cell.genotype import PUBLISHED, Genotype
 from dasvit.cell.space import Space
 from dasvit.config import recipe as recipes
-from dasvit.config.validation import RELAXATION_NAMES, with_method
+from dasvit.config.methods import with_method
+from dasvit.config.validation import RELAXATION_NAMES
 from dasvit.errors import UserError
 from dasvit.models.baselines import make_model, make_network
 from dasvit.search.architecture import RELAXATIONS, Architecture

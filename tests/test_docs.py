@@ -18,9 +18,8 @@ from dasvit.cell.cost import COSTS
 from dasvit.cell.genotype import NUMBERED
 from dasvit.cell.ops import OPERATIONS
 from dasvit.cli import SUMMARIES, make_parser
-from dasvit.config.validation import METHODS
+from dasvit.config.methods import METHODS
 from dasvit.data.sources import SOURCES
-from dasvit.search.strategies import STRATEGIES
 from helpers import SMALL, call_cli
 
 ROOT = Path(__file__).parents[1]
@@ -147,7 +146,7 @@ def test_errors_that_are_explained_exist(sentence: str) -> None:
 @pytest.fixture
 def own_tables() -> Iterator[None]:
     """Forget what the page's code adds."""
-    tables: list[dict[str, Any]] = [NUMBERED, OPERATIONS, COSTS, SOURCES, STRATEGIES, METHODS]
+    tables: list[dict[str, Any]] = [NUMBERED, OPERATIONS, COSTS, SOURCES, METHODS]
     before = [dict(table) for table in tables]
     yield
     for table, kept in zip(tables, before, strict=True):

@@ -13,7 +13,8 @@ from scipy import stats
 from dasvit.cell.genotype import Genotype, is_viable, load_genotype
 from dasvit.cell.space import Space
 from dasvit.config import Config, FinalsConfig, ModelConfig, SpaceConfig
-from dasvit.config.validation import validate, with_method
+from dasvit.config.methods import with_method
+from dasvit.config.validation import validate
 from dasvit.data import ImageSet
 from dasvit.data.image_set import HeldPixels
 from dasvit.errors import UserError
@@ -246,6 +247,26 @@ def test_finals_without_a_supernet(tmp_path: Path) -> None:
     page = Page((tmp_path / "run/report.html").read_text(encoding="utf-8"))
     assert "Ended." in page.said and "drawn evenly at first, then by what the ones before them reached" in page.said
     assert "Weights of the operations" not in page.said and "mixture" not in page.said
+
+
+@pytest.mark.parametrize("method", ["finals", "random"])
+def test_no_supernet_is_timed_where_none_is_trained(
+    method: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Finals time a step of a candidate's training; random trains nothing, and times nothing."""
+
+    def built(*arguments: object) -> None:
+        raise AssertionError("a supernet was built")
+
+    monkeypatch.setattr("dasvit.search.pipeline.make_supernet", built)
+    more = ["--search.finals.cells=2"] if method == "finals" else ["--search.finals.cells=0"]
+    status, _, err = call_cli(
+        "search", *SMALL, "--method", method, *more, "--runtime.precision=auto", "--run", tmp_path / "run"
+    )
+    assert status == 0, err
+    notes = json.loads((tmp_path / "run/environment.json").read_text())
+    assert ("precision_seconds" in notes) == (method == "finals")
+    assert notes["precision"] == "float32" or method == "finals"
 
 
 def test_the_page_of_finals_that_go_on(tmp_path: Path) -> None:

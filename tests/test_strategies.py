@@ -15,9 +15,10 @@ import dasvit.search.supernet as supernet_module
 from dasvit.cell.genotype import Genotype, is_viable
 from dasvit.cell.ops import Attention, Identity, Mlp, Parametric
 from dasvit.cell.space import Space
-from dasvit.config import Config, TokensConfig
+from dasvit.config import Config, SearchConfig, TokensConfig
 from dasvit.config import recipe as recipes
-from dasvit.config.validation import METHODS, WITHOUT_SUPERNET, validate, with_method
+from dasvit.config.methods import METHODS, with_method
+from dasvit.config.validation import validate
 from dasvit.errors import UserError
 from dasvit.models.cost import cost_of
 from dasvit.runtime.progress import Reporter
@@ -25,7 +26,7 @@ from dasvit.search.architecture import Architecture
 from dasvit.search.comparable import comparable_cells
 from dasvit.search.mixture import mix
 from dasvit.search.pipeline import run_search
-from dasvit.search.strategies import STRATEGIES, make_strategy
+from dasvit.search.strategies import make_strategy
 from dasvit.search.strategies.base import Moment, Strategy
 from dasvit.search.strategies.darts_plus import DartsPlus
 from dasvit.search.strategies.evolution import Evolution
@@ -58,12 +59,12 @@ def parts(method: str, **changes: Any) -> tuple[Strategy, Supernet, Architecture
         layers=2,
         num_classes=10,
         tokens=TokensConfig(ratio=1.0),
-        share=strategy.channel_share(config),
+        share=strategy.method.channel_share(config.search),
     )
     for parameter in supernet.parameters():
         torch.nn.init.normal_(parameter, std=0.3)
     options = config.search
-    architecture = Architecture(SPACE, SPACE.everything(), options.relaxation, 1.0, strategy.normalises_edges)
+    architecture = Architecture(SPACE, SPACE.everything(), options.relaxation, 1.0, strategy.method.normalises_edges)
     return strategy, supernet.double(), architecture.double()
 
 
@@ -82,8 +83,19 @@ def lines(folder: Path, name: str = "architecture.jsonl") -> list[dict[str, Any]
 # --- all of them ----------------------------------------------------------------------------------------------------
 
 
-def test_the_recipes_and_the_strategies_are_of_the_same_methods() -> None:
-    assert list(STRATEGIES) == [name for name in METHODS if name not in WITHOUT_SUPERNET]
+@pytest.mark.parametrize("name", METHODS)
+def test_a_record_tells_what_its_class_does(name: str) -> None:
+    """Alphas learn where the edge weights carry gradients; without a supernet there is no class."""
+    record = METHODS[name]
+    assert record.name == name and record.summary
+    assert record.of_recipe(record.of_recipe(SearchConfig())) == record.of_recipe(SearchConfig())
+    if not record.trains_supernet:
+        assert not record.learns_alphas
+        return
+    strategy, _, architecture = parts(name)
+    assert strategy.method is record
+    strategy.begin_step(Moment(0, 0.0, 0, 0.0), architecture)
+    assert record.learns_alphas == strategy.weights(architecture).requires_grad
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -91,7 +103,7 @@ def test_every_method_ends_with_a_viable_cell(tmp_path: Path, method: str) -> No
     config = make(method, **({"search": {"finals": {"cells": 2}}} if method == "finals" else {}))
     result = searched(config, str(tmp_path))
     assert is_viable(Genotype.from_dict(result["genotype"]))
-    if method not in WITHOUT_SUPERNET:
+    if METHODS[method].trains_supernet:
         assert lines(tmp_path)[-1]["expected_macs"] > 0
     again = searched(config, str(tmp_path))
     assert again == result

@@ -18,7 +18,7 @@ from dasvit.cell.genotype import Genotype, is_viable, load_genotype
 from dasvit.cell.space import Space
 from dasvit.cli import parse
 from dasvit.config import Config
-from dasvit.config.validation import with_method
+from dasvit.config.methods import with_method
 from dasvit.data import load_data, split_indices
 from dasvit.errors import Stopped, UserError
 from dasvit.models.cost import cost_of

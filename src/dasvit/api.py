@@ -21,7 +21,8 @@ from dasvit.compare.networks import Entry, cost_of_named, named_network, other_e
 from dasvit.compare.trainings import Comparison, run_comparison
 from dasvit.config import Config, DataConfig
 from dasvit.config import recipe as recipes
-from dasvit.config.validation import validate, with_method
+from dasvit.config.methods import with_method
+from dasvit.config.validation import validate
 from dasvit.data import find_images, open_image, predict_transform
 from dasvit.data.given import give, picture
 from dasvit.errors import UserError, unknown

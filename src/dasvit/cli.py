@@ -15,15 +15,16 @@ import shlex
 import sys
 import traceback
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from dasvit._version import __version__
+from dasvit.commands.request import Request
 from dasvit.config import Config
 from dasvit.config import recipe as recipes
+from dasvit.config.methods import METHODS, with_method
 from dasvit.config.recipe import SECTIONS, is_cache
-from dasvit.config.validation import METHODS, validate, with_method
+from dasvit.config.validation import validate
 from dasvit.errors import Stopped, UserError, printable, unknown
 from dasvit.io.run_folder import find_model, find_run
 
@@ -64,21 +65,6 @@ COUNTS = ("search.target_params", "search.target_macs", "search.derive.max_param
 """Fields that take a unit on the command line, as 6M."""
 GOING_ON = (["search"], ["train"], ["compare"], ["study"], ["quickstart"])
 """Commands that go on where they stopped."""
-
-
-@dataclass(frozen=True)
-class Request:
-    """A parsed command line.
-
-    Attributes:
-        command: Name of the command.
-        options: Its own options by name.
-        config: The resolved recipe, for commands that read one.
-    """
-
-    command: str
-    options: dict[str, Any]
-    config: Config | None
 
 
 def main(argv: Sequence[str] | None = None) -> NoReturn:

@@ -4,7 +4,7 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from dasvit.cli import Request
+    from dasvit.commands.request import Request
 
 HOMES = {
     "search": "search",

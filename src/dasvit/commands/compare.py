@@ -7,8 +7,8 @@ from typing import Any
 
 from rich.console import Console
 
-from dasvit.cli import Request
 from dasvit.commands.common import print_json
+from dasvit.commands.request import Request
 from dasvit.compare.networks import find_networks
 from dasvit.compare.trainings import FORMATS, Comparison, compare_costs, run_comparison
 from dasvit.errors import UserError, unknown

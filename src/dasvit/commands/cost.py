@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dasvit.cli import Request
 from dasvit.commands.common import print_json
+from dasvit.commands.request import Request
 from dasvit.compare.networks import cost_of_named
 from dasvit.config.validation import MAX_CLASSES
 from dasvit.errors import UserError

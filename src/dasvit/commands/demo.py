@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from dasvit.cli import Request
+from dasvit.commands.request import Request
 from dasvit.errors import UserError, printable
 from dasvit.extras import need
 from dasvit.inference.predict import reader

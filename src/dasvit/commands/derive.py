@@ -6,11 +6,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from dasvit.cli import Request
 from dasvit.commands.common import print_derivation, print_json
+from dasvit.commands.request import Request
 from dasvit.config import Config, DeriveConfig
 from dasvit.config import recipe as recipes
-from dasvit.config.validation import WITHOUT_ALPHAS
+from dasvit.config.methods import find_method
 from dasvit.data import load_data
 from dasvit.errors import UserError
 from dasvit.io.files import write_whole
@@ -78,7 +78,7 @@ def perturbed_again(past: PastSearch, folder: Path, choice: DeriveConfig) -> Pas
         UserError: The search trained no mixture, or left no checkpoint.
     """
     config: Config = past.config
-    if config.search.method in WITHOUT_ALPHAS or past.stages is None:
+    if not find_method(config.search.method).learns_alphas or past.stages is None:
         raise UserError(f"the method {config.search.method} trains no mixture that could be perturbed.")
     run, reporter = RunFolder(folder, "search"), Reporter()
     config = replace(config, search=replace(config.search, derive=choice))

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from rich.console import Console
 
-from dasvit.cli import Request
 from dasvit.commands.common import print_json
+from dasvit.commands.request import Request
 from dasvit.inference.evaluate import ModelEvaluation, evaluate_model
 from dasvit.report.tables import confusion_table
 from dasvit.runtime.progress import Reporter

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dasvit.cli import Request
 from dasvit.commands.common import print_json
+from dasvit.commands.request import Request
 from dasvit.inference.export import export_model
 
 HINTS = {

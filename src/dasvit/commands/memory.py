@@ -11,8 +11,8 @@ from rich.console import Console
 from rich.table import Table
 
 from dasvit.cell.cost import token_count
-from dasvit.cli import Request
 from dasvit.commands.common import print_json
+from dasvit.commands.request import Request
 from dasvit.config import Config
 from dasvit.errors import UserError
 from dasvit.memory.fits import GIB, fitting, is_searched, readable

@@ -6,8 +6,8 @@ import csv
 import io
 import sys
 
-from dasvit.cli import Request
 from dasvit.commands.common import print_json
+from dasvit.commands.request import Request
 from dasvit.data import find_images
 from dasvit.errors import UserError, printable, unknown
 from dasvit.inference.predict import ImageBatches, Row, predictions, reader

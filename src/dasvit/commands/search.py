@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dasvit.cli import Request
 from dasvit.commands.common import print_derivation, print_json, wanted_trackers
+from dasvit.commands.request import Request
 from dasvit.memory.fits import warn_memory
 from dasvit.report.tables import number
 from dasvit.runtime.progress import Reporter

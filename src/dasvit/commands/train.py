@@ -7,8 +7,8 @@ from pathlib import Path
 from rich.console import Console
 
 from dasvit.cell.genotype import load_genotype
-from dasvit.cli import Request
 from dasvit.commands.common import print_json, wanted_trackers
+from dasvit.commands.request import Request
 from dasvit.errors import UserError
 from dasvit.io.run_folder import find_run
 from dasvit.report.tables import network_table

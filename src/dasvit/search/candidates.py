@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from dasvit.cell.genotype import Genotype
 from dasvit.cell.space import Space
 from dasvit.config import Config, TrainConfig
-from dasvit.config.validation import WITHOUT_SUPERNET
+from dasvit.config.methods import find_method
 from dasvit.data import split_indices
 from dasvit.io.files import read_object
 from dasvit.io.run_folder import RunFolder
@@ -92,7 +92,7 @@ def next_candidate(stages: Stages, config: Config, classes: int, trained: Sequen
     Raises:
         UserError: No cell of the space fits.
     """
-    if config.search.method in WITHOUT_SUPERNET and not config.search.finals.gain:
+    if not find_method(config.search.method).trains_supernet and not config.search.finals.gain:
         return even_candidate(config, classes, trained)
     known = {candidate.cell for candidate in trained}
     effects = operation_effects(trained, Space.from_config(config.space), config.search.finals.gain)

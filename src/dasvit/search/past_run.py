@@ -12,7 +12,7 @@ from dasvit.cell.genotype import Genotype
 from dasvit.cell.space import Space
 from dasvit.config import Config, DeriveConfig
 from dasvit.config import recipe as recipes
-from dasvit.config.validation import WITHOUT_SUPERNET
+from dasvit.config.methods import find_method
 from dasvit.errors import UserError
 from dasvit.io.files import read_object
 from dasvit.io.run_folder import RunFolder
@@ -74,7 +74,7 @@ def read_search(folder: Path) -> PastSearch:
         raise UserError(f"{folder} holds a training, not a search.")
     config = recipes.load(run.config_path)
     stages = None
-    if config.search.method not in WITHOUT_SUPERNET:
+    if find_method(config.search.method).trains_supernet:
         stages = read_stages(run, Space.from_config(config.space))
     return PastSearch(config, stages, read_candidates(run), noted_classes(run))
 

@@ -13,7 +13,7 @@ from dasvit.cell.cost import operation_cost, skeleton_cost, token_count
 from dasvit.cell.genotype import Genotype
 from dasvit.cell.space import Space
 from dasvit.config import Config
-from dasvit.config.validation import WITHOUT_SUPERNET
+from dasvit.config.methods import find_method
 from dasvit.models.baselines import make_network
 from dasvit.models.cost import cost_of
 from dasvit.runtime.distributed import seed_everything
@@ -90,7 +90,7 @@ def run_search(
         Stopped: By a signal or the deadline; the same call goes on.
     """
     session = load_session(config, folder, "search", reporter, deadline)
-    has_supernet = config.search.method not in WITHOUT_SUPERNET
+    has_supernet = find_method(config.search.method).trains_supernet
     if has_supernet:
         check_memory(supernet_params(session.config, session.classes))
     session.claim(config.search.method, resume)
@@ -111,7 +111,9 @@ def find_cell(session: Session) -> SearchResult:
         Stopped: By a signal or the deadline; the state is saved.
     """
     config, runtime = session.config, session.runtime
-    stages = None if config.search.method in WITHOUT_SUPERNET else supernet_stages(search(session), session)
+    stages = (
+        None if not find_method(config.search.method).trains_supernet else supernet_stages(search(session), session)
+    )
     derivation = runtime.from_main(lambda: first_cell(stages, session))
     candidates: list[Candidate] = []
     if config.search.finals.cells:
@@ -176,7 +178,7 @@ def search_probe(session: Session) -> Probe | None:
     None where nothing is trained at all.
     """
     config, classes = session.config, session.classes
-    if config.search.method not in WITHOUT_SUPERNET:
+    if find_method(config.search.method).trains_supernet:
         return lambda device: supernet_step(config, classes, device)
     if not config.search.finals.cells:
         return None

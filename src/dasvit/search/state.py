@@ -11,12 +11,12 @@ from torch import Tensor, nn
 
 from dasvit.cell.space import Alive, Space
 from dasvit.config import Config
+from dasvit.config.methods import find_method
 from dasvit.data import Data, Loader, split_indices, train_transform
 from dasvit.runtime.distributed import Runtime
 from dasvit.search.architecture import Architecture
 from dasvit.search.cost import CostPenalty
 from dasvit.search.stages import Stages
-from dasvit.search.strategies import STRATEGIES
 from dasvit.search.strategies.base import Moment, Strategy
 from dasvit.search.supernet import Supernet
 from dasvit.training.metrics import EpochMetrics
@@ -206,12 +206,12 @@ def make_supernet(config: Config, space: Space, alive: Alive, layers: int, class
         layers=layers,
         num_classes=classes,
         tokens=config.search.tokens,
-        share=STRATEGIES[config.search.method].channel_share(config),
+        share=find_method(config.search.method).channel_share(config.search),
     )
 
 
 def make_architecture(config: Config, space: Space, alive: Alive) -> Architecture:
     """Build a stage's alphas, as the search method has them."""
     options = config.search
-    normalise_edges = STRATEGIES[options.method].normalises_edges
+    normalise_edges = find_method(options.method).normalises_edges
     return Architecture(space, alive, options.relaxation, options.alphas.init_std, normalise_edges)

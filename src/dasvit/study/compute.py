@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from dasvit.config import Config
-from dasvit.config.validation import WITHOUT_ALPHAS, WITHOUT_SUPERNET
+from dasvit.config.methods import find_method
 
 SECOND_ORDER = 4
 """Passes of an alpha step of second order: the validation images, and the training images three times."""
@@ -28,10 +28,10 @@ def planned_images(config: Config, half: int) -> int:
         half: Images for the weights (`images_for_weights`).
     """
     search, total = config.search, finals_images(config, half)
-    if search.method in WITHOUT_SUPERNET:
+    if not find_method(search.method).trains_supernet:
         return total
     for stage in search.stages:
-        alone = stage.epochs if search.method in WITHOUT_ALPHAS else min(stage.weight_epochs, stage.epochs)
+        alone = stage.epochs if not find_method(search.method).learns_alphas else min(stage.weight_epochs, stage.epochs)
         total += epoch_images(config, half, False) * alone + epoch_images(config, half, True) * (stage.epochs - alone)
     return total
 

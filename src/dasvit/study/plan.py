@@ -12,7 +12,8 @@ from typing import Any
 from dasvit.cell.genotype import PUBLISHED, Genotype
 from dasvit.cell.space import Space
 from dasvit.config import Config, FairnessConfig
-from dasvit.config.validation import MAX_SEED, validate, with_method
+from dasvit.config.methods import with_method
+from dasvit.config.validation import MAX_SEED, validate
 from dasvit.errors import UserError
 from dasvit.search.cost import make_budget
 from dasvit.search.sampling import Cells

@@ -10,7 +10,7 @@ from typing import Any
 from dasvit.cell.genotype import Genotype, load_genotype
 from dasvit.cell.space import Space
 from dasvit.config import Config
-from dasvit.config.validation import WITHOUT_SUPERNET
+from dasvit.config.methods import find_method
 from dasvit.data import Data
 from dasvit.errors import UserError
 from dasvit.extras import need
@@ -230,7 +230,7 @@ class Study:
         for job in self.search_jobs():
             folder, name = self.run.path / job.folder, ranking_file(job.folder)
             known = read_json(self.run.path / name).get("supernet_top1", {})
-            if job.config.search.method in WITHOUT_SUPERNET:
+            if not find_method(job.config.search.method).trains_supernet:
                 continue
             if not job.is_done(self.run.path) or set(ranked) <= set(known):
                 continue

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from dasvit.cell.space import Space
 from dasvit.config import Config
+from dasvit.config.methods import find_method
 from dasvit.search.architecture import Architecture
 from dasvit.search.supernet import EVERYTHING, ForwardMode
 
@@ -53,24 +54,21 @@ class Strategy:
         classes: Classes of the data.
 
     Attributes:
-        moves_alphas: Whether there are alpha steps.
-        normalises_edges: Whether edges have parameters of their own.
+        method: The method's record.
         stopped: Whether the search is over before its last epoch.
         judged: How often the supernet was judged; the checkpoints' numbers go on by it.
     """
 
-    moves_alphas = True
-    normalises_edges = False
-
     def __init__(self, config: Config, space: Space, classes: int) -> None:
         self.config, self.space, self.classes = config, space, classes
+        self.method = find_method(config.search.method)
         self.stopped = False
         self.judged = 0
 
-    @classmethod
-    def channel_share(cls, config: Config) -> int:
-        """Return K: the operations see every K-th channel."""
-        return 1
+    @property
+    def moves_alphas(self) -> bool:
+        """Whether there are alpha steps."""
+        return self.method.learns_alphas
 
     def begin_step(self, moment: Moment, architecture: Architecture) -> None:
         """Prepare a step: the alpha step and the weight step that follow see the same."""

@@ -31,8 +31,6 @@ class Evolution(Strategy):
     the validation half. The alphas never move by gradients: in the end they are set to the best cell.
     """
 
-    moves_alphas = False
-
     def __init__(self, config: Config, space: Space, classes: int) -> None:
         super().__init__(config, space, classes)
         derive = config.search.derive
