@@ -62,7 +62,7 @@ def test_yaml_round_trip(tmp_path: Path) -> None:
         ({"space": {"ratios": [-1.0]}}, "positive"),
         ({"search": {"tokens": {"ratio": 0.0}}}, "tokens.ratio must lie in"),
         ({"search": {"val_fraction": 1.0}}, "between 0 and 1"),
-        ({"search": {"temperature": 0.0}}, "must be positive"),
+        ({"search": {"temperature": 0.0}}, "must be at least 0.0001"),
         ({"search": {"stages": {"layers": [2, 4]}}}, "an entry a stage each, but have 2, 3, 3, 3"),
         ({"search": {"stages": {"weight_epochs": [30, 5, 5]}}}, "stage 1 .* never move"),
         ({"search": {"stages": {"weight_epochs": [5, 31, 5]}}}, "stage 2 .* never move"),

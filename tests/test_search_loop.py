@@ -1,5 +1,6 @@
 import io
 import json
+import math
 import re
 import shutil
 from pathlib import Path
@@ -11,6 +12,7 @@ from rich.console import Console
 
 from dasvit.config import Config
 from dasvit.config import recipe as recipes
+from dasvit.config.methods import with_method
 from dasvit.data import load_data
 from dasvit.runtime.distributed import Precision, Runtime, seed_everything
 from dasvit.runtime.progress import Reporter
@@ -204,3 +206,21 @@ def test_the_terminal_shows_how_far_a_search_is(tmp_path: Path, monkeypatch: pyt
     assert re.search(r"loss \d\.\d{3}, val loss \d\.\d{3}, val top-1 .*; \d+ images/s; about .* left", shown)
     leading = re.search(r"prev2→x1 \S+ 0\.\d\d   prev1→x1 .*   x1→x2 (\S+) 0\.\d\d", shown)
     assert leading and leading[1] in ("zero", "identity", "msa_2", "msa_4", "mlp_0.5", "mlp_1")
+
+
+def test_the_temperature_falls_geometrically_or_linearly() -> None:
+    """From 10 to 0.1 in four epochs; GDAS's falls linearly."""
+    config = make(search={"temperature": 10.0, "final_temperature": 0.1})
+    assert [temperature(config, done) for done in range(4)] == pytest.approx([10, 10 ** (1 / 3), 10 ** (-1 / 3), 0.1])
+    config.search.annealing = "linear"
+    assert [temperature(config, done) for done in range(4)] == pytest.approx([10, 6.7, 3.4, 0.1])
+    assert with_method(make(), "gdas").search.annealing == "linear"
+
+
+@pytest.mark.parametrize("schedule", ["stage", "search"])
+def test_the_cosine_begins_anew_in_each_stage_or_is_one(tmp_path: Path, schedule: str) -> None:
+    """Two stages of two epochs of four steps; the rate logged is that after an epoch's last step."""
+    train_supernet(make(search={"schedule": schedule, "weights": {"lr": 1.0, "min_lr": 0.0}}), tmp_path)
+    rates = [row["lr"] for row in lines(tmp_path, "metrics.jsonl")]
+    ends = [4 / 8, 1, 4 / 8, 1] if schedule == "stage" else [4 / 16, 8 / 16, 12 / 16, 1]
+    assert rates == pytest.approx([(1 + math.cos(math.pi * share)) / 2 for share in ends], abs=1e-6)

@@ -92,7 +92,7 @@ def _beta_darts(search: SearchConfig) -> SearchConfig:
 def _gdas(search: SearchConfig) -> SearchConfig:
     plain = dataclasses.replace(plain_darts(search), order=1)
     if search.temperature == search.final_temperature == 1.0:
-        return dataclasses.replace(plain, temperature=10.0, final_temperature=0.1)
+        return dataclasses.replace(plain, temperature=10.0, final_temperature=0.1, annealing="linear")
     return plain
 
 

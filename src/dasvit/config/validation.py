@@ -28,6 +28,8 @@ MAX_CLASSES = 10**6
 """The most classes of a model or data set."""
 MAX_WORKERS = 512
 """The most processes that load images."""
+MIN_TEMPERATURE = 1e-4
+"""The lowest temperature of a relaxation."""
 MAX_SEED = 2**32 - 1
 """The largest seed that all of the libraries take."""
 RELAXATION_NAMES = ("softmax", "sigmoid", "gumbel_softmax")
@@ -127,8 +129,11 @@ def validate(config: Config, searching: bool = True) -> None:
         raise UserError(f"search.tokens.ratio must lie in (0, 1], not {search.tokens.ratio}.")
     if not 0 < search.val_fraction < 1 or not 0 < config.data.val_fraction < 1:
         raise UserError("search.val_fraction and data.val_fraction must lie between 0 and 1.")
-    if not (search.temperature > 0 and search.final_temperature > 0):
-        raise UserError("search.temperature and search.final_temperature must be positive.")
+    if min(search.temperature, search.final_temperature) < MIN_TEMPERATURE:
+        raise UserError(
+            f"search.temperature and search.final_temperature must be at least {MIN_TEMPERATURE:g}: below that the "
+            "weights of an edge are 1 and 0, and no gradient is left."
+        )
     operations = 2 + len(space.heads) + len(space.ratios) + len(space.shifts) + len(space.extra)
     _check_stages(search.stages, operations)
     finals = search.finals

@@ -33,6 +33,7 @@ def derive_found(stages: Stages, config: Config, classes: int, choice: DeriveCon
         "edges_per_node": choice.edges_per_node,
         "budget": make_budget(config, classes, choice.max_params, choice.max_macs),
         "max_skips": choice.max_skips,
+        "seed": config.runtime.seed,
     }
     weights, alive = stages[-1]
     try:

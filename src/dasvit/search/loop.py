@@ -140,7 +140,7 @@ def run_epoch(part: StageState, session: Session, batches: SearchBatches, prepro
         part.step += 1
         where = f"{part.where}, step {part.step}/{len(batches)}"
         part.steps.count(is_good, where, part.weight_optimizer.param_groups[0]["lr"], "search.weights.lr")
-        part.schedule.step_update(part.epoch * len(batches) + part.step)
+        part.schedule.step_update(part.scheduled)
         saver.step(before + part.step, part.state, where, is_good)
 
 
@@ -248,10 +248,13 @@ def alpha_loss(part: StageState, weights: Tensor, config: Config) -> Tensor:
 
 
 def temperature(config: Config, done: int) -> float:
-    """Return the relaxation's temperature after so many epochs: geometric from the first to the last epoch."""
+    """Return the relaxation's temperature after so many epochs, from the first epoch's to the last one's."""
     total = sum(stage.epochs for stage in config.search.stages)
     start, end = config.search.temperature, config.search.final_temperature
-    return float(start * (end / start) ** (done / max(1, total - 1)))
+    share = done / max(1, total - 1)
+    if config.search.annealing == "linear":
+        return float(start + (end - start) * share)
+    return float(start * (end / start) ** share)
 
 
 def describe_architecture(

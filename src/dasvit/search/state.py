@@ -119,7 +119,12 @@ class StageState:
         runtime.equalise(self.architecture)
         self.weights: list[nn.Parameter] = list(self.supernet.parameters())
         self.weight_optimizer = make_optimizer(self.supernet, options.weights)
-        self.schedule = make_schedule(self.weight_optimizer, options.weights, self.stage.epochs, length)
+        whole = options.schedule == "search"
+        self.schedule = make_schedule(
+            self.weight_optimizer, options.weights, self.total if whole else self.stage.epochs, length
+        )
+        self.schedule_from = self.before * length if whole else 0
+        self.schedule.step_update(self.schedule_from)
         alphas = options.alphas
         self.alpha_optimizer = torch.optim.Adam(
             self.architecture.parameters(), lr=alphas.lr, betas=alphas.betas, weight_decay=alphas.weight_decay
@@ -129,6 +134,11 @@ class StageState:
     def done(self) -> int:
         """Epochs of the whole search that have ended."""
         return self.before + self.epoch
+
+    @property
+    def scheduled(self) -> int:
+        """Steps that the learning rate's schedule has seen."""
+        return self.schedule_from + self.epoch * self.length + self.step
 
     @property
     def where(self) -> str:

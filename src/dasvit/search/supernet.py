@@ -65,7 +65,7 @@ class MixedCell(nn.Module):
         super().__init__()
         self.space = space
         self.share, self.channels = share, dim // share
-        self.selector = TokenSelector(dim, tokens.ratio, tokens.dim) if tokens.ratio < 1 else None
+        self.selector = TokenSelector(dim, tokens.ratio, tokens.dim, tokens.norm) if tokens.ratio < 1 else None
         self.candidates = [
             [(o, name) for o, name in enumerate(space.operations) if row[o] and name != "zero"] for row in alive
         ]
