@@ -4,8 +4,9 @@
 
 trains CELLS (48) cells of `cifar10-study` within a band of cost (40.0 to 48.3M multiply-adds) as the study does, on
 20,000 images of the CIFAR-10 in DIR, and looks at 4,000 other training images after 50 to 1,250 steps. What a cell
-reaches on the test images at the end is held against what was seen before. One file a cell in OUT; the same command goes on with
-the cells that are not there, and prints one JSON object. About 90 seconds a cell on one core with bfloat16 units.
+reaches on the test images at the end is held against what was seen before. One file a cell in OUT; the same command
+goes on with the cells that are not there, and prints one JSON object. About 90 seconds a cell on one core with
+bfloat16 units.
 """
 
 from __future__ import annotations
