@@ -3,16 +3,21 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
 
-.PHONY: help quickstart test format lint types docs tests test-floors test-faults bench clean
+.PHONY: help quickstart test lint types docs tests test-floors test-faults bench wheel format clean
 
 help:
 	@echo "make quickstart   install, then search, train and compare on scikit-learn's digits"
-	@echo "make test         formatting, lint, types, documentation and all tests"
+	@echo "make test         all that a change must pass: lint, types, docs and tests"
+	@echo "make lint         formatting and lint"
+	@echo "make types        types"
 	@echo "make docs         the documentation's site, in build/site/index.html"
+	@echo "make tests        the tests, on two cores, within ten minutes"
 	@echo "make test-floors  the tests on the oldest versions that pyproject.toml allows"
-	@echo "make bench        speed and memory against plain DARTS and timm's ViT, as one JSON object"
 	@echo "make test-faults  kill, fill, damage: every fault again and again, and a table of what was survived"
+	@echo "make bench        speed and memory against plain DARTS and timm's ViT, as one JSON object"
+	@echo "make wheel        the wheel, in dist/, installed in an empty environment and run there"
 	@echo "make format       put formatting and imports right"
+	@echo "make clean        remove environments, caches and what was built"
 
 $(VENV)/.installed: pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' \
@@ -53,6 +58,10 @@ test-floors:
 	$(VENV)-floors/bin/python -m pip install --quiet --editable '.[dev,hub,ptflops]' --constraint $(VENV)-floors/constraints.txt
 	$(VENV)-floors/bin/pytest --numprocesses 2 --dist loadfile
 
+# WHEEL=--borrow takes the dependencies of .venv instead of installing them again.
+wheel: $(VENV)/.installed
+	$(BIN)/python tools/wheel.py $(WHEEL)
+
 bench: $(VENV)/.installed
 	@$(BIN)/python benchmarks/bench.py
 
@@ -63,4 +72,4 @@ test-faults: $(VENV)/.installed
 		tests/test_trust.py tests/test_data_faults.py tests/test_images_broken.py tests/test_fuzz.py
 
 clean:
-	rm -rf $(VENV) $(VENV)-floors build .cache .mypy_cache .ruff_cache .pytest_cache
+	rm -rf $(VENV) $(VENV)-floors build dist .cache .mypy_cache .ruff_cache .pytest_cache

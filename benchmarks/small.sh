@@ -18,12 +18,12 @@ mkdir -p "$out"
 dasvit study "${recipe[@]}" --data.path "$cifar" "${jobs[@]}" --run "$out/study"
 
 # The control: finals that draw evenly, since no alpha moves.
-dasvit study "${recipe[@]}" --data.path "$cifar" "${jobs[@]}" --search.alphas.lr 0 --methods dasvit --random 1 \
+dasvit study "${recipe[@]}" --data.path "$cifar" "${jobs[@]}" --search.alphas.lr 0 --methods dasvit --random 1 --control 0 \
     --search.stages '{layers: [2], keep: [0], epochs: [2], weight_epochs: [1]}' --run "$out/even"
 
 # The paper's parts one by one, where the weights alone decide.
 dasvit study "${recipe[@]}" --data.path "$cifar" "${jobs[@]}" --search.finals.cells 0 --methods dasvit --ablate \
-    --searches 4 --trainings 1 --random 1 --run "$out/ablation"
+    --searches 4 --trainings 1 --random 1 --control 0 --run "$out/ablation"
 
 # The cell of CIFAR-10 carried over, and a search of its own.
 on_tiny=("${recipe[@]}" --data.name parquet --data.path "$tiny" --model.image_size 64 --model.patch_size 8

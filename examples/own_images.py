@@ -1,30 +1,33 @@
-"""The whole path on a folder of your own images, as a program; each call is a command of the tutorial.
+"""The whole path on a folder of your own images, as a program.
 
     python examples/own_images.py FOLDER runs/mine
 
-FOLDER holds train/CLASS/*.jpg and val/CLASS/*.jpg, or CLASS/*.jpg alone. Options behind them go to the search and to
-the trainings, as --train.epochs 20.
+FOLDER holds train/CLASS/*.jpg and val/CLASS/*.jpg, or CLASS/*.jpg alone. Fields of the recipe may follow, as
+train.epochs=20.
 """
 
-import json
 import sys
-from pathlib import Path
 
-from dasvit.cli import run
+import yaml
+
+import dasvit
 
 
-def main(images: str, folder: str, *options: str) -> None:
+def main(images: str, folder: str, *fields: str) -> None:
     """Search, train what was found and a ViT, set them side by side, export, and name images."""
-    run(["search", "--config", "folder-small", "--data.path", images, "--run", folder, *options])
-    run(["train", "--cell", folder])  # the search's recipe, options included
-    run(["train", "--model", "vit", "--config", f"{folder}/config.yaml", "--run", f"{folder}/vit"])
-    run(["report", folder, f"{folder}/vit", "--out", f"{folder}/comparison.html"])
-    run(["export", folder, "--to", "torch"])
-    run(["predict", folder, images, "--format", "csv", "--top", "1"])
-
-    for name in ("train", "vit"):
-        result = json.loads(Path(folder, name, "result.json").read_text(encoding="utf-8"))
-        print(f"{name}: test top-1 {result['top1']:.1f} %, {result['params']:,} parameters", file=sys.stderr)
+    options = {name: yaml.safe_load(value) for name, _, value in (field.partition("=") for field in fields)}
+    found = dasvit.search(images, run=folder, options=options)
+    print(found)
+    models = {
+        "found": dasvit.train(found),  # under the search's recipe, options included
+        "ViT": dasvit.train("vit", recipe=found.config, run=f"{folder}/vit"),
+    }
+    for name, model in models.items():
+        print(f"{name}: test top-1 {model.result['top1']:.1f} %, {model.result['params']:,} parameters")
+    print(dasvit.report(found, models["ViT"], out=f"{folder}/comparison.html"))
+    print(models["found"].export("torch").out)
+    for row in models["found"].predict(images, top=1)[:10]:
+        print(row["image"], row["predictions"][0]["label"])
 
 
 if __name__ == "__main__":

@@ -5,11 +5,12 @@
 takes the run folder of a search whose cell was trained. docs/run-folder.md explains every column.
 """
 
-import json
 import sys
 from pathlib import Path
 
 import pandas as pd
+
+import dasvit
 
 
 def main(folder: str) -> None:
@@ -27,8 +28,8 @@ def main(folder: str) -> None:
     print("\nThe strongest operation of every edge:")
     print(pd.DataFrame({"operation": last.idxmax(axis=1), "weight": last.max(axis=1).round(3)}))
 
-    result = json.loads(Path(folder, "train", "result.json").read_text(encoding="utf-8"))
-    confusion = pd.DataFrame(result["confusion"])  # a row for what it is, a column for what it was taken for
+    model = dasvit.TrainedModel(folder)
+    confusion = pd.DataFrame(model.result["confusion"])  # a row for what it is, a column for what it was taken for
     right = pd.Series(confusion.to_numpy().diagonal(), name="right")
     print("\nTest images of every class, and how many were named rightly:")
     print(pd.DataFrame({"images": confusion.sum(axis=1), "right": right}))

@@ -34,7 +34,7 @@ import torch.distributed.tensor
 
 # What a child would import: all of it, but nothing that starts a thread.
 from dasvit import cli
-from dasvit.commands import cost, judge, quickstart, search, train  # noqa: F401
+from dasvit.commands import cost, derive, evaluate, quickstart, search, train  # noqa: F401
 from dasvit.runtime import saver
 from dasvit.runtime.distributed import Runtime
 from dasvit.training.steps import Steps

@@ -69,6 +69,38 @@ def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
     return merged
 
 
+TINY: dict[str, Any] = {
+    "data": {"name": "digits", "limit": 200},
+    "model": {"image_size": 8, "patch_size": 2, "width": 16, "layers": 2, "heads": 2},
+    "runtime": {"precision": "float32", "device": "cpu"},
+}
+"""A recipe whose network is trained in a moment; the two below are it with a search and with a training."""
+TINY_SEARCH = merge(
+    TINY,
+    {
+        "space": {"heads": [2, 4], "ratios": [0.5, 1.0]},
+        "search": {
+            "batch_size": 25,
+            "stages": {"layers": [1, 2], "keep": [0, 3], "epochs": [2, 2], "weight_epochs": [1, 0]},
+            "alphas": {"lr": 0.05},
+        },
+    },
+)
+TINY_TRAINING = merge(
+    TINY,
+    {
+        "data": {"eval_limit": 100},
+        "train": {
+            "epochs": 3,
+            "batch_size": 50,
+            "ema": 0.9,
+            "drop_path": 0.2,
+            "augment": {"crop_padding": 1, "mixup": 0.5, "cutmix": 0.5, "erasing": 0.5},
+        },
+    },
+)
+
+
 def cut_off(patch: pytest.MonkeyPatch, after: int, run: Callable[[], object]) -> None:
     """Run something and interrupt it when it has said so many lines, each an epoch's end."""
     said: list[str] = []

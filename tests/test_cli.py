@@ -316,7 +316,11 @@ def test_training_a_published_cell_with_everything_on(tmp_path: Path, capsys: py
     ]
     arguments += ["--train.drop_path=0.1", "--train.optim.clip_grad=1", "--runtime.precision=bfloat16"]
     out, _ = call(capsys, *arguments, "--run", tmp_path / "r", "--json")
-    assert 0 <= json.loads(out)["top1"] <= 100
+    metrics = [json.loads(line) for line in (tmp_path / "r" / "metrics.jsonl").read_text().splitlines()]
+    assert json.loads(out)["top1"] == metrics[-1]["test_top1"] and len(metrics) == 2
+    assert all(0.5 < row["train_loss"] < 5 for row in metrics)  # ten classes by chance: 2.3
+    evaluated, _ = call(capsys, "evaluate", tmp_path / "r", "--json")
+    assert json.loads(evaluated)["top1"] == json.loads(out)["top1"]
 
 
 def test_precision_is_measured_once_and_kept(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -588,7 +592,7 @@ def test_memory(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch:
 def test_search_warns_before_it_starts(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("dasvit.commands.memory.total_memory", lambda device: 2 * 10**6)
+    monkeypatch.setattr("dasvit.memory.fits.total_memory", lambda device: 2 * 10**6)
     _, err = call(capsys, "search", *TINY, "--run", tmp_path / "run")
     warning, *later = [line for line in err.splitlines() if not line.startswith("data: ")]
     assert warning.startswith("warning: stage ") and "--search.batch_size" in warning

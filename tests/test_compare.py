@@ -10,10 +10,15 @@ import pytest
 
 from dasvit.cell.genotype import PUBLISHED
 from dasvit.cli import parse
-from dasvit.commands import compare, train
+from dasvit.commands import compare as command
+from dasvit.compare import trainings
+from dasvit.compare.networks import costed, find_networks
+from dasvit.config import Config
 from dasvit.errors import UserError
 from dasvit.models.paper import DATASETS, PAPER
 from dasvit.report.compare.tables import as_csv, as_latex, as_markdown, columns
+from dasvit.runtime.progress import Reporter
+from dasvit.training.pipeline import Subject, TrainResult, run_training
 from helpers import cut_off, untimed
 from test_cli import call, fails
 
@@ -34,8 +39,8 @@ NETWORKS = ["dasvit_cifar10", "vit"]
 def paper_rows() -> list[dict[str, Any]]:
     config = parse("compare", ["--cost-only"]).config
     assert config is not None
-    entries = compare.find_networks([], "", "full")
-    return [compare.costed(entry, config, entry.classes, ptflops=True) for entry in entries]
+    entries = find_networks([], "", "full")
+    return [costed(entry, config, entry.classes, ptflops=True) for entry in entries]
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +48,7 @@ def compared(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Two networks with two seeds each."""
     run = tmp_path_factory.mktemp("runs") / "compare"
     request = parse("compare", [*NETWORKS, *TINY, "--seeds=2", "--run", str(run)])
-    compare.compare_command(request)
+    command.compare_command(request)
     return run
 
 
@@ -92,7 +97,7 @@ def test_cost_alone(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_the_papers_rows_and_one_more(capsys: pytest.CaptureFixture[str]) -> None:
-    entries = compare.find_networks(["resnet18"], "paper", "small")
+    entries = find_networks(["resnet18"], "paper", "small")
     assert [entry.key for entry in entries] == [*(row.small for row in PAPER), "resnet18"]
     assert [entry.classes for entry in entries] == [10] * 13 + [1000]
     arguments = ["--cost-only", "--scale", "small", "--ptflops", "no", "--format", "csv"]
@@ -104,7 +109,7 @@ def test_the_papers_rows_and_one_more(capsys: pytest.CaptureFixture[str]) -> Non
 
 
 def test_without_ptflops(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(compare, "has_ptflops", lambda: False)
+    monkeypatch.setattr(command, "has_ptflops", lambda: False)
     out, err = call(capsys, "compare", "resnet18", "--cost-only")
     assert "ptflops" not in out and "pip install 'dasvit[ptflops]'" in err
     assert "dasvit[ptflops]" in fails(capsys, "compare", "resnet18", "--cost-only", "--ptflops", "yes")
@@ -149,7 +154,7 @@ def test_an_interrupted_comparison_goes_on(
     arguments = [*NETWORKS, *TINY, "--seeds=2", "--run", str(tmp_path / "r")]
     request = parse("compare", arguments)
     # Lines: heading, data, two epochs of the first; heading, data, one epoch of the second.
-    cut_off(monkeypatch, 7, lambda: compare.compare_command(request))
+    cut_off(monkeypatch, 7, lambda: command.compare_command(request))
     assert (tmp_path / "r" / "compare.md").is_file()  # of what is done
     out, err = call(capsys, "compare", *arguments, "--json")
     assert err.count("is done") == 1
@@ -184,12 +189,12 @@ def test_small_networks_train(tmp_path: Path, capsys: pytest.CaptureFixture[str]
 def test_one_failure_does_not_stop_the_others(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def do_train(config: Any, subject: Any, folder: str, reporter: Any) -> dict[str, Any]:
+    def failing(config: Config, subject: Subject, folder: str, reporter: Reporter) -> TrainResult:
         if subject != "vit":
             raise UserError("the train loss became nan in epoch 1.")
-        return train.do_train(config, subject, folder, reporter)
+        return run_training(config, subject, folder, reporter)
 
-    monkeypatch.setattr(compare, "do_train", do_train)
+    monkeypatch.setattr(trainings, "run_training", failing)
     out, err = call(capsys, "compare", *NETWORKS, *TINY, "--run", tmp_path / "r", "--format", "md", status=2)
     assert "1 training(s) failed" in err.splitlines()[-1] and "became nan" in err
     first, second = out.splitlines()[2:]

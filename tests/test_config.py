@@ -1,14 +1,17 @@
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
+import dasvit
 from dasvit.cell.genotype import PUBLISHED, Genotype
 from dasvit.cell.space import Space
-from dasvit.commands.train import build
 from dasvit.config import recipe as recipes
-from dasvit.config.validation import RELAXATION_NAMES, with_method
+from dasvit.config.methods import with_method
+from dasvit.config.validation import RELAXATION_NAMES
 from dasvit.errors import UserError
+from dasvit.models.baselines import make_model, make_network
 from dasvit.search.architecture import RELAXATIONS, Architecture
 from dasvit.search.state import make_supernet
 
@@ -25,14 +28,14 @@ def test_every_recipe_builds(name: str) -> None:
             supernet = make_supernet(config, space, space.everything(), stage.layers, 10)
             assert supernet(images, torch.empty(len(space.edges), len(space.operations))).shape == (2, 10)
         cell = Genotype.from_ops(2, [space.operations[-1]] * 4 + [space.operations[2]])
-        for subject in (cell, "vit"):
-            assert build(subject, config, 10)(images).shape == (2, 10)
+        for network in (make_network(cell, config.model, 10), make_model("vit", config.model, 10)):
+            assert network(images).shape == (2, 10)
     Architecture(space, space.everything(), config.search.relaxation)
 
 
 @pytest.mark.parametrize("name", recipes.recipe_names())
 def test_every_recipe_says_its_command_cost_and_outcome(name: str) -> None:
-    text = (Path(recipes.__file__).parent / "recipes" / f"{name}.yaml").read_text()
+    text = (Path(dasvit.__file__).parent / "recipes" / f"{name}.yaml").read_text()
     assert text.startswith("# Command:  dasvit ") and "\n# Cost:     " in text and "\n# Expected: " in text
 
 
@@ -59,7 +62,7 @@ def test_yaml_round_trip(tmp_path: Path) -> None:
         ({"space": {"ratios": [-1.0]}}, "positive"),
         ({"search": {"tokens": {"ratio": 0.0}}}, "tokens.ratio must lie in"),
         ({"search": {"val_fraction": 1.0}}, "between 0 and 1"),
-        ({"search": {"temperature": 0.0}}, "must be positive"),
+        ({"search": {"temperature": 0.0}}, "must be at least 0.0001"),
         ({"search": {"stages": {"layers": [2, 4]}}}, "an entry a stage each, but have 2, 3, 3, 3"),
         ({"search": {"stages": {"weight_epochs": [30, 5, 5]}}}, "stage 1 .* never move"),
         ({"search": {"stages": {"weight_epochs": [5, 31, 5]}}}, "stage 2 .* never move"),
@@ -113,7 +116,7 @@ def test_flat_keys_are_dotted() -> None:
 def test_published_cells_build_under_the_paper_recipe(name: str) -> None:
     config = recipes.from_dict(recipes.read_recipe("cifar10-paper"))
     with torch.device("meta"):
-        network = build(PUBLISHED[name], config, 10)
+        network = make_network(PUBLISHED[name], config.model, 10)
     assert sum(p.numel() for p in network.parameters()) == 50_449_162
 
 
@@ -127,3 +130,9 @@ def test_a_tag_that_does_not_fit_its_text(tag: str) -> None:
     with pytest.raises(UserError):
         content = recipes.read_yaml(f"!!{tag} text: 1", "x.yaml")
         recipes.from_dict(content)
+
+
+def test_nested_dictionaries_are_flattened() -> None:
+    content: dict[Any, Any] = {"a": {"b": {"c": 1, "d": [2]}, "e": {}}, 3: None}
+    assert recipes.flatten(content) == {"a.b.c": 1, "a.b.d": [2], "3": None}
+    assert recipes.flatten(content, "/") == {"a/b/c": 1, "a/b/d": [2], "3": None}

@@ -49,7 +49,7 @@ def test_closed_form_equals_the_count(cell: Genotype) -> None:
 
 @pytest.mark.parametrize("config", [PAPER, SMALL], ids=["paper", "small"])
 def test_closed_form_of_the_vit_equals_the_count(config: ModelConfig) -> None:
-    assert vit_cost(config, 7) == cost_of("vit", config, 7)
+    assert vit_cost(config, 7) == cost_of("vit", config, 7) == cost_of("vit_shift", config, 7)
 
 
 @pytest.mark.parametrize("name", ["msa_1", "msa_4", "mlp_0.5", "mlp_1", "mlp_2.5", "mlp_0.01"])

@@ -17,10 +17,10 @@ from dasvit.cell import ops
 from dasvit.cell.genotype import Genotype
 from dasvit.commands import demo
 from dasvit.commands.demo import Seen, look, spotlight
-from dasvit.commands.judge import Classifier
 from dasvit.config import ModelConfig
 from dasvit.models.attention import class_attention
 from dasvit.models.baselines import make_model, make_network
+from dasvit.training.classifier import Classifier
 from helpers import call_cli
 
 CONFIG = ModelConfig(image_size=12, patch_size=4, width=24, layers=2, heads=4)

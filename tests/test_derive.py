@@ -156,3 +156,31 @@ def test_four_nodes_fit_their_budget(rule: str) -> None:
 def test_unknown_rule() -> None:
     with pytest.raises(UserError, match="unknown rule"):
         derive(random_weights(SPACE, 0), SPACE.everything(), SPACE, rule="best")
+
+
+@pytest.mark.parametrize("rule", ["darts", "strongest"])
+def test_ties_are_drawn_by_the_seed(rule: str) -> None:
+    """Equal weights: every operation of every edge has its turn, and one seed gives one cell."""
+    space = Space(2, ("zero", "identity", "msa_2", "msa_4", "mlp_1"))
+    alike = [[0.2] * len(space.operations) for _ in space.edges]
+
+    def cell(seed: int) -> Genotype:
+        return derive(alike, space.everything(), space, rule=rule, seed=seed).genotype
+
+    cells = [cell(seed) for seed in range(200)]
+    assert cells == [cell(seed) for seed in range(200)]
+    names = [op for op in space.operations if rule == "strongest" or op != "zero"]
+    for edge in range(len(space.edges)):
+        assert {cell.ops[edge] for cell in cells} >= set(names)
+    assert sum(cell.ops.count("identity") for cell in cells) < 0.35 * sum(
+        sum(op != "zero" for op in cell.ops) for cell in cells
+    )
+
+
+def test_a_seed_does_not_move_a_choice_without_ties() -> None:
+    space = Space(2, ("zero", "identity", "msa_2", "mlp_1"))
+    chance = random.Random(0)
+    for _ in range(50):
+        weights = [[chance.random() for _ in space.operations] for _ in space.edges]
+        cells = {derive(weights, space.everything(), space, seed=seed).genotype for seed in range(5)}
+        assert len(cells) == 1

@@ -116,11 +116,11 @@ def test_a_batch_smaller_than_the_number_of_processes(forks: ForkServer, tmp_pat
 WORKER = """
 import math, os, sys
 sys.path.insert(0, {tests!r})
-import forks
-forks.saver.SHARE = math.inf
+import fork_server
+fork_server.saver.SHARE = math.inf
 if os.environ["TORCHELASTIC_RESTART_COUNT"] == "0" and os.environ["RANK"] == "1":
-    forks.die_at("dasvit.search.loop.weight_step", 6, False, 9)
-forks.cli.main(sys.argv[1:])
+    fork_server.die_at("dasvit.search.loop.weight_step", 6, False, 9)
+fork_server.cli.main(sys.argv[1:])
 """
 
 

@@ -18,14 +18,13 @@ from dasvit.cell.cost import COSTS
 from dasvit.cell.genotype import NUMBERED
 from dasvit.cell.ops import OPERATIONS
 from dasvit.cli import SUMMARIES, make_parser
-from dasvit.config.validation import METHODS
+from dasvit.config.methods import METHODS
 from dasvit.data.sources import SOURCES
-from dasvit.search.strategies import STRATEGIES
 from helpers import SMALL, call_cli
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
-PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted(DOCS.rglob("*.md"))]
+PAGES = [*(ROOT / f"{name}.md" for name in ("README", "CONTRIBUTING", "ARCHITECTURE")), *sorted(DOCS.rglob("*.md"))]
 
 
 def name(page: Path) -> str:
@@ -49,7 +48,10 @@ def _leaves(entry: Any) -> list[str]:
 
 def test_the_citation_is_of_this_version_and_forms_can_be_read() -> None:
     assert yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))["version"] == __version__
-    forms = [yaml.safe_load(path.read_text(encoding="utf-8")) for path in (ROOT / ".github").rglob("*.yml")]
+    forms = [
+        yaml.safe_load(path.read_text(encoding="utf-8"))
+        for path in (ROOT / ".github" / "ISSUE_TEMPLATE").rglob("*.yml")
+    ]
     assert len(forms) == 4
     for form in forms:
         assert {"name", "description", "body"} <= set(form) or "blank_issues_enabled" in form
@@ -78,9 +80,11 @@ def documented(page: Path) -> list[str]:
 
 
 def resolves(path: str) -> bool:
-    """Tell whether a dotted path names something public of a module."""
+    """Tell whether a dotted path names something public of a module, or of a class of one."""
     module, _, last = path.rpartition(".")
-    return not last.startswith("_") and hasattr(importlib.import_module(module), last)
+    outer, _, name = module.rpartition(".")
+    owner = getattr(importlib.import_module(outer), name) if name[:1].isupper() else importlib.import_module(module)
+    return not last.startswith("_") and hasattr(owner, last)
 
 
 def headings(page: Path) -> list[str]:
@@ -142,7 +146,7 @@ def test_errors_that_are_explained_exist(sentence: str) -> None:
 @pytest.fixture
 def own_tables() -> Iterator[None]:
     """Forget what the page's code adds."""
-    tables: list[dict[str, Any]] = [NUMBERED, OPERATIONS, COSTS, SOURCES, STRATEGIES, METHODS]
+    tables: list[dict[str, Any]] = [NUMBERED, OPERATIONS, COSTS, SOURCES, METHODS]
     before = [dict(table) for table in tables]
     yield
     for table, kept in zip(tables, before, strict=True):

@@ -18,10 +18,10 @@ from timm.data.transforms_factory import create_transform
 from torch import nn
 
 from dasvit.cell.genotype import PUBLISHED, Genotype
-from dasvit.commands.export import WRITERS, export_file
 from dasvit.config import ModelConfig
 from dasvit.data import Preprocess, predict_transform
 from dasvit.errors import UserError
+from dasvit.inference.export import WRITERS, export_file
 from dasvit.models import export
 from dasvit.models.baselines import make_model, make_network
 from dasvit.models.folder import read_model_config, save_model
@@ -51,7 +51,7 @@ def numbers(model: Callable[[torch.Tensor], torch.Tensor], batch: int = 5) -> to
         return model(torch.linspace(-2, 2, batch * 3 * 16 * 16).reshape(batch, 3, 16, 16))
 
 
-@pytest.mark.parametrize("name", ["published", "searched", "shifted", "vit"])
+@pytest.mark.parametrize("name", ["published", "searched", "shifted", "vit", "vit_shift"])
 def test_files_give_what_the_network_gives(name: str, tmp_path: Path) -> None:
     import onnx
     import onnxruntime
@@ -120,8 +120,8 @@ def run(small_run: Path, tmp_path: Path) -> Path:
 @pytest.fixture
 def constant(monkeypatch: pytest.MonkeyPatch) -> None:
     """The tracer takes seconds; the test is about files."""
-    monkeypatch.setattr("dasvit.commands.export.make_program", lambda model, side: None)
-    monkeypatch.setattr("dasvit.commands.export.largest_difference", lambda *arguments: 0.0)
+    monkeypatch.setattr("dasvit.inference.export.make_program", lambda model, side: None)
+    monkeypatch.setattr("dasvit.inference.export.largest_difference", lambda *arguments: 0.0)
 
 
 def test_export_to_onnx(run: Path) -> None:
@@ -188,7 +188,7 @@ def test_nothing_is_left_of_an_export_that_fails(failure: str, run: Path, monkey
 
     writer = export_file(written, unread)
     monkeypatch.setitem(WRITERS, "torch", writer)
-    monkeypatch.setattr("dasvit.commands.export.largest_difference", compared)
+    monkeypatch.setattr("dasvit.inference.export.largest_difference", compared)
     if failure == "other":
         place.mkdir()
         (place / "model.pt2").write_bytes(b"mine")

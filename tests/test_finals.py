@@ -1,23 +1,36 @@
 """The finals: which cells are tried, what their results teach, and that the best one is the search's."""
 
 import dataclasses
+import itertools
 import json
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from scipy import stats
 
-from dasvit.cell.genotype import Genotype, load_genotype
+from dasvit.cell.genotype import Genotype, is_viable, load_genotype
 from dasvit.cell.space import Space
 from dasvit.config import Config, FinalsConfig, ModelConfig, SpaceConfig
-from dasvit.config.validation import validate, with_method
+from dasvit.config.methods import with_method
+from dasvit.config.validation import validate
 from dasvit.data import ImageSet
 from dasvit.data.image_set import HeldPixels
 from dasvit.errors import UserError
 from dasvit.models.cost import cost_of
-from dasvit.search.candidates import Final, Stages, decide, derive_found, learned, next_finalist, ranked, short_training
+from dasvit.search.candidates import (
+    Candidate,
+    best_first,
+    choose_best,
+    next_candidate,
+    operation_effects,
+    short_training,
+)
+from dasvit.search.derivation import derive_found, even_stages
 from dasvit.search.derive import Derivation
+from dasvit.search.past_run import derive_by_candidates
+from dasvit.search.stages import Stages, StageWeights
 from helpers import SMALL, call_cli
 from test_report_page import Page
 
@@ -35,16 +48,17 @@ def make(nodes: int = 2, cells: int = 8, gain: float = 4.0, **derive: Any) -> Co
 
 def even(config: Config) -> Stages:
     space = Space.from_config(config.space)
-    return [([[1 / len(space.operations)] * len(space.operations) for _ in space.edges], space.everything())]
+    row = [1 / len(space.operations)] * len(space.operations)
+    return [StageWeights([list(row) for _ in space.edges], space.everything())]
 
 
-def final(cell: Genotype, top1: float) -> Final:
-    return Final(cell, top1, 1.0, 1.0)
+def final(cell: Genotype, top1: float) -> Candidate:
+    return Candidate(cell, top1, 1.0, 1.0)
 
 
 def drawn(config: Config, stages: Stages, count: int) -> list[Genotype]:
-    finals: list[Final] = []
-    while len(finals) < count and (cell := next_finalist(stages, config, 10, finals)) is not None:
+    finals = [final(derive_found(stages, config, 10, config.search.derive).genotype, 50.0)]
+    while len(finals) < count and (cell := next_candidate(stages, config, 10, finals)) is not None:
         finals.append(final(cell, 50.0))
     return [one.cell for one in finals]
 
@@ -64,6 +78,24 @@ def test_derivations_choice_comes_first_then_others_within_the_budget() -> None:
     assert cells[1:] != drawn(config, stages, 12)[1:]
 
 
+def test_finalists_that_learn_nothing_are_drawn_evenly() -> None:
+    """Under a budget, among all cells that fit: counted, against the same number of each."""
+    free = make(nodes=1, rule="strongest")
+    space = Space.from_config(free.space)
+    cells = [Genotype.from_ops(1, ops) for ops in itertools.product(space.operations, repeat=2)]
+    costs = {cell: cost_of(cell, MODEL, 10).macs for cell in cells if is_viable(cell)}
+    config = make(nodes=1, rule="strongest", gain=0, max_macs=sorted(costs.values())[len(costs) // 2])
+    config.search.method = "finals"
+    fitting = [cell for cell, macs in costs.items() if macs <= config.search.derive.max_macs]
+    counts = dict.fromkeys(fitting[1:], 0)
+    for seed in range(100 * len(counts)):
+        config.runtime.seed = seed
+        cell = next_candidate(even(config), config, 10, [final(fitting[0], 10.0)])
+        assert cell is not None
+        counts[cell] += 1
+    assert len(counts) > 5 and stats.chisquare(list(counts.values())).pvalue > 0.001
+
+
 def test_an_operation_of_twice_the_weight_is_drawn_twice_as_often() -> None:
     config = make(nodes=1, rule="strongest")
     space = Space.from_config(config.space)
@@ -73,7 +105,7 @@ def test_an_operation_of_twice_the_weight_is_drawn_twice_as_often() -> None:
     first = final(Genotype.from_ops(1, ["mlp_1", "mlp_1"]), 10.0)  # not viable, so that it never stands in the way
     for seed in range(1500):
         config.runtime.seed = seed
-        cell = next_finalist([(weights, space.everything())], config, 10, [first])
+        cell = next_candidate([StageWeights(weights, space.everything())], config, 10, [first])
         assert cell is not None
         assert cell.ops[1] == "msa_2"  # so it is viable whatever the first edge has
         counts[cell.ops[0]] += 1
@@ -88,7 +120,7 @@ def test_pruned_operations_may_come_back() -> None:
     first = even(config)[0][0]
     alive = tuple(tuple(op in ("zero", "msa_2", "mlp_1") for op in space.operations) for _ in space.edges)
     last = [[0.4 if keep else 0.0 for keep in row] for row in alive]
-    cells = drawn(config, [(first, space.everything()), (last, alive)], 12)
+    cells = drawn(config, [StageWeights(first, space.everything()), StageWeights(last, alive)], 12)
     assert set(cells[0].ops) <= {"zero", "msa_2", "mlp_1"}
     assert {op for cell in cells for op in cell.ops} > {"zero", "msa_2", "mlp_1"}
 
@@ -105,10 +137,10 @@ def test_what_results_teach_by_hand() -> None:
     expected[0, 3] = z / 2
     expected[1] = [0, 0, -z / 2, z / 2 + z / 2]
     expected[0, 2] += 0.0
-    np.testing.assert_allclose(learned(finals, space, 2.0), expected, atol=1e-12)
-    assert not learned(finals[:2], space, 2.0).any(), "two teach nothing"
-    assert not learned([final(cell, 50.0) for cell in cells], space, 2.0).any(), "nor do equal ones"
-    assert not learned(finals, space, 0.0).any()
+    np.testing.assert_allclose(operation_effects(finals, space, 2.0), expected, atol=1e-12)
+    assert not operation_effects(finals[:2], space, 2.0).any(), "two teach nothing"
+    assert not operation_effects([final(cell, 50.0) for cell in cells], space, 2.0).any(), "nor do equal ones"
+    assert not operation_effects(finals, space, 0.0).any()
 
 
 def test_what_did_well_is_tried_more_often() -> None:
@@ -118,9 +150,9 @@ def test_what_did_well_is_tried_more_often() -> None:
         config, counts = make(gain=gain), []
         for seed in range(20):
             config.runtime.seed = seed
-            finals: list[Final] = []
+            finals: list[Candidate] = []
             while len(finals) < 12:
-                cell = next_finalist(even(config), config, 10, finals)
+                cell = next_candidate(even(config), config, 10, finals)
                 assert cell is not None
                 finals.append(final(cell, 40.0 + 5 * cell.ops.count("mlp_1")))
             counts += [one.cell.ops.count("mlp_1") for one in finals[6:]]
@@ -139,8 +171,8 @@ def test_where_the_space_has_no_more_cells() -> None:
 def test_the_best_final_decides_and_says_so() -> None:
     one, other = Genotype.from_ops(1, ["msa_2", "mlp_1"]), Genotype.from_ops(1, ["msa_4", "mlp_1"])
     derivation = Derivation(one, one, "")
-    assert decide(derivation, [final(one, 50.0), final(other, 40.0)]) == derivation
-    moved = decide(derivation, [Final(other, 50.0, 1.0, 1.0, epochs=3), final(one, 40.25)])
+    assert choose_best(derivation, [final(one, 50.0), final(other, 40.0)]) == derivation
+    moved = choose_best(derivation, [Candidate(other, 50.0, 1.0, 1.0, epochs=3), final(one, 40.25)])
     assert (moved.genotype, moved.unconstrained) == (other, one)
     assert "Of 2 finalists this cell was the best" in moved.reason
     assert "50.00 % in 3 epochs" in moved.reason and "40.25 % in 1." in moved.reason
@@ -150,7 +182,7 @@ def test_who_was_trained_longer_stands_before_the_others() -> None:
     cells = [Genotype.from_ops(1, ["msa_2", op]) for op in ("mlp_1", "identity", "zero", "msa_2")]
     finals = [final(cell, top1) for cell, top1 in zip(cells, (50.0, 60.0, 60.0, 40.0), strict=True)]
     longer = dataclasses.replace(finals[3], epochs=2)
-    assert ranked([*finals[:3], longer]) == [longer, finals[1], finals[2], finals[0]]
+    assert best_first([*finals[:3], longer]) == [longer, finals[1], finals[2], finals[0]]
 
 
 def test_a_short_training_warms_up_for_the_same_share() -> None:
@@ -193,16 +225,13 @@ def test_a_search_with_finals(tmp_path: Path) -> None:
 
 
 def test_without_a_supernet_all_are_as_likely() -> None:
-    """Its weights are 1 for the cell drawn first and 0 elsewhere; they must not hold the draws to that cell."""
     config = make()
-    config.search.method = "finals"
     space = Space.from_config(config.space)
-    first = drawn(make(), even(config), 5)[-1]
     seen: set[tuple[int, str]] = set()
     for seed in range(10):
         config.runtime.seed = seed
-        cells = drawn(config, [(space.one_hot(first), space.everything())], 12)
-        assert cells[0] == first and len(set(cells)) == 12
+        cells = drawn(config, even_stages(space), 12)
+        assert len(set(cells)) == 12
         seen |= {place for cell in cells[1:] for place in enumerate(cell.ops)}
     others = [op for op in space.operations if op != "zero"]
     assert seen >= {(edge, op) for edge in range(len(space.edges)) for op in others}
@@ -218,6 +247,26 @@ def test_finals_without_a_supernet(tmp_path: Path) -> None:
     page = Page((tmp_path / "run/report.html").read_text(encoding="utf-8"))
     assert "Ended." in page.said and "drawn evenly at first, then by what the ones before them reached" in page.said
     assert "Weights of the operations" not in page.said and "mixture" not in page.said
+
+
+@pytest.mark.parametrize("method", ["finals", "random"])
+def test_no_supernet_is_timed_where_none_is_trained(
+    method: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Finals time a step of a candidate's training; random trains nothing, and times nothing."""
+
+    def built(*arguments: object) -> None:
+        raise AssertionError("a supernet was built")
+
+    monkeypatch.setattr("dasvit.search.pipeline.make_supernet", built)
+    more = ["--search.finals.cells=2"] if method == "finals" else ["--search.finals.cells=0"]
+    status, _, err = call_cli(
+        "search", *SMALL, "--method", method, *more, "--runtime.precision=auto", "--run", tmp_path / "run"
+    )
+    assert status == 0, err
+    notes = json.loads((tmp_path / "run/environment.json").read_text())
+    assert ("precision_seconds" in notes) == (method == "finals")
+    assert notes["precision"] == "float32" or method == "finals"
 
 
 def test_the_page_of_finals_that_go_on(tmp_path: Path) -> None:
@@ -282,3 +331,61 @@ def test_a_last_round_is_longer_than_the_first() -> None:
     validate(config)
     config.search.finals = FinalsConfig(cells=8, epochs=25)
     validate(config)
+
+
+@pytest.fixture(scope="module")
+def finals_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A search by finals alone, of four candidates."""
+    run = tmp_path_factory.mktemp("finals") / "run"
+    options = ["--method", "finals", "--search.finals.cells=4", "--search.finals.epochs=1", "--run", run]
+    assert call_cli("search", *SMALL, *options, "--space.ratios=[1,2]")[0] == 0
+    return run
+
+
+def reached(run: Path) -> list[dict[str, Any]]:
+    rows: list[dict[str, Any]] = json.loads((run / "derivation.json").read_text())["finals"]
+    return rows
+
+
+def test_derive_returns_the_winner_of_finals(finals_run: Path) -> None:
+    """Not the cell that was drawn first."""
+    status, out, err = call_cli("derive", finals_run, "--json")
+    assert status == 0, err
+    assert json.loads(out)["genotype"] == reached(finals_run)[0]["genotype"]
+    assert json.loads((finals_run / "genotype.json").read_text()) == reached(finals_run)[0]["genotype"]
+
+
+def test_derive_within_a_budget_takes_the_best_candidate_that_fits(finals_run: Path) -> None:
+    rows = reached(finals_run)
+    for limit in sorted({row["macs"] for row in rows}):
+        status, out, err = call_cli("derive", finals_run, "--max-macs", limit, "--json")
+        assert status == 0, err
+        best = next(row for row in rows if row["macs"] <= limit)
+        assert json.loads(out)["genotype"] == best["genotype"]
+
+
+def test_derive_below_every_candidate_goes_by_what_their_operations_did(tmp_path: Path) -> None:
+    """Three candidates with mlp_2 are the worse the more of it they hold; the smallest cells hold none."""
+    config = make(cells=3)
+    cells = [
+        Genotype.from_ops(2, ops)
+        for ops in (
+            ["msa_2", "mlp_1", "zero", "msa_2", "mlp_1"],
+            ["msa_2", "mlp_1", "msa_2", "zero", "mlp_1"],
+            ["msa_2", "mlp_0.5", "msa_4", "mlp_1", "zero"],
+        )
+    ]
+    candidates = [Candidate(cell, top1, 1.0, 0.0) for cell, top1 in zip(cells, (60.0, 50.0, 40.0), strict=True)]
+    smallest = min(cost_of(cell, MODEL, 10).params for cell in cells)
+    choice = dataclasses.replace(config.search.derive, max_params=smallest - 1)
+    found = derive_by_candidates(candidates, config, 10, choice)
+    assert cost_of(found.genotype, MODEL, 10).params < smallest and found.unconstrained == cells[0]
+    assert "None of 3 candidates fits" in found.reason
+    free = derive_by_candidates(candidates, config, 10, config.search.derive)
+    assert free.genotype == cells[0] and not free.reason
+
+
+def test_a_random_search_has_nothing_to_derive_from(tmp_path: Path) -> None:
+    assert call_cli("search", *SMALL, "--method", "random", "--run", tmp_path / "run")[0] == 0
+    status, _, err = call_cli("derive", tmp_path / "run")
+    assert status == 2 and "a search by random has no edge weights" in err

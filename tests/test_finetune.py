@@ -130,7 +130,7 @@ CONFIG = ModelConfig(image_size=16, patch_size=4, width=24, layers=2, heads=4)
 HALF = (0.5, 0.5, 0.5)
 
 
-@pytest.mark.parametrize("name", ["cell", "vit", "test_resnet"])
+@pytest.mark.parametrize("name", ["cell", "vit", "vit_shift", "test_resnet"])
 def test_every_kind_of_model_can_be_begun_with_again_and_again(name: str, tmp_path: Path) -> None:
     cell = PUBLISHED["dasvit_cifar10"]
     torch.manual_seed(0)

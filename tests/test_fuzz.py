@@ -78,8 +78,15 @@ def stop(*args: object, **options: object) -> None:
 @pytest.fixture
 def no_loops(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Nothing is searched and trained, and what is written by default goes to a folder of the test."""
-    for place in ("search.search", "train.train", "compare.do_train", "study.Runner", "memory.count", "demo.serve"):
-        monkeypatch.setattr(f"dasvit.commands.{place}", stop)
+    for place in (
+        "search.pipeline.search",
+        "training.pipeline.train",
+        "compare.trainings.run_training",
+        "study.study.Runner",
+        "commands.memory.count",
+        "commands.demo.serve",
+    ):
+        monkeypatch.setattr(f"dasvit.{place}", stop)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HOME", str(tmp_path))
 

@@ -13,23 +13,26 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.autograd.graph import saved_tensors_hooks
 from torch.nn import functional as F
 
-from dasvit.commands import memory as command
 from dasvit.config import Config, recipe
+from dasvit.memory import fits
 from dasvit.memory.live_bytes import FLOAT32, LOWER, Kind, LiveBytes, Pretend
 from dasvit.memory.search_step import PROBE, Memory, SearchStep, Subject, count, subjects
 from dasvit.runtime.progress import Reporter
-from helpers import merge
+from helpers import TINY_SEARCH, merge
 
-SMALL = {
-    "model": {"image_size": 8, "patch_size": 2, "width": 16},
-    "space": {"heads": [2, 4, 8]},
-    "search": {
-        "batch_size": 6,
-        "tokens": {"ratio": 0.5, "dim": 4},
-        "stages": {"layers": [1, 2], "keep": [0, 4], "epochs": [2, 2], "weight_epochs": [1, 1]},
+SMALL = merge(
+    TINY_SEARCH,
+    {
+        "model": {"layers": 12, "heads": 12},
+        "space": {"heads": [2, 4, 8], "ratios": [0.5, 1.0, 2.0]},
+        "search": {
+            "batch_size": 6,
+            "tokens": {"ratio": 0.5, "dim": 4},
+            "stages": {"keep": [0, 4], "weight_epochs": [1, 1]},
+        },
+        "runtime": {"precision": "bfloat16"},
     },
-    "runtime": {"device": "cpu", "precision": "bfloat16"},
-}
+)
 CONFIG = recipe.from_dict(SMALL)
 SUBJECTS = subjects(CONFIG)
 IDS = [f"{subject.stage}: {subject.name}" for subject in SUBJECTS]
@@ -274,25 +277,25 @@ def test_largest_batch_is_the_last_that_fits() -> None:
 def test_search_warns_where_it_does_not_fit(monkeypatch: pytest.MonkeyPatch) -> None:
     said: list[str] = []
     total = 0
-    counted = {s.stage: count(s, CONFIG, 10, "cpu", bfloat16=True) for s in SUBJECTS if command.is_searched(s, CONFIG)}
+    counted = {s.stage: count(s, CONFIG, 10, "cpu", bfloat16=True) for s in SUBJECTS if fits.is_searched(s, CONFIG)}
     assert counted.keys() == {1, 2}
     monkeypatch.setattr(Reporter, "say", lambda self, text: said.append(text))
-    monkeypatch.setattr(command, "count", lambda subject, *_: counted[subject.stage])
-    monkeypatch.setattr(command, "total_memory", lambda device: total)
+    monkeypatch.setattr(fits, "count", lambda subject, *_: counted[subject.stage])
+    monkeypatch.setattr(fits, "total_memory", lambda device: total)
     total = counted[2].peak(6)
-    command.warn_memory(CONFIG, 10, Reporter())
+    fits.warn_memory(CONFIG, 10, Reporter())
     assert not said
     total -= 1
-    command.warn_memory(CONFIG, 10, Reporter())
+    fits.warn_memory(CONFIG, 10, Reporter())
     assert len(said) == 1 and "stage 2" in said[0] and "at batch 6" in said[0]
     assert 0 < int(said[0].split("--search.batch_size ")[1].split()[0]) < 6
     total = 1000
-    command.warn_memory(CONFIG, 10, Reporter())
+    fits.warn_memory(CONFIG, 10, Reporter())
     assert "not even a batch of one" in said[1]
 
 
 def test_memory_of_this_machine() -> None:
-    total = command.total_memory(torch.device("cpu"))
+    total = fits.total_memory(torch.device("cpu"))
     assert total == os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") > 2**28
 
 

@@ -1,6 +1,7 @@
 """Model folders and baselines by name."""
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from timm.data.config import resolve_data_config
 from torch import nn
 
 from dasvit.cell.genotype import PUBLISHED
+from dasvit.cell.ops import Shift
 from dasvit.config import ModelConfig
 from dasvit.errors import UserError
 from dasvit.models.baselines import make_model, make_network, prefer_fast_attention
@@ -42,7 +44,7 @@ def folder(tmp_path: Path) -> Path:
     return save(make_network(CIFAR, CONFIG, 3, drop_path=0.1), tmp_path / "model")
 
 
-@pytest.mark.parametrize("name", ["cell", "vit", "test_resnet", "test_vit"])
+@pytest.mark.parametrize("name", ["cell", "vit", "vit_shift", "test_resnet", "test_vit"])
 def test_round_trip(name: str, tmp_path: Path) -> None:
     config = ModelConfig(image_size=32, patch_size=4, width=24, layers=3, heads=4)
     model = make_network(CIFAR, config, 3) if name == "cell" else make_model(name, config, 3, drop_path=0.1)
@@ -84,15 +86,42 @@ def test_saving_again_replaces_both_files(folder: Path) -> None:
 def test_a_failed_save_leaves_what_was_there(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     before = (folder / "model.safetensors").read_bytes()
 
-    def broken(state: object, path: Path, metadata: object) -> None:
-        path.write_bytes(b"half")
+    def broken(descriptor: int) -> None:
         raise OSError("no space left on device")
 
-    monkeypatch.setattr("dasvit.models.folder.save_file", broken)
+    monkeypatch.setattr("dasvit.io.files.os.fsync", broken)
     with pytest.raises(OSError, match="no space"):
         save(make_network(CIFAR, CONFIG, 3), folder)
     assert (folder / "model.safetensors").read_bytes() == before
     assert len(list(folder.iterdir())) == 2
+
+
+def test_files_are_on_the_disk_before_they_have_their_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of each file its content, then its name; their modes follow the umask."""
+    done: list[str] = []
+    real, rename = os.fsync, Path.replace
+
+    def fsync(descriptor: int) -> None:
+        done.append(f"synced {Path(os.readlink(f'/proc/self/fd/{descriptor}')).name}")
+        real(descriptor)
+
+    def replace(self: Path, target: Path) -> Path:
+        done.append(f"named {target.name}")
+        return rename(self, target)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    monkeypatch.setattr(Path, "replace", replace)
+    before = os.umask(0o027)
+    try:
+        save(make_network(CIFAR, CONFIG, 3), tmp_path / "model")
+    finally:
+        os.umask(before)
+    weights, config = "model.safetensors", "config.json"
+    assert done == [
+        *(f"synced .{weights}.tmp", f"named {weights}", "synced model"),
+        *(f"synced .{config}.tmp", f"named {config}", "synced model"),
+    ]
+    assert {oct(path.stat().st_mode & 0o777) for path in (tmp_path / "model").iterdir()} == {"0o640"}
 
 
 def test_folders_that_are_none(folder: Path, tmp_path: Path) -> None:
@@ -166,3 +195,17 @@ def test_fast_attention_is_the_explicit_one_on_a_cpu_in_bfloat16() -> None:
         prefer_fast_attention(model, device, dtype)
         assert [vars(module)["fused_attn"] for module in switches] == [fused] * 3
         torch.testing.assert_close(outputs(model), expected, rtol=1e-5, atol=1e-5)
+
+
+def test_a_vit_with_shift_computes_what_the_operation_does() -> None:
+    """Every MLP with the norm before it, against the operation `shift_4` on the same weights."""
+    torch.manual_seed(0)
+    vit, shifted = (make_model(name, CONFIG, 3).eval() for name in ("vit", "vit_shift"))
+    shifted.load_state_dict(vit.state_dict())
+    tokens = torch.randn(2, 17, 24)
+    for block, plain in zip(vars(shifted)["_modules"]["blocks"], vars(vit)["_modules"]["blocks"], strict=True):
+        operation = Shift(24, 4)
+        operation.norm, operation.inner, operation.outer = block.norm2, block.mlp.fc1, block.mlp.fc2
+        torch.testing.assert_close(block.mlp(block.norm2(tokens)), operation(tokens))
+        torch.testing.assert_close(block.attn(tokens), plain.attn(tokens))
+    assert not torch.allclose(outputs(shifted), outputs(vit))

@@ -25,7 +25,7 @@ from dasvit.report.drawing.palette import SHADES, colours
 from dasvit.search.derive import derive
 from dasvit.search.plain_darts import PlainSupernet
 from dasvit.search.stages import prune
-from dasvit.search.supernet import MixedCell, Supernet, Variation
+from dasvit.search.supernet import ForwardMode, MixedCell, Supernet
 
 EXAMPLE = Path(__file__).parents[1] / "examples" / "new_operation.py"
 
@@ -85,9 +85,9 @@ def test_a_supernet_mixes_them_as_plain_darts_does() -> None:
 
 def test_dropout_of_skips_leaves_them_alone() -> None:
     space = Space(1, ("identity", "mean_2"))
-    cell = MixedCell(space, space.everything(), 4, TokensConfig(ratio=1.0), variation=Variation(skip_dropout=0.999))
+    cell = MixedCell(space, space.everything(), 4, TokensConfig(ratio=1.0))
     x, only_mean = torch.randn(1, 50, 4), torch.tensor([[0.0, 1.0]] * 2)
-    found = cell.train()(x, x, only_mean)
+    found = cell.train()(x, x, only_mean, ForwardMode(skip_dropout=0.999))
     torch.testing.assert_close(found, 4 * x.mean(dim=1, keepdim=True).expand_as(x))
     assert isinstance(cell.get_submodule("edges.prev1_x1.identity"), Identity)
 

@@ -12,10 +12,10 @@ import torch
 from PIL import Image
 from rich.console import Console
 
-from dasvit.commands.judge import Classifier
-from dasvit.commands.predict import ImageBatches, reader
 from dasvit.errors import UserError
+from dasvit.inference.predict import ImageBatches, reader
 from dasvit.runtime.progress import Reporter
+from dasvit.training.classifier import Classifier
 from helpers import call_cli
 
 

@@ -23,8 +23,8 @@ PLACES: dict[str, dict[str, dict[str, Any]]] = {
         "inside a line of metrics": {"place": "dasvit.io.run_folder.append_line", "call": 1, "half": True},
         "between stages": {"place": "dasvit.search.loop.prune", "call": 1},
         "inside a finalist's step": {"place": "dasvit.training.loop.weight_step", "call": 3},
-        "before a finalist's result": {"place": "dasvit.search.candidates._write", "call": 1},
-        "inside derivation": {"place": "dasvit.commands.search.derive_found", "call": 1},
+        "before a finalist's result": {"place": "dasvit.search.candidates.write_candidate", "call": 1},
+        "inside derivation": {"place": "dasvit.search.pipeline.derive_found", "call": 1},
     },
     "train": {
         "inside a step": {"place": "dasvit.training.optim.CosineLRScheduler.step_update", "call": 3},
@@ -32,7 +32,7 @@ PLACES: dict[str, dict[str, dict[str, Any]]] = {
         "before a checkpoint's rename": {"place": "pathlib.Path.replace", "call": 6},
         "inside a line of metrics": {"place": "dasvit.io.run_folder.append_line", "call": 1, "half": True},
         "inside an evaluation": {"place": "dasvit.training.evaluation.F.cross_entropy", "call": 1},
-        "inside the model's write": {"place": "dasvit.models.folder.os.replace", "call": 1},
+        "inside the model's write": {"place": "dasvit.models.folder.write_whole", "call": 1},
     },
 }
 

@@ -13,20 +13,19 @@ from torch import Tensor
 from dasvit.cell.cost import network_cost
 from dasvit.cell.genotype import Genotype
 from dasvit.cell.space import Space
-from dasvit.commands.search import do_search
 from dasvit.config import Config
 from dasvit.config import recipe as recipes
 from dasvit.models.cost import cost_of
 from dasvit.runtime.progress import Reporter
 from dasvit.search.cost import CostPenalty, expected_cost, make_budget
-from helpers import merge
-from test_strategies import SMALL
+from dasvit.search.pipeline import run_search
+from helpers import TINY_SEARCH, merge
 
 Cells = list[tuple[Genotype, float]]
 
 
 def make(**changes: Any) -> Config:
-    return recipes.from_dict(merge(SMALL, changes))
+    return recipes.from_dict(merge(TINY_SEARCH, changes))
 
 
 @pytest.mark.parametrize("nodes", [1, 2, 3, 4])
@@ -85,7 +84,7 @@ def test_within_its_target_nothing_is_paid() -> None:
 def test_a_tight_target_makes_the_search_end_cheaper(tmp_path: Path, target: str) -> None:
     def expected(value: int) -> int:
         config = make(search={target: value})
-        do_search(config, str(tmp_path / str(value)), Reporter(quiet=True))
+        run_search(config, str(tmp_path / str(value)), Reporter(quiet=True))
         row = json.loads((tmp_path / str(value) / "architecture.jsonl").read_text().splitlines()[1])
         return int(row[target.replace("target", "expected")])
 

@@ -1,6 +1,6 @@
 from dasvit.cell.space import Space
 from dasvit.search.derive import derive
-from dasvit.search.stages import prune, with_pruned
+from dasvit.search.stages import StageWeights, prune, with_pruned
 
 SPACE = Space(2, ("zero", "identity", "msa_2", "mlp_1"))
 
@@ -42,7 +42,7 @@ def test_pruned_operations_come_back_below_the_survivors() -> None:
     second = [[0.0, 0.4, 0.3, 0.3]] * 5
     third = [[0.0, 0.0, 0.8, 0.2]] * 5
     alive = [tuple((w > 0) for w in row) for row in (first[0], second[0], third[0])]
-    stages = [(weights, (mask,) * 5) for weights, mask in zip((first, second, third), alive, strict=True)]
+    stages = [StageWeights(weights, (mask,) * 5) for weights, mask in zip((first, second, third), alive, strict=True)]
     # identity weighed more than the weakest survivor when it was pruned: it comes back at the least survivor's weight;
     # zero at half of that, as it weighed half of the weakest survivor of its time
     assert with_pruned(stages)[0] == [0.1, 0.2, 0.8, 0.2]

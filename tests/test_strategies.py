@@ -15,35 +15,25 @@ import dasvit.search.supernet as supernet_module
 from dasvit.cell.genotype import Genotype, is_viable
 from dasvit.cell.ops import Attention, Identity, Mlp, Parametric
 from dasvit.cell.space import Space
-from dasvit.commands.search import do_search
-from dasvit.config import Config, TokensConfig
+from dasvit.config import Config, SearchConfig, TokensConfig
 from dasvit.config import recipe as recipes
-from dasvit.config.validation import METHODS, validate, with_method
+from dasvit.config.methods import METHODS, with_method
+from dasvit.config.validation import validate
 from dasvit.errors import UserError
 from dasvit.models.cost import cost_of
 from dasvit.runtime.progress import Reporter
 from dasvit.search.architecture import Architecture
+from dasvit.search.comparable import comparable_cells
 from dasvit.search.mixture import mix
-from dasvit.search.strategies import STRATEGIES, make_strategy
+from dasvit.search.pipeline import run_search
+from dasvit.search.strategies import make_strategy
 from dasvit.search.strategies.base import Moment, Strategy
 from dasvit.search.strategies.darts_plus import DartsPlus
 from dasvit.search.strategies.evolution import Evolution
-from dasvit.search.strategies.random_cell import comparable_cells
-from dasvit.search.supernet import MixedCell, Supernet
-from helpers import cut_off, merge, untimed
+from dasvit.search.supernet import ForwardMode, MixedCell, Supernet
+from helpers import TINY_SEARCH, cut_off, merge, untimed
 
-SMALL: dict[str, Any] = {
-    "data": {"name": "digits", "limit": 200},
-    "model": {"image_size": 8, "patch_size": 2, "width": 16, "layers": 2, "heads": 2},
-    "space": {"heads": [2, 4], "ratios": [0.5, 1.0]},
-    "search": {
-        "batch_size": 25,
-        "stages": {"layers": [1, 2], "keep": [0, 3], "epochs": [2, 2], "weight_epochs": [1, 0]},
-        "alphas": {"lr": 0.05},
-        "evolution": {"population": 6, "generations": 2, "parents": 3, "images": 50},
-    },
-    "runtime": {"precision": "float32", "device": "cpu"},
-}
+SMALL = merge(TINY_SEARCH, {"search": {"evolution": {"population": 6, "generations": 2, "parents": 3, "images": 50}}})
 SPACE = Space(2, ("zero", "identity", "msa_2", "msa_4", "mlp_0.5", "mlp_1"))
 SKIP = Genotype.from_ops(2, ["identity"] * 5)
 START, MIDDLE, END = (Moment(step, progress, 0, progress) for step, progress in ((0, 0.0), (5, 0.5), (10, 1.0)))
@@ -69,17 +59,21 @@ def parts(method: str, **changes: Any) -> tuple[Strategy, Supernet, Architecture
         layers=2,
         num_classes=10,
         tokens=TokensConfig(ratio=1.0),
-        share=strategy.channel_share(config),
+        share=strategy.method.channel_share(config.search),
     )
     for parameter in supernet.parameters():
         torch.nn.init.normal_(parameter, std=0.3)
     options = config.search
-    architecture = Architecture(SPACE, SPACE.everything(), options.relaxation, 1.0, strategy.normalises_edges)
+    architecture = Architecture(SPACE, SPACE.everything(), options.relaxation, 1.0, strategy.method.normalises_edges)
     return strategy, supernet.double(), architecture.double()
 
 
 def images() -> Tensor:
     return torch.randn(3, 3, 8, 8, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+
+
+def searched(config: Config, folder: str) -> dict[str, Any]:
+    return run_search(config, folder, Reporter(quiet=True)).to_dict()
 
 
 def lines(folder: Path, name: str = "architecture.jsonl") -> list[dict[str, Any]]:
@@ -89,17 +83,29 @@ def lines(folder: Path, name: str = "architecture.jsonl") -> list[dict[str, Any]
 # --- all of them ----------------------------------------------------------------------------------------------------
 
 
-def test_the_recipes_and_the_strategies_are_of_the_same_methods() -> None:
-    assert list(STRATEGIES) == list(METHODS)
+@pytest.mark.parametrize("name", METHODS)
+def test_a_record_tells_what_its_class_does(name: str) -> None:
+    """Alphas learn where the edge weights carry gradients; without a supernet there is no class."""
+    record = METHODS[name]
+    assert record.name == name and record.summary
+    assert record.of_recipe(record.of_recipe(SearchConfig())) == record.of_recipe(SearchConfig())
+    if not record.trains_supernet:
+        assert not record.learns_alphas
+        return
+    strategy, _, architecture = parts(name)
+    assert strategy.method is record
+    strategy.begin_step(Moment(0, 0.0, 0, 0.0), architecture)
+    assert record.learns_alphas == strategy.weights(architecture).requires_grad
 
 
 @pytest.mark.parametrize("method", METHODS)
 def test_every_method_ends_with_a_viable_cell(tmp_path: Path, method: str) -> None:
     config = make(method, **({"search": {"finals": {"cells": 2}}} if method == "finals" else {}))
-    result = do_search(config, str(tmp_path), Reporter(quiet=True))
+    result = searched(config, str(tmp_path))
     assert is_viable(Genotype.from_dict(result["genotype"]))
-    assert lines(tmp_path)[-1]["expected_macs"] > 0
-    again = do_search(config, str(tmp_path), Reporter(quiet=True))
+    if METHODS[method].trains_supernet:
+        assert lines(tmp_path)[-1]["expected_macs"] > 0
+    again = searched(config, str(tmp_path))
     assert again == result
 
 
@@ -121,11 +127,11 @@ def test_a_method_that_is_cut_off_ends_as_if_it_had_not_been(
 
     monkeypatch.setattr(Saver, "_is_due", lambda self: True)
     config = make(method, data={"limit": 100})
-    whole = do_search(config, str(tmp_path / "whole"), Reporter(quiet=True))
+    whole = searched(config, str(tmp_path / "whole"))
     epochs = len(lines(tmp_path / "whole"))
-    cut_off(monkeypatch, 2 + epochs // 2, lambda: do_search(config, str(tmp_path / "cut"), Reporter(quiet=True)))
+    cut_off(monkeypatch, 2 + epochs // 2, lambda: searched(config, str(tmp_path / "cut")))
     torch.rand(5)
-    assert {**do_search(config, str(tmp_path / "cut"), Reporter(quiet=True)), "run": ""} == {**whole, "run": ""}
+    assert searched(config, str(tmp_path / "cut")) == whole
     assert lines(tmp_path / "cut") == lines(tmp_path / "whole")
     assert untimed(tmp_path / "cut" / "metrics.jsonl") == untimed(tmp_path / "whole" / "metrics.jsonl")
 
@@ -150,8 +156,8 @@ def test_pc_darts_lets_one_channel_of_k_through_and_passes_the_others_by() -> No
     x = torch.randn(2, 5, 16, dtype=torch.float64)
     weights = strategy.weights(architecture)
     z = supernet_module.normalise(x[..., :4])
-    output = cell._edge(0, x, z, weights[0], False)
-    mixed = cell._operations(0, x[..., :4], z, weights[0], False)
+    output = cell._edge(0, x, z, weights[0])
+    mixed = cell._operations(0, x[..., :4], z, weights[0])
     assert output is not None and mixed is not None
     # behind the shuffle channel c of part k stands at 4 c + k
     torch.testing.assert_close(output[..., 0::4], mixed)
@@ -159,7 +165,7 @@ def test_pc_darts_lets_one_channel_of_k_through_and_passes_the_others_by() -> No
         torch.testing.assert_close(output[..., k::4], weights[0, -1] * x[..., 4 * k : 4 * k + 4])
     changed = x.clone()
     changed[..., 4:] += 1
-    torch.testing.assert_close(cell._operations(0, changed[..., :4], z, weights[0], False), mixed)
+    torch.testing.assert_close(cell._operations(0, changed[..., :4], z, weights[0]), mixed)
 
 
 def test_pc_darts_normalises_the_edges_into_each_node() -> None:
@@ -194,11 +200,11 @@ def test_p_darts_drops_out_skips_alone_and_less_and_less() -> None:
     strategy, supernet, architecture = parts("p-darts")
     rates = []
     for progress in (0.0, 0.5, 1.0):
-        strategy.begin_step(Moment(0, 0.0, 1, progress), supernet, architecture)
-        rates.append(supernet.variation.skip_dropout)
+        strategy.begin_step(Moment(0, 0.0, 1, progress), architecture)
+        rates.append(strategy.mode().skip_dropout)
     assert rates == pytest.approx([0.4, 0.4 * math.exp(-2.5), 0.4 * math.exp(-5)])
-    strategy.begin_step(Moment(0, 0.0, 7, 0.0), supernet, architecture)
-    assert supernet.variation.skip_dropout == 0.7  # further stages have the last rate
+    strategy.begin_step(Moment(0, 0.0, 7, 0.0), architecture)
+    assert strategy.mode().skip_dropout == 0.7  # further stages have the last rate
 
     cell = supernet.blocks[0]
     assert isinstance(cell, MixedCell)
@@ -207,19 +213,19 @@ def test_p_darts_drops_out_skips_alone_and_less_and_less() -> None:
     for o, name in enumerate(SPACE.operations[1:], start=1):
         weights = torch.zeros(6, dtype=torch.float64)
         weights[o] = 1.0
-        output = cell._edge(1, x, z, weights, False)
+        output = cell._edge(1, x, z, weights, strategy.mode())
         assert output is not None
         gone = float((output == 0).double().mean())
         assert abs(gone - (0.7 if name == "identity" else 0.0)) < 0.05, name
     supernet.eval()
-    passed = cell._edge(1, x, z, torch.tensor(SPACE.one_hot(SKIP)[0], dtype=torch.float64), False)
+    passed = cell._edge(1, x, z, torch.tensor(SPACE.one_hot(SKIP)[0], dtype=torch.float64), strategy.mode())
     assert passed is not None and torch.equal(passed, x)
 
 
 def test_p_darts_restricts_skips(tmp_path: Path) -> None:
     config = make("p-darts")
     assert config.search.derive.max_skips == 2
-    result = do_search(config, str(tmp_path), Reporter(quiet=True))
+    result = searched(config, str(tmp_path))
     assert sum(edge["op"] == "identity" for edge in result["genotype"]["edges"]) <= 2
 
 
@@ -264,10 +270,10 @@ def test_darts_plus_stops_when_the_order_rests() -> None:
 
 def test_darts_plus_ends_a_search_early_and_stays_ended(tmp_path: Path) -> None:
     config = make("darts+", search={"darts_plus": {"skips": 1, "patience": 1}})
-    result = do_search(config, str(tmp_path), Reporter(quiet=True))
+    result = searched(config, str(tmp_path))
     rows = lines(tmp_path)
     assert len(rows) < 4 and rows[-1]["method"]["stopped"]
-    assert do_search(config, str(tmp_path), Reporter(quiet=True)) == result and lines(tmp_path) == rows
+    assert searched(config, str(tmp_path)) == result and lines(tmp_path) == rows
 
 
 # --- darts- ---------------------------------------------------------------------------------------------------------
@@ -278,19 +284,19 @@ def test_darts_minus_fades_to_the_plain_network() -> None:
     plain = supernet(images(), architecture())
     coefficients = []
     for moment in (START, MIDDLE, END):
-        strategy.begin_step(moment, supernet, architecture)
+        strategy.begin_step(moment, architecture)
         weights = strategy.weights(architecture)
         coefficients.append(weights[0, -1].item())
         assert torch.equal(weights[:, :-1], architecture())
     assert coefficients == [1.0, 0.5, 0.0]
     assert torch.equal(supernet(images(), strategy.weights(architecture)), plain)
-    strategy.begin_step(START, supernet, architecture)
+    strategy.begin_step(START, architecture)
     assert not torch.allclose(supernet(images(), strategy.weights(architecture)), plain)
 
 
 def test_darts_minus_adds_the_source_of_every_edge() -> None:
     strategy, supernet, architecture = parts("darts-")
-    strategy.begin_step(MIDDLE, supernet, architecture)
+    strategy.begin_step(MIDDLE, architecture)
     with_skip = strategy.weights(architecture)
     more_identity = architecture().clone()
     more_identity[:, SPACE.operations.index("identity")] += 0.5
@@ -298,7 +304,7 @@ def test_darts_minus_adds_the_source_of_every_edge() -> None:
 
 
 def test_the_last_step_of_a_darts_minus_search_has_no_auxiliary_skip(tmp_path: Path) -> None:
-    do_search(make("darts-"), str(tmp_path), Reporter(quiet=True))
+    searched(make("darts-"), str(tmp_path))
     rows = lines(tmp_path)
     assert rows[-1]["method"]["auxiliary_skip"] == 0 and 0 < rows[0]["method"]["auxiliary_skip"] < 1
 
@@ -319,12 +325,12 @@ def test_fair_darts_has_sigmoids_and_the_zero_one_loss() -> None:
 
 
 def test_beta_darts_adds_the_log_sum_exp_with_a_rising_weight() -> None:
-    strategy, supernet, architecture = parts("beta-darts")
+    strategy, _, architecture = parts("beta-darts")
     architecture.alive[:, 3] = False
     rows = [[a for o, a in enumerate(row) if o != 3] for row in architecture.alpha.tolist()]
     mean = sum(math.log(sum(math.exp(a) for a in row)) for row in rows) / len(rows)
     for moment in (START, MIDDLE, END):
-        strategy.begin_step(moment, supernet, architecture)
+        strategy.begin_step(moment, architecture)
         loss = strategy.alpha_loss(architecture, strategy.weights(architecture))
         assert loss.item() == pytest.approx(50 * moment.progress * mean, rel=1e-12)
     (gradient,) = torch.autograd.grad(loss, architecture.alpha)
@@ -361,20 +367,33 @@ def test_gdas_evaluates_exactly_one_operation_an_edge(monkeypatch: pytest.Monkey
     architecture.alive.copy_(torch.tensor(alive))
     picked = set()
     for step in range(5):
-        strategy.begin_step(Moment(step, 0.0, 0, 0.0), supernet, architecture)
+        strategy.begin_step(Moment(step, 0.0, 0, 0.0), architecture)
         weights = strategy.weights(architecture)
         assert weights.detach().sort(dim=1).values.tolist() == [[0.0] * 5 + [1.0]] * 5
         # five edges a layer
-        assert count_operations(monkeypatch, lambda w=weights: supernet(images(), w)) == 10  # type: ignore[misc]
+        assert count_operations(monkeypatch, lambda w=weights: supernet(images(), w, strategy.mode())) == 10  # type: ignore[misc]
         picked.add(tuple(weights.argmax(dim=1).tolist()))
     assert len(picked) > 1
     assert count_operations(monkeypatch, lambda: parts("darts")[1](images(), architecture())) == 50
 
 
+def test_a_step_leaves_no_trace_on_the_supernet() -> None:
+    """What one step evaluates is told to its own forward passes; the next one, told nothing, evaluates all."""
+    _, supernet, architecture = parts("darts")
+    weights = architecture().detach()
+    before = supernet(images(), weights)
+    for method in ("gdas", "evolution", "p-darts"):
+        strategy = parts(method)[0]
+        strategy.begin_step(Moment(0, 0.0, 1, 0.0), architecture)
+        assert strategy.mode() != ForwardMode()
+        assert not torch.equal(supernet(images(), weights, strategy.mode()), before), method
+        assert torch.equal(supernet(images(), weights), before), method
+
+
 def test_gdas_has_the_gradient_of_the_softmax() -> None:
-    strategy, supernet, architecture = parts("gdas")
+    strategy, _, architecture = parts("gdas")
     architecture.temperature = 2.0
-    strategy.begin_step(START, supernet, architecture)
+    strategy.begin_step(START, architecture)
     factors = torch.randn(5, 6, dtype=torch.float64)
     (ours,) = torch.autograd.grad((strategy.weights(architecture) * factors).sum(), architecture.alpha)
     soft = ((architecture.alpha + architecture.noise) / 2.0).softmax(dim=1)
@@ -383,10 +402,10 @@ def test_gdas_has_the_gradient_of_the_softmax() -> None:
 
 
 def test_gdas_draws_by_the_gumbel_distribution() -> None:
-    strategy, supernet, architecture = parts("gdas")
+    strategy, _, architecture = parts("gdas")
     counts = torch.zeros(5, 6, dtype=torch.float64)
     for step in range(1500):
-        strategy.begin_step(Moment(step, 0.0, 0, 0.0), supernet, architecture)
+        strategy.begin_step(Moment(step, 0.0, 0, 0.0), architecture)
         counts += strategy.weights(architecture).detach()
     torch.testing.assert_close(counts / 1500, architecture.alpha.detach().softmax(dim=1), atol=0.05, rtol=0)
 
@@ -413,7 +432,7 @@ def test_random_keeps_to_budget_rule_and_seed(tmp_path: Path, rule: str) -> None
 
     def found(seed: int) -> dict[str, Any]:
         changes = {"search": {"derive": {"max_params": limit, "rule": rule}}, "runtime": {"seed": seed}}
-        return do_search(make("random", **changes), str(tmp_path / str(seed)), Reporter(quiet=True))
+        return searched(make("random", **changes), str(tmp_path / str(seed)))
 
     results = [found(seed) for seed in range(6)]
     cells = [Genotype.from_dict(result["genotype"]) for result in results]
@@ -444,11 +463,11 @@ def test_random_costs_as_much_as_its_reference() -> None:
 def test_evolution_trains_one_viable_path_a_step(monkeypatch: pytest.MonkeyPatch) -> None:
     strategy, supernet, architecture = parts("evolution")
     for step in range(4):
-        strategy.begin_step(Moment(step, 0.0, 0, 0.0), supernet, architecture)
+        strategy.begin_step(Moment(step, 0.0, 0, 0.0), architecture)
         path = strategy.weights(architecture).double()
         cell = Genotype.from_ops(2, [SPACE.operations[o] for o in path.argmax(dim=1).tolist()])
         assert is_viable(cell) and path.tolist() == SPACE.one_hot(cell)
-        assert count_operations(monkeypatch, lambda w=path: supernet(images(), w)) == 8  # type: ignore[misc]
+        assert count_operations(monkeypatch, lambda w=path: supernet(images(), w, strategy.mode())) == 8  # type: ignore[misc]
 
 
 def test_evolution_never_leaves_the_budget_and_never_gets_worse() -> None:

@@ -10,15 +10,16 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
 from dasvit.cell.genotype import Genotype, is_viable, load_genotype
 from dasvit.cell.space import Space
 from dasvit.cli import parse
-from dasvit.commands.train import do_train
 from dasvit.config import Config
-from dasvit.data import load_data
+from dasvit.config.methods import with_method
+from dasvit.data import load_data, split_indices
 from dasvit.errors import Stopped, UserError
 from dasvit.models.cost import cost_of
 from dasvit.runtime.distributed import Runtime
@@ -26,13 +27,17 @@ from dasvit.runtime.progress import Reporter
 from dasvit.runtime.saver import Deadline
 from dasvit.search.monitor import judge_cell, kept_supernet
 from dasvit.search.ranking import supernet_scores, weight_scores
-from dasvit.search.supernet import Supernet
+from dasvit.search.stages import StageWeights
+from dasvit.search.supernet import ForwardMode, Supernet
 from dasvit.study import jobs as study_jobs
-from dasvit.study.plan import cell_key, draw_cells, plan_variants, published_cell
+from dasvit.study.compute import images_for_weights, planned_images
+from dasvit.study.plan import cell_key, check_seeds, draw_cells, plan_control, plan_variants, published_cell
+from dasvit.training.pipeline import run_training
 from helpers import SMALL, call_cli, tree
 
 TWO_STAGES = '--search.stages={"layers":[1,1],"keep":[0,2],"epochs":[2,1],"weight_epochs":[1,0]}'
-STUDY = [*SMALL, TWO_STAGES, "--searches=2", "--trainings=2", "--random=3"]
+FINALS = "--search.finals.epochs=1"
+STUDY = [*SMALL, TWO_STAGES, FINALS, "--searches=2", "--trainings=2", "--random=3"]
 
 
 def config_of(*arguments: str) -> Config:
@@ -60,15 +65,15 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any
 def test_everything_is_trained_with_the_same_seeds(study: tuple[Path, dict[str, Any]]) -> None:
     root, content = study
     assert [s["run"] for s in content["searches"]] == [
-        f"searches/{m}/seed{k}" for k in (0, 1) for m in ("dasvit", "darts")
+        f"searches/{m}/seed{k}" for k in (0, 1) for m in ("dasvit", "darts", "control")
     ]
     found = {cell_key(load_genotype(root / s["run"])) for s in content["searches"]}
     assert {s["cell"] for s in content["searches"]} == found
     published = published_cell(config_of())
     assert published is not None
-    assert set(content["cells"]) == {"vit", cell_key(published), *found, *content["random"]["cells"]}
+    assert set(content["cells"]) == {"vit", "vit_shift", cell_key(published), *found, *content["random"]["cells"]}
     for key, cell in content["cells"].items():
-        assert [t["run"] for t in cell["trainings"]] == [f"trainings/{key}/seed{k}" for k in (0, 1)]
+        assert [t["run"] for t in cell["trainings"]] == [f"trainings/{key}/seed{k}" for k in (1000, 1001)]
         for training in cell["trainings"]:
             result = json.loads((root / training["run"] / "result.json").read_text())
             assert result["top1"] == training["top1"] and result["macs"] == cell["macs"]
@@ -85,17 +90,53 @@ def test_random_cells_cost_what_found_ones_do(study: tuple[Path, dict[str, Any]]
         assert abs(content["cells"][key]["macs"] / luck["macs"] - 1) <= luck["tolerance"] + 1e-3
 
 
+def test_the_control_spends_what_the_method_does(study: tuple[Path, dict[str, Any]]) -> None:
+    """dasvit has no finals here: three epochs of 30 images for the weights, two of 30 for alpha; a finalist has 20."""
+    root, content = study
+    assert content["control"] == {"finalists": 8, "epochs": 1, "last": 0, "matched": "images"}
+    rows = {row["key"]: row for row in content["summary"]["variants"]}
+    assert rows["control"]["label"] == "best of 8 drawn evenly" and rows["control"]["group"] == "control"
+    for search in content["searches"]:
+        run = root / search["run"]
+        finalists = sorted((run / "finals").glob("*/"))
+        assert search["core_seconds"] == pytest.approx(search["seconds"] * torch.get_num_threads())
+        if search["variant"] == "control":
+            assert len(finalists) == 8 and search["images"] == 8 * 20
+            reached = {load_genotype(f): json.loads((f / "result.json").read_text())["top1"] for f in finalists}
+            assert reached[load_genotype(run)] == max(reached.values())
+        else:
+            lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+            assert not finalists and search["images"] == 30 * (3 + sum("val_loss" in line for line in lines)) == 150
+    assert all(row["over_control"]["mean"] is not None for row in rows.values() if row["group"] == "methods")
+
+
 def test_the_monitor_saw_every_epoch(study: tuple[Path, dict[str, Any]]) -> None:
     root, content = study
     for search in content["searches"]:
+        if search["variant"] == "control":
+            continue
         assert len(search["epochs"]) == 3
         lines = [json.loads(line) for line in (root / search["run"] / "architecture.jsonl").read_text().splitlines()]
         for row, line in zip(search["epochs"], lines, strict=True):
             assert row["gap"] == line["monitor"]["mixture_top1"] - line["monitor"]["derived_top1"]
     assert len(content["summary"]["ranking"]) == 4
     stages = {row["variant"]: (row["stage"], row["cells"]) for row in content["summary"]["ranking"]}
-    # Of all cells but the paper's, which is not of this space.
-    assert stages == {name: (1, len(content["cells"]) - 2) for name in ("dasvit", "darts")}
+    # Of all networks but the ViTs and the paper's cell, which are not of this space.
+    assert stages == {name: (1, len(content["cells"]) - 3) for name in ("dasvit", "darts")}
+
+
+def test_the_report_shows_control_references_and_compute(study: tuple[Path, dict[str, Any]]) -> None:
+    root, content = study
+    markdown, page = ((root / name).read_text(encoding="utf-8") for name in ("study.md", "report.html"))
+    for name in (
+        "best of 8 drawn evenly",
+        "ViT with shift (sd over trainings)",
+        "images of a search",
+        "τ, sum of ratios",
+    ):
+        assert name in markdown and name in page
+    assert "Test top-1 against compute" in page and "8 evenly drawn cells by validation: as many as" in markdown
+    assert all("luck (best of 8 drawn evenly)" in text for text in content["summary"]["verdicts"])
 
 
 def test_the_same_command_does_nothing_again(study: tuple[Path, dict[str, Any]]) -> None:
@@ -113,7 +154,7 @@ def test_processes_end_where_one_does(study: tuple[Path, dict[str, Any]], how: s
     root, whole = study
     shutil.copytree(root, tmp_path / "s")
     search = next(s for s in whole["searches"] if s["variant"] == "dasvit")
-    missing = [search["run"], "trainings/vit/seed1", f"trainings/{search['cell']}/seed0"][:count]
+    missing = [search["run"], "trainings/vit/seed1001", f"trainings/{search['cell']}/seed1000"][:count]
     for folder in missing:
         shutil.rmtree(tmp_path / "s" / folder)
     (tmp_path / "s" / "study.json").unlink()
@@ -130,7 +171,7 @@ def test_processes_end_where_one_does(study: tuple[Path, dict[str, Any]], how: s
 
 def repeated(summary: dict[str, Any]) -> dict[str, Any]:
     """Return a summary without what a machine does differently every time."""
-    measured = {"seconds", "peak_memory_mib"}
+    measured = {"seconds", "core_seconds", "peak_memory_mib"}
     rows = [{key: value for key, value in row.items() if key not in measured} for row in summary["variants"]]
     assert all(row["seconds"] > 0 for row in summary["variants"])
     return {**summary, "variants": rows}
@@ -143,17 +184,25 @@ def test_stopped_at_a_step(tmp_path: Path) -> None:
 
 
 def test_what_fails_is_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    real = do_train
+    real = run_training
 
     def fail(config: Config, subject: Any, *rest: Any, **more: Any) -> Any:
         if subject == "vit":
             raise UserError("it diverged.")
         return real(config, subject, *rest, **more)
 
-    monkeypatch.setattr(study_jobs, "do_train", fail)
-    arguments = ["--searches=1", "--trainings=1", "--random=2", "--methods=dasvit", "--run", tmp_path / "s"]
+    monkeypatch.setattr(study_jobs, "run_training", fail)
+    arguments = [
+        "--searches=1",
+        "--trainings=1",
+        "--control=0",
+        "--random=2",
+        "--methods=dasvit",
+        "--run",
+        tmp_path / "s",
+    ]
     status, _, err = call_cli("study", *SMALL, *arguments)
-    assert status == 2 and "1 run(s) failed" in err and "train ViT, seed 0: it diverged." in err
+    assert status == 2 and "1 run(s) failed" in err and "train ViT, seed 1000: it diverged." in err
     summary = json.loads((tmp_path / "s" / "study.json").read_text())["summary"]
     assert summary["vit"]["mean"] is None and summary["variants"][0]["over_vit"] is None
     assert summary["variants"][0]["mean"] is not None
@@ -225,6 +274,45 @@ def test_variants() -> None:
     assert labels == ["dasvit", "λ = 0", "λ = 0.25", "λ = 1", "λ = 4", "ρ = 0.25", "ρ = 0.5", "ρ = 0.75", "ρ = 1"]
 
 
+def test_the_control_is_the_first_methods_finals_without_what_they_learn_by() -> None:
+    config = config_of(*(f"--search.finals.{name}" for name in ("cells=6", "epochs=2", "last=3", "last_epochs=5")))
+    method = plan_variants(config, ["dasvit"], False, False)[0].config
+    control = plan_control(method, 30)
+    search = control.config.search
+    assert (search.method, control.label, control.group) == ("finals", "best of 6 drawn evenly", "control")
+    assert search.finals == dataclasses.replace(method.search.finals, gain=0.0)
+    assert search.derive == method.search.derive
+    towards = config_of("--search.target_macs=30k", "--search.derive.rule=perturbation")
+    search = plan_control(plan_variants(towards, ["dasvit"], False, False)[0].config, 30).config.search
+    assert search.target_macs == 0 and search.derive.rule == "darts"
+    nothing = plan_variants(config_of(), ["random"], False, False)[0].config
+    assert plan_control(nothing, 30).config.search.finals.cells == 1
+
+
+def test_images_are_counted_step_by_step() -> None:
+    """First order: as many for alpha as for the weights; second: four times. Halves as the split makes them."""
+    two = config_of(TWO_STAGES)
+    assert planned_images(two, 30) == 3 * 30 + 2 * 30 and planned_images(two, 39) == 150  # whole batches alone
+    assert planned_images(config_of(TWO_STAGES, "--search.order=2"), 30) == 3 * 30 + 2 * 4 * 30
+    given = ("cells=4", "epochs=1", "last=2", "last_epochs=3")
+    finals = config_of(TWO_STAGES, *(f"--search.finals.{name}" for name in given))
+    assert planned_images(finals, 30) == 150 + (4 + 2 * 3) * 20  # batches of 20
+    assert planned_images(with_method(finals, "evolution"), 30) == 3 * 30
+    assert planned_images(with_method(finals, "finals"), 30) == 200
+    for count, fraction in ((60, 0.5), (61, 0.5), (97, 0.3)):
+        config = config_of(f"--search.val_fraction={fraction}")
+        half = len(split_indices(np.arange(count) % 3, fraction, 0)[0])
+        assert images_for_weights(config, count) == half
+
+
+def test_trainings_have_seeds_of_their_own() -> None:
+    check_seeds(config_of(), 1000, 5)
+    with pytest.raises(UserError, match="at most 1000 searches"):
+        check_seeds(config_of(), 1001, 1)
+    with pytest.raises(UserError, match=r"lower runtime\.seed"):
+        check_seeds(config_of("--runtime.seed=4294967000"), 4, 3)
+
+
 def test_an_ablation_of_what_is_not_there_is_left_out() -> None:
     one = config_of("--search.tokens.ratio=1")
     assert [v.label for v in plan_variants(one, ["dasvit"], True, False)] == ["dasvit", "without fairness"]
@@ -288,16 +376,16 @@ def test_a_cell_alone_is_the_derived_network_on_shared_weights() -> None:
     network = make_network(cell, config.model, 10).eval()
     network.load_state_dict(supernet.state_of(cell))
     images, seen = torch.randn(3, 3, 8, 8), []
-    supernet.eval().variation.chosen = [1] * 5
+    supernet.eval()
 
-    def judge(model: Supernet, weights: torch.Tensor) -> float:
-        seen.append(model(images, weights))
+    def judge(model: Supernet, weights: torch.Tensor, mode: ForwardMode) -> float:
+        assert mode.active == [space.operations.index(op) for op in cell.ops]
+        seen.append(model(images, weights, mode))
         return 12.5
 
     with torch.no_grad():
         assert judge_cell(supernet, cell, judge) == 12.5
         torch.testing.assert_close(seen[0], network(images))
-    assert supernet.variation.chosen == [1] * 5  # left as it was
 
 
 def test_scores_are_those_of_the_kept_supernet(study: tuple[Path, dict[str, Any]]) -> None:
@@ -344,7 +432,7 @@ def test_weights_rank_as_derivation_does() -> None:
     space = Space(1, ("zero", "identity", "msa_2"))
     weights = [[0.5, 0.2, 0.3], [0.6, 0.1, 0.3]]
     cells = [Genotype.from_ops(1, ops) for ops in (["msa_2", "zero"], ["identity", "msa_2"])]
-    stages = [(weights, space.everything())]
+    stages = [StageWeights(weights, space.everything())]
     darts = weight_scores(stages, space, "darts", cells)
     assert [pytest.approx(v) for v in darts] == [torch.tensor(0.3).log().item(), torch.tensor(0.06).log().item()]
     strongest = weight_scores(stages, space, "strongest", cells)

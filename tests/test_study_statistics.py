@@ -28,11 +28,15 @@ def test_percentile_counts_ties_half() -> None:
 
 def test_relative_improvement() -> None:
     found = ours.relative_improvement([88.0, 88.0], [80.0, 80.0])
-    assert found == {"ri": pytest.approx(10.0), "low": pytest.approx(10.0), "high": pytest.approx(10.0)}
-    spread = ours.relative_improvement([80.0, 84.0, 88.0], [70.0, 80.0, 90.0, 76.0])
-    assert spread["ri"] == pytest.approx(100 * 5 / 79) and spread["low"] < spread["ri"] < spread["high"]
+    assert found == {"ri": pytest.approx(10.0), "low": None, "high": None}
+    one, two = [80.0, 84.0, 88.0], [70.0, 80.0, 90.0, 76.0]
+    spread = ours.relative_improvement(one, two)
+    assert spread["ri"] == pytest.approx(100 * 5 / 79)
+    # RI + 100 is linear in found: with found times 79/84, its slopes are equal, and it is Welch's test of these.
+    welch = stats.ttest_ind(one, [value * 84 / 79 for value in two], equal_var=False).confidence_interval(0.95)
+    assert spread["high"] - spread["low"] == pytest.approx(100 * (welch.high - welch.low) / 79)
     assert ours.relative_improvement([81.0], [80.0, 82.0])["low"] is None
-    assert ours.relative_improvement([10.0, 20.0], [0.0, 5.0]) == {"ri": pytest.approx(500), "low": None, "high": None}
+    assert ours.relative_improvement([10.0, 20.0], [0.0, 5.0])["ri"] == pytest.approx(500)
     assert ours.relative_improvement([10.0, 20.0], [0.0, 0.0])["ri"] is None
 
 
@@ -78,12 +82,44 @@ def test_differences_are_paired_by_seed() -> None:
 
 
 def test_differences_without_a_spread_have_no_interval() -> None:
-    assert ours.difference([[11.0, 21.0], [11.0, 21.0]], [10.0, 20.0])["low"] is None
-    assert ours.difference([[11.0, 25.0]], [10.0, 20.0])["low"] is None
-    # One seed: the searches' spread alone, as in Student's test.
-    found = ours.difference([[11.0], [12.0], [16.0]], [10.0])
-    interval = stats.ttest_1samp([1.0, 2.0, 6.0], 0).confidence_interval(0.95)
-    assert (found["low"], found["high"]) == (pytest.approx(interval.low), pytest.approx(interval.high))
+    equal = ours.difference([[11.0, 21.0], [11.0, 21.0]], [10.0, 20.0])
+    single_search = ours.difference([[11.0, 25.0]], [10.0, 20.0])
+    single_seed = ours.difference([[11.0], [12.0], [16.0]], [10.0])
+    assert [found["mean"] for found in (equal, single_search, single_seed)] == [1.0, 3.0, 3.0]
+    for found in (equal, single_search, single_seed):
+        assert found["low"] is found["high"] is found["p"] is None
+
+
+def test_p_of_a_difference_is_that_of_its_interval() -> None:
+    theirs = [10.0, 20.0, 30.0]
+    ours_ = [[11.0, 22.0, 33.0], [12.0, 23.0, 28.0]]
+    edge = ours.difference(ours_, theirs)
+    shifted = ours.difference([[value - edge["low"] for value in row] for row in ours_], theirs)
+    assert shifted["p"] == pytest.approx(0.05)
+
+
+def test_two_groups_are_compared_by_welchs_test() -> None:
+    one, two = [80.0, 84.0, 88.0], [70.0, 80.0, 90.0, 76.0]
+    found = ours.mean_difference(one, two)
+    reference = stats.ttest_ind(one, two, equal_var=False)
+    interval = reference.confidence_interval(0.95)
+    assert found == pytest.approx({"mean": 5.0, "low": interval.low, "high": interval.high, "p": reference.pvalue})
+    assert ours.mean_difference([80.0], two)["p"] is None and ours.mean_difference([1.0, 1.0], [0.0, 0.0])["p"] is None
+
+
+def test_holm() -> None:
+    """Holm's steps, one by one: the smallest of n against level / n, the next against level / (n - 1), …"""
+    assert ours.holm([]) == [] and ours.holm([0.03]) == [0.03]
+    assert ours.holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
+    rng = random.Random(0)
+    for _ in range(200):
+        values = [rng.random() ** 3 for _ in range(5)]
+        level, called, ordered = rng.random() / 5, set(), sorted(values)
+        for place, value in enumerate(ordered):
+            if value > level / (5 - place):
+                break
+            called.add(value)
+        assert {v for v, p in zip(values, ours.holm(values), strict=True) if p <= level} == called
 
 
 def test_kendalls_tau_and_its_interval() -> None:
@@ -92,21 +128,22 @@ def test_kendalls_tau_and_its_interval() -> None:
     other = [value + rng.randrange(6) for value in one]
     found = ours.rank_correlation(one, other)
     assert found["tau"] == pytest.approx(stats.kendalltau(one, other).statistic) and found["n"] == 14
-    # The same bootstrap, with scipy's tau of every resample.
-    draws = np.random.default_rng(0)
-    taus = []
-    for _ in range(1500):
-        places = draws.integers(0, 14, 14)
-        tau = stats.kendalltau(np.array(one)[places], np.array(other)[places]).statistic
-        taus.append(0.0 if math.isnan(tau) else tau)
-    assert found["low"] == pytest.approx(np.percentile(taus, 2.5), abs=0.04)
-    assert found["high"] == pytest.approx(np.percentile(taus, 97.5), abs=0.04)
+    # The jackknife with scipy's tau of all others.
+    less = [stats.kendalltau(np.delete(one, i), np.delete(other, i)).statistic for i in range(14)]
+    width = stats.t.ppf(0.975, 13) * math.sqrt(13 * np.var(less))
+    assert (found["low"], found["high"]) == pytest.approx((found["tau"] - width, found["tau"] + width))
+    assert ours.rank_correlation(one[:8], other[:8])["low"] is not None
+    assert ours.rank_correlation(one[:7], other[:7])["low"] is None
 
 
 def test_tau_where_there_is_none() -> None:
     assert ours.rank_correlation([1.0, 2.0], [1.0, 2.0])["tau"] is None
     assert ours.rank_correlation([1.0, 1.0, 1.0], [1.0, 2.0, 3.0])["tau"] is None
     assert ours.rank_correlation([1.0, 2.0, 3.0, 4.0], [4.0, 3.0, 2.0, 1.0])["tau"] == pytest.approx(-1)
+    up = [float(i) for i in range(9)]
+    assert ours.rank_correlation(up, up) == {"tau": pytest.approx(1), "low": None, "high": None, "n": 9}
+    alone = [0.0] * 8 + [1.0]  # all that is left without the last is equal
+    assert -1 <= ours.rank_correlation(alone, up)["low"] < ours.rank_correlation(alone, up)["high"] <= 1
 
 
 def test_precision_at_the_top() -> None:

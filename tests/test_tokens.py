@@ -83,3 +83,16 @@ def test_gradients_are_those_of_a_factor_that_is_one(x: Tensor) -> None:
     found, expected = (torch.autograd.grad(o.square().sum(), [x, scores]) for o in outputs)
     for one, other in zip(found, expected, strict=True):
         torch.testing.assert_close(one, other, rtol=1e-12, atol=1e-12)
+
+
+def test_the_norm_scores_what_attention_sees() -> None:
+    """Tokens of any scale and offset are scored alike."""
+    torch.manual_seed(0)
+    selector = TokenSelector(8, 0.5, 4, norm=True)
+    x = torch.randn(2, 5, 8)
+    z = (x - x.mean(-1, keepdim=True)) / (x.var(-1, correction=0, keepdim=True) + 1e-6).sqrt()
+    q, k = z @ selector.query.weight.T, z @ selector.key.weight.T
+    expected = (q @ k.transpose(1, 2) / 2).softmax(-1).mean(1)
+    assert torch.allclose(selector.scores(x), expected, atol=1e-6)
+    assert torch.allclose(selector.scores(3 * x + 1), expected, atol=1e-4)
+    assert not torch.allclose(TokenSelector(8, 0.5, 4).scores(3 * x), TokenSelector(8, 0.5, 4).scores(x), atol=1e-4)

@@ -11,46 +11,33 @@ from sklearn.metrics import confusion_matrix, top_k_accuracy_score
 from torch import nn
 
 from dasvit.cell.genotype import PUBLISHED
-from dasvit.commands.train import build
 from dasvit.config import Config, OptimConfig, RuntimeConfig
 from dasvit.config import recipe as recipes
 from dasvit.data import Preprocess, load_data
 from dasvit.errors import UserError
 from dasvit.io.run_folder import RunFolder
+from dasvit.models.baselines import make_network
 from dasvit.runtime.checkpoint import Damaged, load_checkpoint, read_checkpoint, save_checkpoint
 from dasvit.runtime.distributed import Runtime, find_device, measure_precision, reseed, seed_everything
 from dasvit.runtime.progress import Reporter
 from dasvit.runtime.saver import NEVER, Saver
+from dasvit.session import load_session
 from dasvit.training.evaluation import evaluate
 from dasvit.training.loop import Trained, train
 from dasvit.training.optim import make_optimizer, make_schedule
-from helpers import cut_off, merge, untimed
-
-SMALL: dict[str, Any] = {
-    "data": {"name": "digits", "limit": 200, "eval_limit": 100},
-    "model": {"image_size": 8, "patch_size": 2, "width": 16, "layers": 2, "heads": 2},
-    "train": {
-        "epochs": 3,
-        "batch_size": 50,
-        "ema": 0.9,
-        "drop_path": 0.2,
-        "augment": {"crop_padding": 1, "mixup": 0.5, "cutmix": 0.5, "erasing": 0.5},
-    },
-    "runtime": {"precision": "float32", "device": "cpu"},
-}
+from helpers import TINY_TRAINING, cut_off, merge, untimed
 
 
 def make(**changes: Any) -> Config:
-    return recipes.from_dict(merge(SMALL, changes), searching=False)
+    return recipes.from_dict(merge(TINY_TRAINING, changes), searching=False)
 
 
 def run_training(config: Config, folder: Path) -> Trained:
-    data = load_data(config.data, config.model.image_size, config.runtime.seed)
-    run = RunFolder(folder, "train")
-    run.open(config, "cell")
+    session = load_session(config, str(folder), "train", Reporter(quiet=True))
+    session.claim("cell")
     seed_everything(config.runtime.seed)
-    model = build(PUBLISHED["dasvit_cifar10"], config, len(data.classes))
-    return train(model, data, config, run, Runtime(config.runtime, "float32"), Reporter(quiet=True))
+    model = make_network(PUBLISHED["dasvit_cifar10"], config.model, session.classes, config.train.drop_path)
+    return train(model, session)
 
 
 def weights(trained: Trained) -> dict[str, torch.Tensor]:
@@ -121,7 +108,7 @@ def test_schedule_is_a_cosine_with_a_warm_up() -> None:
 
 
 def test_vectors_positions_and_class_token_are_spared_the_decay() -> None:
-    model = build(PUBLISHED["dasvit_cifar10"], make(), 10)
+    model = make_network(PUBLISHED["dasvit_cifar10"], make().model, 10, make().train.drop_path)
     optimizer = make_optimizer(model, OptimConfig(weight_decay=0.05))
     spared = {id(p) for group in optimizer.param_groups if group["weight_decay"] == 0 for p in group["params"]}
     names = {name for name, p in model.named_parameters() if id(p) in spared}

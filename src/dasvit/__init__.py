@@ -5,8 +5,8 @@ whichever order they are imported, `timm.create_model("dasvit_base_patch16_224")
 """
 
 import importlib
-import importlib.util
 import sys
+from collections.abc import Sequence
 from importlib.abc import MetaPathFinder
 from importlib.machinery import ModuleSpec
 from types import ModuleType
@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from dasvit._version import __version__
 
 if TYPE_CHECKING:
+    from dasvit.api import FoundCell, TrainedModel, compare, cost, report, search, train
     from dasvit.cell.cost import Cost
     from dasvit.cell.genotype import PUBLISHED, Edge, Genotype, load_genotype
     from dasvit.cell.ops import Parametric, register_operation
@@ -27,9 +28,7 @@ if TYPE_CHECKING:
     from dasvit.models.folder import load_model
     from dasvit.search.architecture import Architecture
     from dasvit.search.derive import derive
-    from dasvit.search.loop import search
     from dasvit.search.supernet import Supernet
-    from dasvit.training.loop import train
 
 _HOMES = {
     "PUBLISHED": "dasvit.cell.genotype",
@@ -38,19 +37,24 @@ _HOMES = {
     "Cost": "dasvit.cell.cost",
     "DasViT": "dasvit.models.dasvit",
     "Edge": "dasvit.cell.genotype",
+    "FoundCell": "dasvit.api",
     "Genotype": "dasvit.cell.genotype",
     "Parametric": "dasvit.cell.ops",
     "Space": "dasvit.cell.space",
     "Supernet": "dasvit.search.supernet",
+    "TrainedModel": "dasvit.api",
     "UserError": "dasvit.errors",
+    "compare": "dasvit.api",
+    "cost": "dasvit.api",
     "count_cost": "dasvit.models.cost",
     "derive": "dasvit.search.derive",
     "load_data": "dasvit.data",
     "load_genotype": "dasvit.cell.genotype",
     "load_model": "dasvit.models.folder",
     "register_operation": "dasvit.cell.ops",
-    "search": "dasvit.search.loop",
-    "train": "dasvit.training.loop",
+    "report": "dasvit.api",
+    "search": "dasvit.api",
+    "train": "dasvit.api",
 }
 
 __all__ = [
@@ -60,18 +64,23 @@ __all__ = [
     "Cost",
     "DasViT",
     "Edge",
+    "FoundCell",
     "Genotype",
     "Parametric",
     "Space",
     "Supernet",
+    "TrainedModel",
     "UserError",
     "__version__",
+    "compare",
+    "cost",
     "count_cost",
     "derive",
     "load_data",
     "load_genotype",
     "load_model",
     "register_operation",
+    "report",
     "search",
     "train",
 ]
@@ -87,19 +96,23 @@ def __getattr__(name: str) -> Any:
 class _RegisterWithTimm(MetaPathFinder):
     """Registers this package's models right after timm itself has been imported.
 
-    Importing timm here instead would cost the command line's `--help` and every typo several seconds.
+    timm has no entry point for models of other packages, and importing it here instead would cost the command line's
+    `--help` and every typo several seconds. Being asked where timm is says nothing: many programs ask and never
+    import. So the finder stays until a module of timm has really run.
     """
 
-    def find_spec(self, name: str, path: object, target: ModuleType | None = None) -> ModuleSpec | None:
+    def find_spec(self, name: str, path: Sequence[str] | None, target: ModuleType | None = None) -> ModuleSpec | None:
         if name != "timm":
             return None
-        sys.meta_path.remove(self)
-        spec = importlib.util.find_spec("timm")
+        others = (finder for finder in sys.meta_path if finder is not self)
+        spec = next(filter(None, (finder.find_spec(name, path, target) for finder in others)), None)
         if spec is not None and spec.loader is not None:
             import_timm = spec.loader.exec_module
 
             def import_both(module: ModuleType) -> None:
                 import_timm(module)
+                if self in sys.meta_path:
+                    sys.meta_path.remove(self)
                 importlib.import_module("dasvit.models.dasvit")
 
             spec.loader.exec_module = import_both  # type: ignore[method-assign]

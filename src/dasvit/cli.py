@@ -15,15 +15,16 @@ import shlex
 import sys
 import traceback
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from dasvit._version import __version__
+from dasvit.commands.request import Request
 from dasvit.config import Config
 from dasvit.config import recipe as recipes
+from dasvit.config.methods import METHODS, with_method
 from dasvit.config.recipe import SECTIONS, is_cache
-from dasvit.config.validation import METHODS, validate, with_method
+from dasvit.config.validation import validate
 from dasvit.errors import Stopped, UserError, printable, unknown
 from dasvit.io.run_folder import find_model, find_run
 
@@ -64,21 +65,6 @@ COUNTS = ("search.target_params", "search.target_macs", "search.derive.max_param
 """Fields that take a unit on the command line, as 6M."""
 GOING_ON = (["search"], ["train"], ["compare"], ["study"], ["quickstart"])
 """Commands that go on where they stopped."""
-
-
-@dataclass(frozen=True)
-class Request:
-    """A parsed command line.
-
-    Attributes:
-        command: Name of the command.
-        options: Its own options by name.
-        config: The resolved recipe, for commands that read one.
-    """
-
-    command: str
-    options: dict[str, Any]
-    config: Config | None
 
 
 def main(argv: Sequence[str] | None = None) -> NoReturn:
@@ -406,9 +392,16 @@ def _add_options(parser: ArgumentParser, command: str) -> None:
     elif command == "study":
         add("--run", type=str, default="runs/study", help="folder that the runs and the report are written to")
         add("--searches", type=int, default=4, help="searches with each method, seed by seed from runtime.seed on")
-        add("--trainings", type=int, default=3, help="trainings of each network, with the same seeds for all")
+        add(
+            "--trainings",
+            type=int,
+            default=3,
+            help="trainings of each network, with the same seeds for all, no search's",
+        )
+        about = "searches of the control, the best of evenly drawn cells (default: as many as --searches; 0: none)"
+        add("--control", type=int, default=-1, help=about)
         add("--random", type=int, default=12, help="random cells of the found cells' multiply-adds")
-        about = "search methods, the first compared with luck (default: dasvit,darts)"
+        about = "search methods; the first one's cost is the random cells' (default: dasvit,darts)"
         add("--methods", type=str, default="dasvit,darts", help=about)
         add("--ablate", action="store_true", help="also search without tokens, fairness, stages, finals")
         add("--sweep", action="store_true", help="also search with several λ and ρ")

@@ -27,6 +27,10 @@ class Cost:
     macs: int = 0
     macs_linear: int = 0
 
+    def to_dict(self) -> dict[str, int]:
+        """Return the figures by name, as JSON holds them."""
+        return {"params": self.params, "macs": self.macs, "macs_linear": self.macs_linear}
+
     def __add__(self, other: "Cost") -> "Cost":
         return Cost(self.params + other.params, self.macs + other.macs, self.macs_linear + other.macs_linear)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from dasvit.cell.genotype import OURS, Genotype, edge_list, parse_operation
@@ -10,6 +11,11 @@ from dasvit.errors import UserError
 
 Alive = tuple[tuple[bool, ...], ...]
 """For every edge and operation of a space, whether it is still a candidate: `[E][O]`."""
+
+
+def as_mask(rows: Iterable[Iterable[object]]) -> Alive:
+    """Return a table of truth values `[E][O]`, as a file or tensor has it, as a mask of operations."""
+    return tuple(tuple(map(bool, row)) for row in rows)
 
 
 @dataclass(frozen=True)

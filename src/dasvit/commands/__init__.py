@@ -4,13 +4,13 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from dasvit.cli import Request
+    from dasvit.commands.request import Request
 
 HOMES = {
     "search": "search",
-    "derive": "search",
+    "derive": "derive",
     "train": "train",
-    "evaluate": "judge",
+    "evaluate": "evaluate",
     "predict": "predict",
     "export": "export",
     "demo": "demo",

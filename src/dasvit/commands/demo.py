@@ -12,14 +12,14 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from dasvit.cli import Request
-from dasvit.commands.common import need
-from dasvit.commands.judge import Classifier, check_finite
-from dasvit.commands.predict import reader
+from dasvit.commands.request import Request
 from dasvit.errors import UserError, printable
+from dasvit.extras import need
+from dasvit.inference.predict import reader
 from dasvit.io.run_folder import find_model
 from dasvit.models.attention import class_attention
 from dasvit.runtime.distributed import find_device
+from dasvit.training.classifier import Classifier, check_finite
 
 SHOWN = 384
 """Side of the picture of the attention, in pixels."""

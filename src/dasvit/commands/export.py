@@ -2,115 +2,10 @@
 
 from __future__ import annotations
 
-import filecmp
-import json
-import os
-import shutil
-from collections.abc import Callable
-from pathlib import Path
-from tempfile import TemporaryDirectory
-from typing import Any
+from dasvit.commands.common import print_json
+from dasvit.commands.request import Request
+from dasvit.inference.export import export_model
 
-import timm
-import torch
-from huggingface_hub import ModelCard
-from torch import nn
-
-from dasvit.cli import Request
-from dasvit.commands.common import need, print_json
-from dasvit.commands.judge import ModelInput, check_finite, load_judge, read_input
-from dasvit.errors import UserError, unknown
-from dasvit.io.files import sync_folder
-from dasvit.io.run_folder import find_model, find_run
-from dasvit.models.export import (
-    describe_input,
-    largest_difference,
-    make_program,
-    open_onnx,
-    open_torch,
-    write_onnx,
-    write_torch,
-)
-from dasvit.models.folder import CONFIG, LOCAL, WEIGHTS, read_model_config
-from dasvit.report.run.card import CARD, write_card
-from dasvit.report.run.reading import read_run
-
-PLACES = {"onnx": "model.onnx", "torch": "model.pt2", "hub": "hub"}
-"""What is written by default, in `export/` of the run's folder (or of the model's, outside a run)."""
-
-
-def export_command(request: Request) -> None:
-    """`dasvit export`: an .onnx file, a .pt2 file, or a folder for the hub."""
-    target = request.options["to"]
-    if target not in PLACES:
-        raise unknown("target of an export", target, PLACES)
-    if target == "onnx":
-        need("export", "onnx", "onnxscript", "onnxruntime")
-    folder = find_model(request.options["model_path"])
-    out = Path(request.options["out"]) if request.options["out"] else home_of(folder) / "export" / PLACES[target]
-    described = read_input(folder)
-    model = load_judge(folder, described, torch.device("cpu"))
-    with torch.no_grad():
-        check_finite(folder, float(model(torch.zeros(1, 3, described.side, described.side)).sum()))
-    out.parent.mkdir(parents=True, exist_ok=True)
-    with TemporaryDirectory(dir=out.parent, prefix=".export-") as scratch:
-        made = Path(scratch) / out.name
-        difference = WRITERS[target](folder, described, model, made)
-        is_new = put(made, out)
-    size = sum(path.stat().st_size for path in (out.rglob("*") if out.is_dir() else [out]) if path.is_file())
-    if request.options["json"]:
-        print_json({"model": str(folder), "to": target, "out": str(out), "difference": difference, "bytes": size})
-        return
-    print(f"{out}: {size / 1e6:.2f} MB{'' if is_new else ', as it was there already'}.")
-    print(f"Checked against the model: logits differ by {difference:.2g} at most.")
-    print(HINTS[target].format(out=out))
-
-
-def home_of(folder: Path) -> Path:
-    """Return the run's folder that a model's lies in, or the model's own."""
-    return find_run(folder) or folder
-
-
-def export_file(
-    write: Callable[[Any, Path, dict[str, Any]], None], read: Callable[[Path], Callable[[torch.Tensor], torch.Tensor]]
-) -> Callable[[Path, ModelInput, nn.Module, Path], float]:
-    """Return the function that writes a model to a file with the one, reads it with the other, and compares."""
-
-    def export(folder: Path, described: ModelInput, model: nn.Module, made: Path) -> float:
-        write(make_program(model, described.side), made, describe_input(read_model_config(folder)))
-        return largest_difference(model, read(made), described.side)
-
-    return export
-
-
-def export_hub(folder: Path, described: ModelInput, model: nn.Module, made: Path) -> float:
-    """Write a folder for the hub: the model's own two files, less what is this machine's, and a model card."""
-    made.mkdir()
-    shutil.copyfile(folder / WEIGHTS, made / WEIGHTS)
-    config = read_model_config(folder)
-    (made / CONFIG).write_text(json.dumps(public(config), indent=2) + "\n", encoding="utf-8")
-    run = find_run(folder)
-    write_card(made, config, read_run(run) if run else None)
-    ModelCard.load(made / CARD)  # its head is what the hub reads
-    return largest_difference(model, timm.create_model(f"{LOCAL}{made}", pretrained=True).eval(), described.side)
-
-
-def public(config: dict[str, Any]) -> dict[str, Any]:
-    """Return a model's description without the path of the run that it came from."""
-    ours = config.get("dasvit")
-    if not isinstance(ours, dict) or not isinstance(ours.get("result"), dict):
-        return config
-    result = {key: value for key, value in ours["result"].items() if key != "run"}
-    return {**config, "dasvit": {**ours, "result": result}}
-
-
-WRITERS: dict[str, Callable[[Path, ModelInput, nn.Module, Path], float]] = {
-    "onnx": export_file(write_onnx, open_onnx),
-    "torch": export_file(write_torch, open_torch),
-    "hub": export_hub,
-}
-"""What writes a target: given the model's folder, its description, the model and the place, it returns the largest
-difference of a logit."""
 HINTS = {
     "onnx": "Its input `images` takes normalised float images, any number of them; labels and preprocessing stand in "
     "its metadata.",
@@ -118,32 +13,17 @@ HINTS = {
     "preprocessing stand in its extra file dasvit.json.",
     "hub": "Read README.md and add a licence to its head; then `hf upload USER/NAME {out}` puts it on the hub.",
 }
+"""What to do with each target."""
 
 
-def put(made: Path, out: Path) -> bool:
-    """Put what was made in its place, unless the same is there already; return whether it was not.
-
-    Raises:
-        UserError: Something else is there.
-    """
-    if out.exists():
-        if not same(made, out):
-            raise UserError(f"{out} is there already and is not the same: remove it, or give --out another name.")
-        return False
-    for path in made.iterdir() if made.is_dir() else [made]:
-        with path.open("rb") as file:
-            os.fsync(file.fileno())
-    os.replace(made, out)
-    sync_folder(out.parent)
-    return True
-
-
-def same(left: Path, right: Path) -> bool:
-    """Tell whether two files, or two folders of files, hold the same."""
-    if left.is_dir() != right.is_dir():
-        return False
-    if not left.is_dir():
-        return filecmp.cmp(left, right, shallow=False)
-    names = sorted(path.name for path in left.iterdir())
-    _, differ, unread = filecmp.cmpfiles(left, right, names, shallow=False)
-    return names == sorted(path.name for path in right.iterdir()) and not differ + unread
+def export_command(request: Request) -> None:
+    """`dasvit export`: an .onnx file, a .pt2 file, or a folder for the hub."""
+    options = request.options
+    made = export_model(options["model_path"], options["to"], options["out"])
+    if options["json"]:
+        about = {"model": str(made.model), "to": made.target, "out": str(made.out)}
+        print_json({**about, "difference": made.difference, "bytes": made.size})
+        return
+    print(f"{made.out}: {made.size / 1e6:.2f} MB{'' if made.is_new else ', as it was there already'}.")
+    print(f"Checked against the model: logits differ by {made.difference:.2g} at most.")
+    print(HINTS[made.target].format(out=made.out))

@@ -4,27 +4,20 @@ from __future__ import annotations
 
 import csv
 import io
-import os
 import sys
-from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any
 
-import torch
-from torch import Tensor
-
-from dasvit.cli import Request
-from dasvit.commands.common import NAMED, print_json
-from dasvit.commands.judge import Classifier
-from dasvit.data import find_images, open_image, predict_transform
+from dasvit.commands.common import print_json
+from dasvit.commands.request import Request
+from dasvit.data import find_images
 from dasvit.errors import UserError, printable, unknown
+from dasvit.inference.predict import ImageBatches, Row, predictions, reader
 from dasvit.io.run_folder import find_model
 from dasvit.runtime.distributed import find_device
 from dasvit.runtime.progress import Reporter
+from dasvit.session import NAMED
+from dasvit.training.classifier import Classifier
 
 FORMATS = ("text", "csv", "json")
-Row = dict[str, Any]
-"""An image's predictions: `image`, and `predictions`, a list of `label` and `probability`, the most probable first."""
 
 
 def predict_command(request: Request) -> None:
@@ -60,70 +53,6 @@ def predict_command(request: Request) -> None:
     if form == "json":
         skipped = [{"image": name, "reason": reason} for name, reason in batches.skipped.items()]
         print_json({"model": str(folder), "images": kept, "skipped": skipped})
-
-
-class ImageBatches:
-    """Images from files, in batches; threads decode the next batch while this one is looked at.
-
-    Args:
-        paths: The files.
-        size: Images of a batch.
-        read: Returns a file's pixels, uint8 [3, S, S].
-        skip: Leave broken images out instead of raising the error that `read` gives.
-
-    Attributes:
-        skipped: Broken images and what is wrong with them.
-    """
-
-    def __init__(self, paths: list[str], size: int, read: Callable[[str], Tensor], skip: bool) -> None:
-        self.paths, self.size, self.read, self.skip = paths, size, read, skip
-        self.skipped: dict[str, str] = {}
-
-    def __len__(self) -> int:
-        return -(-len(self.paths) // self.size)
-
-    def __iter__(self) -> Iterator[tuple[list[str], Tensor]]:
-        """Yield names and pixels, uint8 [B, 3, S, S]; batches with no image left are empty."""
-        parts = [self.paths[start : start + self.size] for start in range(0, len(self.paths), self.size)]
-        pool = ThreadPoolExecutor(min(8, os.cpu_count() or 1))
-        try:
-            waiting = [pool.submit(self.read, path) for path in parts[0]]
-            for part, following in zip(parts, [*parts[1:], []], strict=True):
-                present, waiting = waiting, [pool.submit(self.read, path) for path in following]
-                found = [(path, image) for path, image in zip(part, map(self._result, part, present), strict=True)]
-                good = [(path, image) for path, image in found if image is not None]
-                yield [path for path, _ in good], torch.stack([i for _, i in good]) if good else torch.empty(0)
-        finally:
-            pool.shutdown(cancel_futures=True)
-
-    def _result(self, path: str, image: Future[Tensor]) -> Tensor | None:
-        try:
-            return image.result()
-        except UserError as error:
-            if not self.skip:
-                raise
-            self.skipped[path] = str(error)
-            return None
-
-
-def reader(classifier: Classifier) -> Callable[[str], Tensor]:
-    """Return the function from a file's name to what the model is shown of it, uint8 [3, S, S]."""
-    described = classifier.described
-    transform = predict_transform(described.side, described.crop_pct)
-    return lambda path: transform(open_image(path))
-
-
-def predictions(classifier: Classifier, names: list[str], images: Tensor, top: int) -> list[Row]:
-    """Return the most probable classes of images, uint8 [B, 3, S, S]."""
-    if not names:
-        return []
-    best = classifier.shares(images).topk(top)
-    labels = classifier.described.classes
-    rows = []
-    for name, places, shares in zip(names, best.indices.tolist(), best.values.tolist(), strict=True):
-        pairs = zip(places, shares, strict=True)
-        rows.append({"image": name, "predictions": [{"label": labels[i], "probability": p} for i, p in pairs]})
-    return rows
 
 
 def say_skipped(skipped: dict[str, str], reporter: Reporter) -> None:

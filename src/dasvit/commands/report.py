@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from dasvit.cli import Request
+from dasvit.commands.request import Request
 from dasvit.errors import UserError
 from dasvit.report.compare.page import write_comparison
 from dasvit.report.run.page import write_report

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dasvit.cli import Request
 from dasvit.commands.common import print_json
+from dasvit.commands.request import Request
 from dasvit.errors import UserError
 from dasvit.runtime.progress import Reporter
 from dasvit.runtime.saver import Deadline

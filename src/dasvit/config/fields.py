@@ -144,10 +144,12 @@ class TokensConfig:
     Attributes:
         ratio: Share rho of the patch tokens that is kept. 1: no selection.
         dim: Width of queries and keys of the score.
+        norm: Score tokens that are normalised, as attention sees them. False: as they are.
     """
 
     ratio: float = 0.5
     dim: int = 64
+    norm: bool = False
 
 
 @dataclass(kw_only=True)
@@ -349,7 +351,9 @@ class SearchConfig:
         order: 1, or 2 for the unrolled second order of DARTS.
         relaxation: softmax, sigmoid or gumbel_softmax.
         temperature: Temperature of the relaxation at the start.
-        final_temperature: Temperature at the end of the search (annealed geometrically).
+        final_temperature: Temperature at the end of the search.
+        annealing: How the temperature gets there, epoch by epoch: geometric or linear.
+        schedule: Whether the cosine of the weights' learning rate begins anew in each stage, or is one over the search.
         smoothing: Label smoothing of the training loss.
         target_params: Parameters of the derived network that the alphas shall keep within, as 5M. 0: no target.
         target_macs: Its multiply-adds for one image, likewise, as 300M (--search.target-macs will do, too).
@@ -366,6 +370,8 @@ class SearchConfig:
     relaxation: str = "softmax"
     temperature: float = 1.0
     final_temperature: float = 1.0
+    annealing: Literal["geometric", "linear"] = "geometric"
+    schedule: Literal["stage", "search"] = "stage"
     smoothing: float = 0.0
     target_params: int = 0
     target_macs: int = 0

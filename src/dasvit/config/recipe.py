@@ -149,11 +149,14 @@ def parse_count(text: str, option: str) -> int:
     return round(float(match[1].replace("_", "")) * unit)
 
 
-def flatten(content: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Return a nested dictionary with dotted keys, as {"search.tokens.ratio": 0.5}."""
+def flatten(content: Mapping[str, Any], separator: str = ".") -> dict[str, Any]:
+    """Return a nested dictionary as one without nesting, its keys joined, as {"search.tokens.ratio": 0.5}."""
     flat: dict[str, Any] = {}
     for key, value in content.items():
-        flat |= flatten(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {prefix + key: value}
+        if isinstance(value, Mapping):
+            flat |= {f"{key}{separator}{name}": item for name, item in flatten(value, separator).items()}
+        else:
+            flat[str(key)] = value
     return flat
 
 

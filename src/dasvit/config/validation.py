@@ -1,13 +1,13 @@
-"""Which values of a recipe work, alone and together; and what a search method makes of one."""
+"""Which values of a recipe work, alone and together."""
 
 from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Collection
 from typing import Any
 
-from dasvit.config import Config, SearchConfig, StagesConfig
+from dasvit.config.fields import Config, StagesConfig
+from dasvit.config.methods import check_method, find_method
 from dasvit.errors import UserError, unknown
 
 MAX_NODES = 16
@@ -28,116 +28,14 @@ MAX_CLASSES = 10**6
 """The most classes of a model or data set."""
 MAX_WORKERS = 512
 """The most processes that load images."""
+MIN_TEMPERATURE = 1e-4
+"""The lowest temperature of a relaxation."""
 MAX_SEED = 2**32 - 1
 """The largest seed that all of the libraries take."""
 RELAXATION_NAMES = ("softmax", "sigmoid", "gumbel_softmax")
 """The names of `search.architecture.RELAXATIONS`, known here without torch."""
 ImageSize = int | tuple[int, int]
 """Height and width in pixels, or the side of a square."""
-
-
-def _dasvit(search: SearchConfig) -> SearchConfig:
-    return search
-
-
-def _without_parts(search: SearchConfig) -> SearchConfig:
-    """Leave out DASViT's parts, and the finals, but not the stages."""
-    tokens = dataclasses.replace(search.tokens, ratio=1.0)
-    fairness = dataclasses.replace(search.fairness, skip=0.0, types=0.0)
-    finals = dataclasses.replace(search.finals, cells=0)
-    return dataclasses.replace(search, tokens=tokens, fairness=fairness, finals=finals)
-
-
-def _plain_darts(search: SearchConfig) -> SearchConfig:
-    """Leave out all of DASViT's parts: one stage of the first one's depth, as many epochs as all together."""
-    stages = search.stages
-    one = dataclasses.replace(
-        stages,
-        layers=stages.layers[:1],
-        keep=[0],
-        epochs=[sum(stages.epochs)],
-        weight_epochs=stages.weight_epochs[:1],
-    )
-    return dataclasses.replace(_without_parts(search), stages=one)
-
-
-def _p_darts(search: SearchConfig) -> SearchConfig:
-    skips = 2 if search.derive.max_skips < 0 else search.derive.max_skips
-    return dataclasses.replace(_without_parts(search), derive=dataclasses.replace(search.derive, max_skips=skips))
-
-
-def _fair_darts(search: SearchConfig) -> SearchConfig:
-    return dataclasses.replace(_plain_darts(search), relaxation="sigmoid")
-
-
-def _beta_darts(search: SearchConfig) -> SearchConfig:
-    return dataclasses.replace(_plain_darts(search), alphas=dataclasses.replace(search.alphas, weight_decay=0.0))
-
-
-def _gdas(search: SearchConfig) -> SearchConfig:
-    plain = dataclasses.replace(_plain_darts(search), order=1)
-    if search.temperature == search.final_temperature == 1.0:
-        return dataclasses.replace(plain, temperature=10.0, final_temperature=0.1)
-    return plain
-
-
-def _finals(search: SearchConfig) -> SearchConfig:
-    """Leave out the supernet: finals alone, twelve finalists where the recipe has none."""
-    finals = search.finals if search.finals.cells else dataclasses.replace(search.finals, cells=12)
-    return dataclasses.replace(_plain_darts(search), finals=finals)
-
-
-METHODS = {
-    "dasvit": _dasvit,
-    "darts": _plain_darts,
-    "pc-darts": _plain_darts,
-    "p-darts": _p_darts,
-    "darts+": _plain_darts,
-    "darts-": _plain_darts,
-    "fair-darts": _fair_darts,
-    "beta-darts": _beta_darts,
-    "gdas": _gdas,
-    "random": _plain_darts,
-    "finals": _finals,
-    "evolution": _plain_darts,
-}
-"""What each search method makes of a recipe's section search."""
-WITHOUT_SUPERNET = ("random", "finals")
-"""Methods that train no supernet."""
-WITHOUT_ALPHAS = (*WITHOUT_SUPERNET, "evolution")
-"""Methods that move no alphas by gradients."""
-
-
-def with_method(config: Config, method: str, given: Collection[str] = ()) -> Config:
-    """Return the configuration under a search method; doing it twice changes nothing more.
-
-    Args:
-        config: The configuration.
-        method: The method.
-        given: Dotted names of fields that the user set, and that stay as they are for it (`search.stages` do not: how
-            many there are is the method's).
-
-    Raises:
-        UserError: Unknown method.
-    """
-    if method not in METHODS:
-        raise unknown("search method", method, METHODS)
-    search = METHODS[method](dataclasses.replace(config.search, method=method))
-    return dataclasses.replace(config, search=_keep_given(config.search, search, "search", given))
-
-
-def _keep_given(before: Any, after: Any, prefix: str, given: Collection[str]) -> Any:
-    """Return a section as a method makes it, with the fields that the user set as they were before."""
-    kept = {}
-    for field in dataclasses.fields(after):
-        name, old, new = f"{prefix}.{field.name}", getattr(before, field.name), getattr(after, field.name)
-        if name in ("search.method", "search.stages"):
-            continue
-        if name in given:
-            kept[field.name] = old
-        elif dataclasses.is_dataclass(new):
-            kept[field.name] = _keep_given(old, new, name, given)
-    return dataclasses.replace(after, **kept)
 
 
 def validate(config: Config, searching: bool = True) -> None:
@@ -149,8 +47,7 @@ def validate(config: Config, searching: bool = True) -> None:
     """
     _check_numbers(config)
     model, space, search, train = config.model, config.space, config.search, config.train
-    if search.method not in METHODS:
-        raise unknown("search method", search.method, METHODS)
+    find_method(search.method)
     for name, value in {
         "model.image_size": model.image_size,
         "model.patch_size": model.patch_size,
@@ -216,7 +113,7 @@ def validate(config: Config, searching: bool = True) -> None:
             )
         _check_width("model.width", model.width, space.heads)
         _check_width("search.width", search.width or model.width, space.heads)
-        _check_method(search, search.width or model.width, space.heads)
+        check_method(search, search.width or model.width, space.heads)
     for name, values in (("space.ratios", space.ratios), ("space.shifts", space.shifts)):
         if any(not ratio > 0 for ratio in values):
             raise UserError(f"{name} must all be positive, not {values}.")
@@ -224,12 +121,19 @@ def validate(config: Config, searching: bool = True) -> None:
     for name, values in (("space.heads", heads), ("space.ratios", space.ratios), ("space.shifts", space.shifts)):
         if len(set(values)) != len(values):
             raise UserError(f"{name} names an operation twice: {values}.")
+    if not search.p_darts.dropout or not all(0 <= rate < 1 for rate in search.p_darts.dropout):
+        raise UserError(f"search.p_darts.dropout needs rates in [0, 1), not {search.p_darts.dropout}.")
+    if not 0 < search.evolution.mutation <= 1:
+        raise UserError(f"search.evolution.mutation must lie in (0, 1], not {search.evolution.mutation}.")
     if not 0 < search.tokens.ratio <= 1:
         raise UserError(f"search.tokens.ratio must lie in (0, 1], not {search.tokens.ratio}.")
     if not 0 < search.val_fraction < 1 or not 0 < config.data.val_fraction < 1:
         raise UserError("search.val_fraction and data.val_fraction must lie between 0 and 1.")
-    if not (search.temperature > 0 and search.final_temperature > 0):
-        raise UserError("search.temperature and search.final_temperature must be positive.")
+    if min(search.temperature, search.final_temperature) < MIN_TEMPERATURE:
+        raise UserError(
+            f"search.temperature and search.final_temperature must be at least {MIN_TEMPERATURE:g}: below that the "
+            "weights of an edge are 1 and 0, and no gradient is left."
+        )
     operations = 2 + len(space.heads) + len(space.ratios) + len(space.shifts) + len(space.extra)
     _check_stages(search.stages, operations)
     finals = search.finals
@@ -284,51 +188,6 @@ def _check_sizes(config: Config) -> None:
         raise UserError(
             f"an image of {model.image_size} pixels in patches of {model.patch_size} has {patches:,} of them, more "
             f"than {MAX_PATCHES:,}: lower model.image_size or raise model.patch_size."
-        )
-
-
-def _check_method(search: SearchConfig, width: int, heads: list[int]) -> None:
-    """Check what a search method asks for beside the rest."""
-    channels = search.pc_darts.channels
-    if search.method == "pc-darts":
-        if width % channels:
-            raise UserError(f"the supernet's width {width} is not divisible by search.pc_darts.channels {channels}.")
-        for count in heads:
-            if width // channels % count:
-                raise UserError(
-                    f"a share of {width // channels} channels is not divisible by {count} attention heads: lower "
-                    "search.pc_darts.channels or raise search.width."
-                )
-    if not search.p_darts.dropout or not all(0 <= rate < 1 for rate in search.p_darts.dropout):
-        raise UserError(f"search.p_darts.dropout needs rates in [0, 1), not {search.p_darts.dropout}.")
-    if not 0 < search.evolution.mutation <= 1:
-        raise UserError(f"search.evolution.mutation must lie in (0, 1], not {search.evolution.mutation}.")
-    if search.method in WITHOUT_ALPHAS:
-        if search.target_params or search.target_macs:
-            raise UserError(
-                f"the method {search.method} moves no alphas, so it takes no target: limit the cell by "
-                "search.derive.max_params and search.derive.max_macs."
-            )
-        _check_finals(search)
-        if search.derive.rule == "perturbation":
-            raise UserError(f"the method {search.method} has no mixture for the rule perturbation: take darts.")
-
-
-def _check_finals(search: SearchConfig) -> None:
-    """Check what a method without alphas can do with finals."""
-    if search.method != "finals":
-        if search.finals.cells:
-            raise UserError(
-                f"the method {search.method} ends with one cell: leave search.finals.cells at 0, or take the method "
-                "finals."
-            )
-        return
-    if not search.finals.cells:
-        raise UserError("the method finals needs finalists: raise search.finals.cells.")
-    if search.random.reference:
-        raise UserError(
-            "search.random.reference asks for one cell of that cost, and finals try others: limit them all by "
-            "search.derive.max_macs, or take the method random."
         )
 
 

@@ -11,8 +11,10 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from platformdirs import user_cache_path
 
 from dasvit.config import DataConfig
+from dasvit.data.given import GIVEN, find_given
 from dasvit.data.listing import ArrayRecords, Content, FileRecords, Part, Source
 from dasvit.data.parquet import find_parquet, parquet_source
 from dasvit.errors import UserError, unknown
@@ -32,9 +34,9 @@ def find_source(config: DataConfig) -> Source:
 
 
 def cache_folder(config: DataConfig) -> Path:
-    """Return the folder of decoded images (which need not exist yet)."""
-    user = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-    return Path(config.cache or os.environ.get("DASVIT_CACHE") or f"{user}/dasvit").expanduser()
+    """Return the folder of decoded images (which need not exist yet): the recipe's, $DASVIT_CACHE, or the system's."""
+    own = config.cache or os.environ.get("DASVIT_CACHE")
+    return Path(own).expanduser() if own else user_cache_path("dasvit", appauthor=False)
 
 
 def _digits(config: DataConfig) -> Source:
@@ -216,5 +218,6 @@ SOURCES: dict[str, Callable[[DataConfig], Source]] = {
     "imagefolder": _image_folder,
     "parquet": lambda config: parquet_source(config.path),
     "imagenet100": _imagenet100,
+    GIVEN: find_given,
 }
 """What finds each source."""

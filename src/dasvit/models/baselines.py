@@ -13,9 +13,12 @@ from dasvit.config import ModelConfig
 from dasvit.config.validation import check_patches
 from dasvit.errors import UserError
 from dasvit.models.dasvit import DasViT
+from dasvit.models.vit_shift import VIT_SHIFT
 
 VIT = "vit_base_patch16_224"
 """The architecture behind the name `vit`; everything that makes it base is overridden."""
+OURS = {"vit": VIT, "vit_shift": VIT_SHIFT}
+"""Baselines that take width, layers and heads from the configuration, and the architectures behind their names."""
 
 
 def make_network(
@@ -55,8 +58,9 @@ def make_model(
 
     Args:
         name: vit for a vision transformer of the configuration's width, layers, heads, patch and image size (timm's,
-            with the Xavier initialisation of our cells, from which it gains as well), or any name of timm's, at its own
-            width and depth, with timm's own initialisation.
+            with the Xavier initialisation of our cells, from which it gains as well); vit_shift for the same with a
+            shift in its MLPs (`models/vit_shift.py`); or any name of timm's, at its own width and depth, with timm's
+            own initialisation.
         config: The configuration; of a name of timm's, the image size alone is taken over.
         num_classes: Classes.
         drop_path: Rate of stochastic depth at the last layer.
@@ -68,9 +72,9 @@ def make_model(
     args: dict[str, Any] = {"num_classes": num_classes, "in_chans": in_chans}
     if drop_path:
         args["drop_path_rate"] = drop_path
-    vit = name == "vit"
-    if vit:
-        name, args = VIT, args | _vit_args(config)
+    ours = name in OURS
+    if ours:
+        name, args = OURS[name], args | _vit_args(config)
     else:
         check_architecture(name)
         if timm.get_pretrained_cfg_value(name, "fixed_input_size"):
@@ -81,7 +85,7 @@ def make_model(
         hint = " Set drop_path to 0 if it has no stochastic depth." if drop_path else ""
         size = config.image_size
         raise UserError(f"timm cannot build {name} for images of {size} × {size} pixels: {error}.{hint}") from error
-    if vit:
+    if ours:
         model.apply(init_weights)
     # What `save_model` writes, so that the folder is enough to build the model again.
     model.build_args = {key: value for key, value in args.items() if key != "drop_path_rate"}  # type: ignore[assignment]
@@ -111,7 +115,7 @@ def check_architecture(name: str) -> None:
         return
     near = difflib.get_close_matches(name, timm.list_models(), n=3, cutoff=0.5)
     hint = f" Did you mean {' or '.join(near)}?" if near else ""
-    raise UserError(f"unknown model {name!r}.{hint} Valid: vit, and every name of timm.list_models().")
+    raise UserError(f"unknown model {name!r}.{hint} Valid: {', '.join(OURS)}, and every name of timm.list_models().")
 
 
 def prefer_fast_attention(model: nn.Module, device: torch.device | str, dtype: torch.dtype) -> None:

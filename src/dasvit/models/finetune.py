@@ -15,7 +15,7 @@ from torch import nn
 from dasvit.cell.genotype import Genotype
 from dasvit.config.validation import size_pair
 from dasvit.errors import UserError
-from dasvit.models.baselines import VIT
+from dasvit.models.baselines import OURS
 from dasvit.models.dasvit import DasViT
 from dasvit.models.folder import CONFIG, load_model, read_model_config
 
@@ -45,12 +45,13 @@ def sizes_of(folder: Path) -> dict[str, int]:
 
 
 def subject_of(model: nn.Module, folder: Path) -> Genotype | str:
-    """Return what a folder's model is a network of: its cell, vit, or the name of a model of timm's."""
+    """Return what a folder's model is a network of: its cell, vit, vit_shift, or the name of a model of timm's."""
     if isinstance(model, DasViT):
         return model.genotype
     config = read_model_config(folder)
     name = str(config["architecture"]).split(".")[0]
-    return "vit" if name == VIT and "embed_dim" in _arguments(config) else name
+    own = next((own for own, behind in OURS.items() if behind == name), name)
+    return own if "embed_dim" in _arguments(config) else name
 
 
 def load_start(

@@ -5,8 +5,7 @@ With dasvit imported, `timm.create_model("local-dir:FOLDER", pretrained=True)` r
 
 import json
 import math
-import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +13,12 @@ import timm
 import torch
 from huggingface_hub import snapshot_download
 from safetensors import safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import nn
 
 from dasvit.config.validation import MAX_CLASSES, MAX_IMAGE_SIDE, MAX_LAYERS, MAX_WIDTH
 from dasvit.errors import UserError
+from dasvit.io.files import write_whole
 from dasvit.models.baselines import check_architecture
 from dasvit.models.dasvit import DasViT
 
@@ -87,8 +87,9 @@ def save_model(
     folder.mkdir(parents=True, exist_ok=True)
     text = json.dumps(config, indent=2) + "\n"
     state = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
-    _replace(folder / WEIGHTS, lambda path: save_file(state, path, metadata={"format": "pt"}))
-    _replace(folder / CONFIG, lambda path: path.write_text(text, encoding="utf-8"))
+    weights = save(state, metadata={"format": "pt"})
+    write_whole(folder / WEIGHTS, lambda file: file.write(weights))
+    write_whole(folder / CONFIG, lambda file: file.write(text.encode()))
     return folder
 
 
@@ -108,16 +109,6 @@ def describe_model(model: nn.Module) -> tuple[str, dict[str, Any], int]:
 def _source_cfg(model: nn.Module) -> dict[str, Any]:
     """Return what timm noted about a model; empty for one that timm did not build."""
     return dict(vars(model).get("pretrained_cfg", {}))
-
-
-def _replace(path: Path, write: Callable[[Path], object]) -> None:
-    """Have a file written beside its place, then put it there in one step."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        write(temporary)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def read_model_config(folder: str | Path) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from markupsafe import Markup
 
 from dasvit._version import __version__
 from dasvit.errors import UserError
+from dasvit.io.files import write_whole
 from dasvit.report.drawing import palette
 
 if TYPE_CHECKING:
@@ -70,9 +71,7 @@ def write_page(path: Path, text: str) -> None:
     """
     if path.exists() and not is_ours(path):
         raise UserError(f"{path} is no page of dasvit's, and is left alone: move it, or give --out another file.")
-    temporary = path.with_name(f".{path.name}.tmp")
-    temporary.write_text(text, encoding="utf-8", errors="replace")
-    temporary.replace(path)
+    write_whole(path, lambda file: file.write(text.encode(errors="replace")))
 
 
 def is_ours(path: Path) -> bool:

@@ -6,6 +6,7 @@ import math
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
+from importlib.util import find_spec
 from typing import Protocol, TypeVar
 
 from rich.console import Console, RenderableType
@@ -58,6 +59,10 @@ class Reporter:
         """Write one line."""
         self.console.print(text, highlight=False, markup=False)
 
+    def _in_notebook(self) -> bool:
+        """Tell whether a bar can move in a notebook; without ipywidgets rich would write line after line."""
+        return self.console.is_jupyter and not self.console.quiet and find_spec("ipywidgets") is not None
+
     def track(
         self,
         items: SizedIterable[T],
@@ -80,7 +85,7 @@ class Reporter:
             TimeElapsedColumn(),
             TimeRemainingColumn(),
         )
-        is_shown, looked = self.console.is_terminal, -math.inf
+        is_shown, looked = self.console.is_terminal or self._in_notebook(), -math.inf
         with LiveBar(*columns, console=self.console, transient=True, disable=not is_shown) as bar:
             task = bar.add_task(description, total=len(items), completed=done)
             for item in items:

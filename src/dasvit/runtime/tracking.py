@@ -118,15 +118,7 @@ def scalars(row: Mapping[str, Any], line: Mapping[str, Any]) -> dict[str, float]
         row: The epoch's line of `metrics.jsonl`.
         line: Its line of `architecture.jsonl`; of the edges' weights the means alone are taken.
     """
-    flat = {**_flat(row), **_flat({key: value for key, value in line.items() if key != "weights"})}
-    return {name: value for name, value in flat.items() if name != "epoch"}
-
-
-def _flat(content: Mapping[str, Any], prefix: str = "") -> dict[str, float]:
-    found: dict[str, float] = {}
-    for key, value in content.items():
-        if isinstance(value, Mapping):
-            found |= _flat(value, f"{prefix}{key}/")
-        elif isinstance(value, (int, float)) and not isinstance(value, bool):
-            found[prefix + key] = value
-    return found
+    means = {key: value for key, value in line.items() if key != "weights"}
+    flat = recipes.flatten(row, "/") | recipes.flatten(means, "/")
+    numbers = {name: value for name, value in flat.items() if isinstance(value, (int, float))}
+    return {name: value for name, value in numbers.items() if name != "epoch" and not isinstance(value, bool)}

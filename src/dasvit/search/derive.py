@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -23,6 +24,9 @@ from dasvit.cell.genotype import INPUTS, SKIPS, Genotype, attends, is_viable
 from dasvit.cell.graph import live_edges
 from dasvit.cell.space import Alive, Space
 from dasvit.errors import UserError, unknown
+
+TIE = 1e-9
+"""By how much lots move the logarithm of a weight: less than single precision tells two weights apart by."""
 
 
 @dataclass(frozen=True)
@@ -84,8 +88,9 @@ def derive(
     edges_per_node: int = 2,
     budget: Budget | None = None,
     max_skips: int = -1,
+    seed: int = 0,
 ) -> Derivation:
-    """Return the best viable cell within the budget.
+    """Return the best viable cell within the budget; of equal ones one drawn by the seed.
 
     Args:
         weights: Edge weights `[E][O]`, not negative.
@@ -95,6 +100,7 @@ def derive(
         edges_per_node: Edges kept into each node by the rule darts (all, where a node has fewer).
         budget: Limits and cost tables. None: no limits.
         max_skips: Most edges that may be `identity`. -1: no limit.
+        seed: Decides between weights that are equal.
 
     Raises:
         UserError: No cell of the rule is viable, or none that is viable fits; then the message says what the
@@ -102,7 +108,7 @@ def derive(
     """
     if rule not in RULES:
         raise unknown("rule", rule, RULES)
-    scores = _scores(weights, alive, space)
+    scores = _scores(weights, alive, space, random.Random(seed))
     keep = edges_per_node if rule == "darts" else 0
     free = RULES[rule](scores, space, keep)
     reasons = [] if is_viable(free) else ["it holds no attention on a path from input to output"]
@@ -158,15 +164,18 @@ RULES = {"darts": strongest_edges, "strongest": discretise}
 """What each rule chooses when nothing stands in its way."""
 
 
-def _scores(weights: Sequence[Sequence[float]], alive: Alive, space: Space) -> list[dict[str, float]]:
-    """Return for every edge its candidates and the logarithms of their weights."""
+def _scores(
+    weights: Sequence[Sequence[float]], alive: Alive, space: Space, chance: random.Random
+) -> list[dict[str, float]]:
+    """Return for every edge its candidates and the logarithms of their weights, equal ones told apart by chance."""
+    lots = [[TIE * chance.random() for _ in row] for row in weights]
     return [
         {
-            name: math.log(max(weight, 1e-300))
-            for name, weight, is_alive in zip(space.operations, row, mask, strict=True)
+            name: math.log(max(weight, 1e-300)) + lot
+            for name, weight, is_alive, lot in zip(space.operations, row, mask, drawn, strict=True)
             if is_alive
         }
-        for row, mask in zip(weights, alive, strict=True)
+        for row, mask, drawn in zip(weights, alive, lots, strict=True)
     ]
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from dasvit.cell.space import Alive, Space
+from dasvit.cell.space import Space, as_mask
 from dasvit.config import Config
 from dasvit.data import Data, Loader, Preprocess
 from dasvit.errors import UserError
@@ -19,10 +19,11 @@ from dasvit.runtime.progress import Reporter
 from dasvit.runtime.saver import Saver
 from dasvit.search.monitor import Monitor
 from dasvit.search.perturbation import perturbation_weights
+from dasvit.search.stages import StageWeights
 from dasvit.search.state import SearchBatches, StageState
 from dasvit.search.strategies import make_strategy
 from dasvit.search.strategies.base import Judge
-from dasvit.search.supernet import Supernet
+from dasvit.search.supernet import EVERYTHING, ForwardMode, Supernet
 from dasvit.training.evaluation import Evaluation, evaluate
 from dasvit.training.steps import Steps
 
@@ -44,34 +45,38 @@ def make_judge(
     def judge(weights: Tensor) -> float:
         number = part.done * len(batches) + part.step + part.strategy.judged
         saver.step(number, part.state, f"{part.where}, {part.strategy.judged} cells judged")
-        part.supernet.variation.chosen = weights.argmax(dim=1).tolist()
-        return judge_supernet(part.supernet, weights, preprocess, loader, runtime).top1
+        mode = ForwardMode(active=weights.argmax(dim=1).tolist())
+        return judge_supernet(part.supernet, weights, preprocess, loader, runtime, mode).top1
 
     return judge
 
 
 def judge_supernet(
-    supernet: Supernet, weights: Tensor, preprocess: nn.Module, loader: Loader, runtime: Runtime
+    supernet: Supernet,
+    weights: Tensor,
+    preprocess: nn.Module,
+    loader: Loader,
+    runtime: Runtime,
+    mode: ForwardMode = EVERYTHING,
 ) -> Evaluation:
     """Judge a supernet under edge weights [E, O] or [E, O + 1]."""
-    network = WithWeights(supernet, weights.to(runtime.device))
+    network = WithWeights(supernet, weights.to(runtime.device), mode)
     return evaluate(network, preprocess, loader, runtime, supernet.head.out_features)
 
 
-def perturbed(part: StageState, data: Data, config: Config, runtime: Runtime) -> tuple[list[list[float]], Alive]:
+def perturbed(part: StageState, data: Data, config: Config, runtime: Runtime) -> StageWeights:
     """Return a stage's edge weights `[E][O]` by perturbation, measured on the images for alpha, and what is alive."""
     architecture, space = part.architecture, part.supernet.space
     loader = SearchBatches(data, config, runtime).judging(config.search.derive.images)
     preprocess = Preprocess(config.model.image_size).to(runtime.device)
     mixture, _ = mixture_of(part)
-    alive = tuple(tuple(row) for row in architecture.alive.tolist())
-    part.supernet.variation.chosen = None
+    alive = as_mask(architecture.alive.tolist())
 
     def measure(weights: Tensor) -> float:
         found = judge_supernet(part.supernet, weights, preprocess, loader, runtime)
         return found.top1 - TIE * found.loss
 
-    return perturbation_weights(mixture, alive, space, measure, config.runtime.seed), alive
+    return StageWeights(perturbation_weights(mixture, alive, space, measure, config.runtime.seed), alive)
 
 
 def restore(config: Config, classes: int, run: RunFolder, runtime: Runtime, reporter: Reporter) -> StageState:
@@ -84,7 +89,7 @@ def restore(config: Config, classes: int, run: RunFolder, runtime: Runtime, repo
     if state is None:
         raise UserError(f"{run.path} holds no checkpoint, and so no supernet to perturb: take --rule darts.")
     space = Space.from_config(config.space)
-    alive = tuple(tuple(row) for row in state["alive"])
+    alive = as_mask(state["alive"])
     strategy = make_strategy(config, space, classes)
     part = StageState(config, space, alive, state["stage"], classes, 1, runtime, Steps(runtime, reporter), strategy)
     part.load(state)
@@ -104,20 +109,20 @@ def make_monitor(
     """Return what looks at the supernet at every epoch's end, on `search.monitor` of the images for alpha."""
     loader = batches.judging(config.search.monitor)
 
-    def judge(supernet: Supernet, weights: Tensor) -> float:
-        return judge_supernet(supernet, weights, preprocess, loader, runtime).top1
+    def judge(supernet: Supernet, weights: Tensor, mode: ForwardMode) -> float:
+        return judge_supernet(supernet, weights, preprocess, loader, runtime, mode).top1
 
     return Monitor(config, classes, judge)
 
 
 class WithWeights(nn.Module):
-    """A supernet under fixed edge weights, as a network of images alone."""
+    """A supernet under fixed edge weights and a mode, as a network of images alone."""
 
-    def __init__(self, supernet: Supernet, weights: Tensor) -> None:
+    def __init__(self, supernet: Supernet, weights: Tensor, mode: ForwardMode = EVERYTHING) -> None:
         super().__init__()
-        self.supernet, self.weights = supernet, weights
+        self.supernet, self.weights, self.mode = supernet, weights, mode
 
     def forward(self, images: Tensor) -> Tensor:
         """Return logits [B, classes] for images [B, 3, S, S]."""
-        logits: Tensor = self.supernet(images, self.weights)
+        logits: Tensor = self.supernet(images, self.weights, self.mode)
         return logits

@@ -6,32 +6,28 @@ Shapes: B images, E edges, O operations.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from dasvit.cell.space import Alive, Space
+from dasvit.cell.space import Space, as_mask
 from dasvit.config import Config
-from dasvit.data import Data, Preprocess
+from dasvit.data import Preprocess
 from dasvit.io.run_folder import RunFolder
-from dasvit.report import refresh_report
 from dasvit.runtime.distributed import Runtime, generator, reseed
-from dasvit.runtime.progress import Reporter
-from dasvit.runtime.saver import NEVER, Deadline, Saver
-from dasvit.runtime.tracking import Tracking
+from dasvit.runtime.saver import Saver
 from dasvit.search.architecture import Architecture, entropy
 from dasvit.search.bilevel import first_order, second_order
 from dasvit.search.cost import CostPenalty
 from dasvit.search.evaluation import make_judge, make_monitor, mixture_of
 from dasvit.search.fairness import fairness
 from dasvit.search.monitor import Monitor
-from dasvit.search.stages import prune
+from dasvit.search.stages import Stages, StageWeights, prune, read_stages
 from dasvit.search.state import SearchBatches, StageState
 from dasvit.search.strategies import make_strategy
-from dasvit.search.strategies.random_cell import RandomCell
 from dasvit.search.token_maps import MAPS, TokenMaps
+from dasvit.session import Session
 from dasvit.training.metrics import EpochMetrics, check_steps
 from dasvit.training.steps import BatchLoss, Steps, at_least_float32
 
@@ -40,111 +36,93 @@ STAGES, STEPS, NOISE = 1, 2, 3
 """What random numbers are for: a stage's first weights, a step's images, or a step's Gumbel noise."""
 
 
-@dataclass
-class Found:
-    """What a search ends with: edge weights `[E][O]`, the operations alive, and the last stage (random: none)."""
+class TrainedSupernet(NamedTuple):
+    """What the training of a supernet ends with.
 
-    weights: list[list[float]]
-    alive: Alive
-    part: StageState | None = field(default=None, compare=False, repr=False)
+    Attributes:
+        stages: Edge weights and operations alive at the end of every stage.
+        last: The last stage.
+    """
+
+    stages: Stages
+    last: StageState
 
 
-def search(
-    config: Config,
-    data: Data,
-    run: RunFolder,
-    runtime: Runtime,
-    reporter: Reporter,
-    deadline: Deadline = NEVER,
-    tracking: Tracking | None = None,
-) -> Found:
-    """Search a cell; goes on from the run's newest checkpoint.
+def search(session: Session) -> TrainedSupernet:
+    """Train a supernet and its alphas, stage by stage; goes on from the run's newest checkpoint.
 
     Args:
-        config: The recipe.
-        data: Images; it learns from the training set alone (of a few test images the token maps are kept).
-        run: Where metrics, weights of edges and checkpoints go.
-        runtime: Device, precision, processes.
-        reporter: Where progress goes.
-        deadline: When to stop.
-        tracking: Told of every epoch's end.
+        session: What the run is made of. It learns from the training set alone (of a few test images the token maps are
+            kept).
 
     Raises:
         Stopped: By a signal or the deadline; the state is saved.
     """
+    config, runtime, classes = session.config, session.runtime, session.classes
     space = Space.from_config(config.space)
-    strategy = make_strategy(config, space, len(data.classes))
-    if isinstance(strategy, RandomCell):
-        return drawn(strategy, space, config, run, runtime)
-    batches = SearchBatches(data, config, runtime)
+    strategy = make_strategy(config, space, classes)
+    batches = SearchBatches(session.data, config, runtime)
     preprocess = Preprocess(config.model.image_size, erasing=config.search.augment.erasing).to(runtime.device)
-    stages = list(config.search.stages)
     runtime.share_of(config.search.batch_size, "search.batch_size")
-    steps = Steps(runtime, reporter)
-    monitor = make_monitor(config, len(data.classes), batches, preprocess, runtime)
-    maps = TokenMaps(data, config, runtime)
-    with Saver(run, LOGS, runtime, reporter, deadline) as saver:
+    steps = Steps(runtime, session.reporter)
+    monitor = make_monitor(config, classes, batches, preprocess, runtime)
+    maps = TokenMaps(session.data, config, runtime)
+    ended: list[StageWeights] = []
+    with Saver(session.run, LOGS, runtime, session.reporter, session.deadline) as saver:
         state = saver.load()
         if runtime.is_main:
-            maps.begin(run, state["rows"] if state else 0)
-        alive = space.everything() if state is None else tuple(tuple(row) for row in state["alive"])
+            maps.begin(session.run, state["rows"] if state else 0)
+        alive = space.everything()
+        if state is not None:
+            alive = as_mask(state["alive"])
+            ended = ended_stages(state, session.run, space)
         part: StageState | None = None
-        for number, stage in enumerate(stages):
+        for number, stage in enumerate(config.search.stages):
             if state is not None and number < state["stage"]:
                 continue
             if part is not None:
                 if strategy.stopped:
                     break
-                alive = prune(part.architecture.strengths().tolist(), alive, stage.keep, space)
+                alive = prune(*ended[-1], stage.keep, space)
             if number:
                 reseed(config.runtime.seed, STAGES, number)
             part = StageState(
-                config, space, alive, number, len(data.classes), len(batches), runtime, steps, strategy, part
+                config, space, alive, number, classes, len(batches), runtime, steps, strategy, part, ended
             )
             if state is not None:
                 part.load(state)
                 state = None
             while part.epoch < stage.epochs and not strategy.stopped:
                 part.architecture.temperature = temperature(config, part.done)
-                run_epoch(part, config, batches, preprocess, runtime, reporter, saver)
+                run_epoch(part, session, batches, preprocess, saver)
                 judge = make_judge(part, config, batches, preprocess, runtime, saver)
                 strategy.end_epoch(part.architecture, part.moves_alphas, part.done + 1 == part.total, judge)
-                end_epoch(part, config, run, runtime, reporter, monitor, maps, tracking)
+                end_epoch(part, session, monitor, maps)
             if runtime.is_main:
-                monitor.keep(run, number + 1, part.supernet, alive)
+                monitor.keep(session.run, number + 1, part.supernet, alive)
+            ended = [*ended, StageWeights(part.architecture.strengths().tolist(), alive)]
         assert part is not None, "a search without a stage"
         saver.finish(part.done * len(batches) + strategy.judged, part.state)
-    return Found(part.architecture.strengths().tolist(), alive, part)
+    return TrainedSupernet(ended, part)
 
 
-def drawn(strategy: RandomCell, space: Space, config: Config, run: RunFolder, runtime: Runtime) -> Found:
-    """Return a cell drawn at random, as the weights of a search that had found it."""
-    architecture = strategy.draw()
-    if runtime.is_main:
-        run.truncate("architecture.jsonl", 0)
-        cost = CostPenalty(config, space, strategy.classes)
-        row = describe_architecture(architecture, space, config, cost, stage=1, epoch=1, layers=config.model.layers)
-        run.append("architecture.jsonl", row)
-    return Found(architecture.strengths().tolist(), space.everything())
+def ended_stages(state: dict[str, Any], run: RunFolder, space: Space) -> list[StageWeights]:
+    """Return the stages that had ended when a checkpoint was written; those of 0.1 leave them to the log."""
+    if "ended_stages" not in state:
+        return read_stages(run, space)[: state["stage"]]
+    return [StageWeights(table, as_mask(mask)) for table, mask in state["ended_stages"]]
 
 
-def run_epoch(
-    part: StageState,
-    config: Config,
-    batches: SearchBatches,
-    preprocess: nn.Module,
-    runtime: Runtime,
-    reporter: Reporter,
-    saver: Saver,
-) -> None:
+def run_epoch(part: StageState, session: Session, batches: SearchBatches, preprocess: nn.Module, saver: Saver) -> None:
     """Do what is left of an epoch: alpha steps (after the weights-only epochs) and weight steps."""
+    config, runtime = session.config, session.runtime
     if part.step == 0:
         part.metrics = EpochMetrics(runtime.device)
     before = part.done * len(batches)
     batches.train.set_epoch(part.done)
     batches.train.skip(part.step)
     val = batches.endless_val(before + part.step)
-    for images, labels in reporter.track(batches.train, part.where, part.step, part.live):
+    for images, labels in session.reporter.track(batches.train, part.where, part.step, part.live):
         reseed(config.runtime.seed, NOISE, before + part.step)  # what a search method draws, all processes share
         part.begin_step()
         reseed(config.runtime.seed, STEPS, before + part.step, runtime.rank)
@@ -162,7 +140,7 @@ def run_epoch(
         part.step += 1
         where = f"{part.where}, step {part.step}/{len(batches)}"
         part.steps.count(is_good, where, part.weight_optimizer.param_groups[0]["lr"], "search.weights.lr")
-        part.schedule.step_update(part.epoch * len(batches) + part.step)
+        part.schedule.step_update(part.scheduled)
         saver.step(before + part.step, part.state, where, is_good)
 
 
@@ -194,7 +172,7 @@ def train_loss(
 
     def of(rows: slice) -> tuple[Tensor, dict[str, Tensor]]:
         with runtime.autocast():
-            logits = at_least_float32(part.supernet(inputs[rows], weights()))
+            logits = at_least_float32(part.supernet(inputs[rows], weights(), part.strategy.mode()))
         loss = F.cross_entropy(logits, targets[rows], label_smoothing=config.search.smoothing)
         return loss, {"loss": loss}
 
@@ -216,7 +194,7 @@ def alpha_step(
     def of(rows: slice) -> tuple[Tensor, dict[str, Tensor]]:
         weights = part.edge_weights()
         with runtime.autocast():
-            logits = at_least_float32(part.supernet(val_inputs[rows], weights))
+            logits = at_least_float32(part.supernet(val_inputs[rows], weights, part.strategy.mode()))
         loss = F.cross_entropy(logits, val_targets[rows])
         hits = (logits.detach().argmax(1) == val_targets[rows]).double().mean()
         more = alpha_loss(part, weights[:, : len(part.supernet.space.operations)], config)
@@ -245,38 +223,22 @@ def alpha_step(
     return True
 
 
-def end_epoch(
-    part: StageState,
-    config: Config,
-    run: RunFolder,
-    runtime: Runtime,
-    reporter: Reporter,
-    monitor: Monitor,
-    maps: TokenMaps,
-    tracking: Tracking | None,
-) -> None:
+def end_epoch(part: StageState, session: Session, monitor: Monitor, maps: TokenMaps) -> None:
     """Log an epoch, and go on to the next."""
-    where = part.where
+    config, where = session.config, part.where
     check_steps(part.metrics, where, "search.weights.lr")
     part.epoch, part.step = part.epoch + 1, 0
     place = {"stage": part.number + 1, "epoch": part.epoch}
-    row = part.metrics.row(runtime, **place, lr=part.weight_optimizer.param_groups[0]["lr"])
+    row = part.metrics.row(session.runtime, **place, lr=part.weight_optimizer.param_groups[0]["lr"])
     mixture = mixture_of(part) if part.strategy.moves_alphas else None  # without alphas there is none to look at
     seen = monitor.look(part.supernet, *mixture) if mixture and config.search.monitor else {}
     kept = maps.look(part.supernet, mixture[0]) if mixture else {}
-    if runtime.is_main:
-        space, layers = part.supernet.space, part.stage.layers
-        line = describe_architecture(part.architecture, space, config, part.cost, layers=layers, **place)
-        line |= {"method": notes} if (notes := part.strategy.notes()) else {}
-        line |= {"monitor": seen} if seen else {}
-        run.append("metrics.jsonl", row)
-        run.append("architecture.jsonl", line)
-        if kept:
-            run.append(MAPS, {**place, **kept})
-        refresh_report(run.path, reporter.say)
-        if tracking:
-            tracking.follow()
-        reporter.say(f"{where}: {describe_epoch(row, line)}")
+    space, layers = part.supernet.space, part.stage.layers
+    line = describe_architecture(part.architecture, space, config, part.cost, layers=layers, **place)
+    line |= {"method": notes} if (notes := part.strategy.notes()) else {}
+    line |= {"monitor": seen} if seen else {}
+    rows = {"metrics.jsonl": row, "architecture.jsonl": line, **({MAPS: {**place, **kept}} if kept else {})}
+    session.log(f"{where}: {describe_epoch(row, line)}", rows)
 
 
 def alpha_loss(part: StageState, weights: Tensor, config: Config) -> Tensor:
@@ -286,10 +248,13 @@ def alpha_loss(part: StageState, weights: Tensor, config: Config) -> Tensor:
 
 
 def temperature(config: Config, done: int) -> float:
-    """Return the relaxation's temperature after so many epochs: geometric from the first to the last epoch."""
+    """Return the relaxation's temperature after so many epochs, from the first epoch's to the last one's."""
     total = sum(stage.epochs for stage in config.search.stages)
     start, end = config.search.temperature, config.search.final_temperature
-    return float(start * (end / start) ** (done / max(1, total - 1)))
+    share = done / max(1, total - 1)
+    if config.search.annealing == "linear":
+        return float(start + (end - start) * share)
+    return float(start * (end / start) ** share)
 
 
 def describe_architecture(

@@ -25,8 +25,10 @@ from dasvit.io.files import write_whole
 from dasvit.io.run_folder import RunFolder
 from dasvit.search.cost import make_budget
 from dasvit.search.derive import derive
-from dasvit.search.supernet import MixedCell, Supernet
+from dasvit.search.supernet import EVERYTHING, ForwardMode, MixedCell, Supernet
 
+SupernetJudge = Callable[[Supernet, Tensor, ForwardMode], float]
+"""Gives a supernet's top-1 in percent under edge weights, [E, O] or [E, O + 1], and a mode."""
 FOLDER = "supernets"
 """Where a run keeps each stage's supernet, as stage1.safetensors."""
 
@@ -40,7 +42,7 @@ class Monitor:
         judge: Gives a supernet's top-1 in percent under edge weights [E, O] or [E, O + 1].
     """
 
-    def __init__(self, config: Config, classes: int, judge: Callable[[Supernet, Tensor], float]) -> None:
+    def __init__(self, config: Config, classes: int, judge: SupernetJudge) -> None:
         self.config, self.judge = config, judge
         derivation = config.search.derive
         self.budget = make_budget(config, classes, derivation.max_params, derivation.max_macs)
@@ -53,9 +55,7 @@ class Monitor:
             mixture: Edge weights of a forward pass, [E, O] or [E, O + 1] with a bypass.
             strengths: What derivation sees, [E, O].
         """
-        before, supernet.variation.chosen = supernet.variation.chosen, None
-        found = {"mixture_top1": self.judge(supernet, mixture)}
-        supernet.variation.chosen = before
+        found = {"mixture_top1": self.judge(supernet, mixture, EVERYTHING)}
         cell = self.derived(supernet.space, strengths)
         if cell is not None:
             found["derived_top1"] = judge_cell(supernet, cell, self.judge)
@@ -83,7 +83,7 @@ class Monitor:
         write_whole(run.path / FOLDER / f"stage{stage}.safetensors", lambda file: file.write(content))
 
 
-def judge_cell(supernet: Supernet, cell: Genotype, judge: Callable[[Supernet, Tensor], float]) -> float:
+def judge_cell(supernet: Supernet, cell: Genotype, judge: SupernetJudge) -> float:
     """Return the supernet's top-1 in percent where every edge has the cell's operation alone, at weight 1.
 
     Where channels bypass the operations (pc-darts), they do so on the cell's edges with weight 1.
@@ -94,11 +94,7 @@ def judge_cell(supernet: Supernet, cell: Genotype, judge: Callable[[Supernet, Te
     if block.share > 1:
         carries = torch.tensor([[float(op != "zero")] for op in cell.ops])
         weights = torch.cat([weights, carries], dim=1)
-    before = supernet.variation.chosen
-    supernet.variation.chosen = [supernet.space.operations.index(op) for op in cell.ops]
-    top1 = judge(supernet, weights)
-    supernet.variation.chosen = before
-    return top1
+    return judge(supernet, weights, ForwardMode(active=[supernet.space.operations.index(op) for op in cell.ops]))
 
 
 @dataclass(frozen=True)

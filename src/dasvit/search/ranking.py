@@ -9,16 +9,16 @@ from pathlib import Path
 from torch import Tensor
 
 from dasvit.cell.genotype import Genotype
-from dasvit.cell.space import Alive, Space
+from dasvit.cell.space import Space
 from dasvit.config import Config
 from dasvit.data import Data, Preprocess
 from dasvit.errors import UserError
 from dasvit.runtime.distributed import Runtime
 from dasvit.search.evaluation import judge_supernet
 from dasvit.search.monitor import judge_cell, kept_supernet
-from dasvit.search.stages import with_pruned
+from dasvit.search.stages import Stages, with_pruned
 from dasvit.search.state import SearchBatches, make_supernet
-from dasvit.search.supernet import Supernet
+from dasvit.search.supernet import ForwardMode, Supernet
 
 
 def supernet_scores(
@@ -54,15 +54,13 @@ def supernet_scores(
     loader = SearchBatches(data, config, runtime).judging(images)
     preprocess = Preprocess(config.model.image_size).to(runtime.device)
 
-    def judge(network: Supernet, weights: Tensor) -> float:
-        return judge_supernet(network, weights, preprocess, loader, runtime).top1
+    def judge(network: Supernet, weights: Tensor, mode: ForwardMode) -> float:
+        return judge_supernet(network, weights, preprocess, loader, runtime, mode).top1
 
     return kept.stage, kept.layers, [judge_cell(supernet, cell, judge) for cell in cells]
 
 
-def weight_scores(
-    stages: Sequence[tuple[list[list[float]], Alive]], space: Space, rule: str, cells: Sequence[Genotype]
-) -> list[float]:
+def weight_scores(stages: Stages, space: Space, rule: str, cells: Sequence[Genotype]) -> list[float]:
     """Return what a search's edge weights say of cells: the logarithm of the product that derivation ranks by.
 
     Pruned operations weigh what they weighed when they were pruned (`with_pruned`).

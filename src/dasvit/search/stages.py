@@ -2,10 +2,30 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 from dasvit.cell.genotype import attends
 from dasvit.cell.space import Alive, Space
+from dasvit.errors import UserError
+from dasvit.io.run_folder import RunFolder
+
+
+class StageWeights(NamedTuple):
+    """What a stage of a search ends with.
+
+    Attributes:
+        weights: Edge weights `[E][O]`.
+        alive: Which operations were candidates.
+    """
+
+    weights: list[list[float]]
+    alive: Alive
+
+
+Stages = Sequence[StageWeights]
+"""Every stage of a search, in order."""
 
 
 def prune(weights: Sequence[Sequence[float]], alive: Alive, keep: int, space: Space) -> Alive:
@@ -56,7 +76,7 @@ def _restore_attention(
         chosen[-e][-1] = -o
 
 
-def with_pruned(stages: Sequence[tuple[Sequence[Sequence[float]], Alive]]) -> list[list[float]]:
+def with_pruned(stages: Stages) -> list[list[float]]:
     """Return edge weights for pruned operations as well, for a budget that no survivor fits.
 
     A pruned operation weighs less than every survivor of its edge: as much less than the least of them, as it weighed
@@ -77,3 +97,39 @@ def with_pruned(stages: Sequence[tuple[Sequence[Sequence[float]], Alive]]) -> li
                     full[e][o] = least * min(1.0, row[o] / max(weakest, 1e-300))
                     known[e][o] = True
     return full
+
+
+def read_stages(run: RunFolder, space: Space) -> list[StageWeights]:
+    """Return edge weights `[E][O]` and operations alive at the end of every stage so far.
+
+    Raises:
+        UserError: There is no epoch yet, or the file does not fit the space.
+    """
+    try:
+        rows = run.rows("architecture.jsonl")
+    except (UnicodeDecodeError, RecursionError) as error:
+        raise UserError(f"{run.path}/architecture.jsonl is damaged ({error}).") from None
+    if not rows:
+        raise UserError(f"{run.path} holds no architecture.jsonl: its search has not ended an epoch.")
+    try:
+        last = {row["stage"]: row["weights"] for row in rows}
+        tables = [[last[stage][edge] for edge in space.edge_names] for stage in sorted(last)]
+        return [StageWeights([_finite_row(row, space) for row in table], _alive(table, space)) for table in tables]
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError):
+        raise UserError(f"{run.path}/architecture.jsonl does not fit the run's config.yaml.") from None
+
+
+def _finite_row(row: dict[str, Any], space: Space) -> list[float]:
+    """Return an edge's weights [O]; raises ValueError where one is no finite number."""
+    weights = [float(row.get(op, 0.0)) for op in space.operations]
+    if not all(map(math.isfinite, weights)):
+        raise ValueError(weights)
+    return weights
+
+
+def _alive(table: list[dict[str, Any]], space: Space) -> Alive:
+    """Return which operations are alive on each edge; raises ValueError where none is."""
+    alive = tuple(tuple(op in row for op in space.operations) for row in table)
+    if not all(map(any, alive)):
+        raise ValueError(alive)
+    return alive

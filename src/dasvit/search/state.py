@@ -11,11 +11,12 @@ from torch import Tensor, nn
 
 from dasvit.cell.space import Alive, Space
 from dasvit.config import Config
+from dasvit.config.methods import find_method
 from dasvit.data import Data, Loader, split_indices, train_transform
 from dasvit.runtime.distributed import Runtime
 from dasvit.search.architecture import Architecture
 from dasvit.search.cost import CostPenalty
-from dasvit.search.strategies import STRATEGIES
+from dasvit.search.stages import Stages
 from dasvit.search.strategies.base import Moment, Strategy
 from dasvit.search.supernet import Supernet
 from dasvit.training.metrics import EpochMetrics
@@ -73,6 +74,7 @@ class StageState:
         done: Epochs of the whole search that have ended.
         step: Steps of the epoch that goes on.
         metrics: What that epoch has added up.
+        ended: Edge weights and operations alive at the end of the stages before.
         steps: How batches are differentiated.
         supernet: The network of weights.
         architecture: The alphas.
@@ -92,10 +94,11 @@ class StageState:
         steps: Steps,
         strategy: Strategy,
         inherit_from: StageState | None = None,
+        ended: Stages = (),
     ) -> None:
         options = config.search
         stages = list(options.stages)
-        self.steps, self.strategy, self.length = steps, strategy, length
+        self.steps, self.strategy, self.length, self.ended = steps, strategy, length, ended
         self.cost = CostPenalty(config, space, classes)
         self.number, self.stage, self.stages = number, stages[number], len(stages)
         self.before = sum(stage.epochs for stage in stages[:number])
@@ -116,7 +119,12 @@ class StageState:
         runtime.equalise(self.architecture)
         self.weights: list[nn.Parameter] = list(self.supernet.parameters())
         self.weight_optimizer = make_optimizer(self.supernet, options.weights)
-        self.schedule = make_schedule(self.weight_optimizer, options.weights, self.stage.epochs, length)
+        whole = options.schedule == "search"
+        self.schedule = make_schedule(
+            self.weight_optimizer, options.weights, self.total if whole else self.stage.epochs, length
+        )
+        self.schedule_from = self.before * length if whole else 0
+        self.schedule.step_update(self.schedule_from)
         alphas = options.alphas
         self.alpha_optimizer = torch.optim.Adam(
             self.architecture.parameters(), lr=alphas.lr, betas=alphas.betas, weight_decay=alphas.weight_decay
@@ -126,6 +134,11 @@ class StageState:
     def done(self) -> int:
         """Epochs of the whole search that have ended."""
         return self.before + self.epoch
+
+    @property
+    def scheduled(self) -> int:
+        """Steps that the learning rate's schedule has seen."""
+        return self.schedule_from + self.epoch * self.length + self.step
 
     @property
     def where(self) -> str:
@@ -152,7 +165,7 @@ class StageState:
         progress = step / max(1, self.total * self.length - 1)
         stage_progress = here / max(1, self.stage.epochs * self.length - 1)
         moment = Moment(step, progress, self.number, stage_progress)
-        self.strategy.begin_step(moment, self.supernet, self.architecture)
+        self.strategy.begin_step(moment, self.architecture)
 
     def edge_weights(self) -> Tensor:
         """Return the edge weights of a forward pass, as the search method has them."""
@@ -170,6 +183,7 @@ class StageState:
             "rows": self.done,
             "parts": self.steps.parts,
             "alive": self.architecture.alive.tolist(),
+            "ended_stages": [list(stage) for stage in self.ended],
             **{name: part.state_dict() for name, part in self.parts().items()},
         }
 
@@ -202,12 +216,12 @@ def make_supernet(config: Config, space: Space, alive: Alive, layers: int, class
         layers=layers,
         num_classes=classes,
         tokens=config.search.tokens,
-        share=STRATEGIES[config.search.method].channel_share(config),
+        share=find_method(config.search.method).channel_share(config.search),
     )
 
 
 def make_architecture(config: Config, space: Space, alive: Alive) -> Architecture:
     """Build a stage's alphas, as the search method has them."""
     options = config.search
-    normalise_edges = STRATEGIES[options.method].normalises_edges
+    normalise_edges = find_method(options.method).normalises_edges
     return Architecture(space, alive, options.relaxation, options.alphas.init_std, normalise_edges)

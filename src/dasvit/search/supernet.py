@@ -26,17 +26,21 @@ def _key(operation: str) -> str:
     return operation.replace(".", "_")  # a submodule's name holds no dot
 
 
-@dataclass
-class Variation:
-    """What a search method changes of the mixture from step to step; as it is made, it changes nothing.
+@dataclass(frozen=True)
+class ForwardMode:
+    """How a forward pass goes through the edges; by default it evaluates all operations, and nothing drops out.
 
     Attributes:
-        chosen: For every edge the index of the one operation that is evaluated. None: all are.
+        active: For every edge the index of the one operation that is evaluated. None: all are.
         skip_dropout: Rate at which numbers that `identity` passes on drop out in training.
     """
 
-    chosen: Sequence[int] | None = None
+    active: Sequence[int] | None = None
     skip_dropout: float = 0.0
+
+
+EVERYTHING = ForwardMode()
+"""All operations are evaluated, and nothing drops out."""
 
 
 class MixedCell(nn.Module):
@@ -48,7 +52,6 @@ class MixedCell(nn.Module):
         dim: Embedding width D.
         tokens: Token selection; at ratio 1 there is none, and none of its parameters.
         share: K: the first D/K channels alone pass through the operations, the others bypass them.
-        variation: What a search method changes from step to step. None: nothing.
     """
 
     def __init__(
@@ -58,13 +61,11 @@ class MixedCell(nn.Module):
         dim: int,
         tokens: TokensConfig,
         share: int = 1,
-        variation: Variation | None = None,
     ) -> None:
         super().__init__()
         self.space = space
         self.share, self.channels = share, dim // share
-        self.variation = variation or Variation()
-        self.selector = TokenSelector(dim, tokens.ratio, tokens.dim) if tokens.ratio < 1 else None
+        self.selector = TokenSelector(dim, tokens.ratio, tokens.dim, tokens.norm) if tokens.ratio < 1 else None
         self.candidates = [
             [(o, name) for o, name in enumerate(space.operations) if row[o] and name != "zero"] for row in alive
         ]
@@ -80,6 +81,7 @@ class MixedCell(nn.Module):
         prev2: Tensor,
         prev1: Tensor,
         weights: Tensor,
+        mode: ForwardMode = EVERYTHING,
         *,
         class_only: bool = False,
         grid: Grid | None = None,
@@ -91,10 +93,10 @@ class MixedCell(nn.Module):
         of the patches (None: they form a square).
         """
         if self.selector is None:
-            return self._mix(prev2, prev1, weights, class_only, grid=grid)
+            return self._mix(prev2, prev1, weights, mode, class_only, grid=grid)
         places, scores = self.selector(prev1)
         seen = take(prev2, places, scores), take(prev1, places, scores)
-        mixed = self._mix(*seen, weights, class_only, places, grid)
+        mixed = self._mix(*seen, weights, mode, class_only, places, grid)
         return mixed if class_only else put(prev1, places, mixed)
 
     def _mix(
@@ -102,6 +104,7 @@ class MixedCell(nn.Module):
         prev2: Tensor,
         prev1: Tensor,
         weights: Tensor,
+        mode: ForwardMode,
         class_only: bool,
         kept: Tensor | None = None,
         grid: Grid | None = None,
@@ -123,7 +126,7 @@ class MixedCell(nn.Module):
                     continue
                 if source not in normalised:
                     normalised[source] = normalise(self._seen(x))
-                value = add(value, self._edge(index, x, normalised[source], weights[index], at_class, kept, grid))
+                value = add(value, self._edge(index, x, normalised[source], weights[index], mode, at_class, kept, grid))
             values[target] = value
             output = add(output, value[:, :1] if class_only and value is not None else value)
         return torch.zeros_like(prev1[:, :1] if class_only else prev1) if output is None else output
@@ -138,12 +141,13 @@ class MixedCell(nn.Module):
         x: Tensor,
         z: Tensor,
         weights: Tensor,
-        at_class: bool,
+        mode: ForwardMode = EVERYTHING,
+        at_class: bool = False,
         kept: Tensor | None = None,
         grid: Grid | None = None,
     ) -> Tensor | None:
         """Return an edge's output for its source x [B, N, D], normalised z, under its weights [O] or [O + 1]."""
-        mixed = self._operations(index, self._seen(x), z, weights, at_class, kept, grid)
+        mixed = self._operations(index, self._seen(x), z, weights, mode, at_class, kept, grid)
         if len(weights) == len(self.space.operations):
             return mixed
         around = weights[-1].to(x.dtype) * (x[:, :1] if at_class else x)
@@ -162,24 +166,24 @@ class MixedCell(nn.Module):
         x: Tensor,
         z: Tensor,
         weights: Tensor,
-        at_class: bool,
+        mode: ForwardMode = EVERYTHING,
+        at_class: bool = False,
         kept: Tensor | None = None,
         grid: Grid | None = None,
     ) -> Tensor | None:
         """Mix an edge's candidates for what they see of its source, x [B, N, D/K], normalised z."""
         output: Tensor | None = None
         places, mixed = [], []
-        chosen = self.variation.chosen
         for (o, _), operation in zip(self.candidates[index], self.edges[self.names[index]].children(), strict=True):
-            if chosen is not None and chosen[index] != o:
+            if mode.active is not None and mode.active[index] != o:
                 continue
             if isinstance(operation, Parametric):
                 places.append(o)
                 mixed.append(operation)
             else:
                 found = operation(x)
-                if self.variation.skip_dropout and isinstance(operation, Identity):
-                    found = F.dropout(found, self.variation.skip_dropout, self.training)
+                if mode.skip_dropout and isinstance(operation, Identity):
+                    found = F.dropout(found, mode.skip_dropout, self.training)
                 output = add(output, weights[o].to(x.dtype) * (found[:, :1] if at_class else found))
         if not mixed:
             return output
@@ -208,9 +212,6 @@ class Supernet(nn.Module):
         num_classes: Width of the head.
         tokens: Token selection.
         share: K of partial channels: D/K of them pass through the operations. 1: all.
-
-    Attributes:
-        variation: What a search method changes from step to step, in all layers.
     """
 
     def __init__(
@@ -228,20 +229,19 @@ class Supernet(nn.Module):
     ) -> None:
         super().__init__()
         self.space = space
-        self.variation = Variation()
         self.embed = TokenEmbedding(image_size, patch_size, 3, dim)
-        self.blocks = nn.ModuleList(MixedCell(space, alive, dim, tokens, share, self.variation) for _ in range(layers))
+        self.blocks = nn.ModuleList(MixedCell(space, alive, dim, tokens, share) for _ in range(layers))
         self.norm = nn.LayerNorm(dim, eps=NORM_EPS)
         self.head = nn.Linear(dim, num_classes)
         self.blocks.apply(init_weights)
         init_weights(self.head)
 
-    def forward(self, images: Tensor, weights: Tensor) -> Tensor:
+    def forward(self, images: Tensor, weights: Tensor, mode: ForwardMode = EVERYTHING) -> Tensor:
         """Return logits [B, classes] for images [B, 3, S, S] under edge weights [E, O] (see `MixedCell.forward`)."""
         prev2 = prev1 = self.embed(images)
         grid = self.embed.grid(images)
         for depth, block in enumerate(self.blocks, start=1):
-            prev2, prev1 = prev1, block(prev2, prev1, weights, class_only=depth == len(self.blocks), grid=grid)
+            prev2, prev1 = prev1, block(prev2, prev1, weights, mode, class_only=depth == len(self.blocks), grid=grid)
         logits: Tensor = self.head(self.norm(prev1[:, 0]))
         return logits
 

@@ -76,12 +76,10 @@ class TokenMaps:
         """
         if not len(self.rows):
             return {}
-        was_training, chosen = supernet.training, supernet.variation.chosen
+        was_training = supernet.training
         supernet.eval()
-        supernet.variation.chosen = None
         with self.runtime.autocast():
             kept = supernet.kept_tokens(self.preprocess(self.pixels.to(self.runtime.device)), weights)
-        supernet.variation.chosen = chosen
         supernet.train(was_training)
         return {"kept": [[bits(row, self.grid**2) for row in places.cpu()] for places in kept]}
 

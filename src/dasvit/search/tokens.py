@@ -12,6 +12,8 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
+from dasvit.cell.ops import NORM_EPS
+
 
 class TokenSelector(nn.Module):
     """Chooses the patch tokens that receive the most attention; the class token always stays.
@@ -23,16 +25,19 @@ class TokenSelector(nn.Module):
         dim: Embedding width D.
         ratio: Share of the patch tokens that is kept, rho in (0, 1); k = ceil(rho * P).
         score_dim: Width d of queries and keys.
+        norm: Score tokens of mean 0 and variance 1 instead of tokens as they are.
     """
 
-    def __init__(self, dim: int, ratio: float, score_dim: int) -> None:
+    def __init__(self, dim: int, ratio: float, score_dim: int, norm: bool = False) -> None:
         super().__init__()
-        self.ratio = ratio
+        self.ratio, self.norm = ratio, norm
         self.query = nn.Linear(dim, min(score_dim, dim), bias=False)
         self.key = nn.Linear(dim, min(score_dim, dim), bias=False)
 
     def scores(self, x: Tensor) -> Tensor:
         """Return the attention that every token receives, s_j = (1/N) sum_i A_ij: [B, N, D] -> [B, N]."""
+        if self.norm:
+            x = F.layer_norm(x, x.shape[-1:], eps=NORM_EPS)
         q, k = F.linear(x, torch.cat([self.query.weight, self.key.weight])).chunk(2, dim=-1)
         attention = (q @ k.transpose(-2, -1) * q.shape[-1] ** -0.5).softmax(dim=-1)
         received: Tensor = attention.mean(dim=-2)

@@ -19,15 +19,15 @@ from typing import Any, TextIO
 from rich.console import Console
 
 from dasvit.cell.genotype import Genotype
-from dasvit.commands.search import do_search
-from dasvit.commands.train import do_train
 from dasvit.config import Config
 from dasvit.config import recipe as recipes
 from dasvit.errors import Stopped, UserError
 from dasvit.report.words import duration
 from dasvit.runtime.progress import Reporter
 from dasvit.runtime.saver import SIGNALS, Deadline
+from dasvit.search.pipeline import run_search
 from dasvit.study.cluster import LOOKS, THREADS, Cluster, RemoteRun
+from dasvit.training.pipeline import run_training
 
 POLL = 0.1
 """Seconds between two looks at the processes."""
@@ -256,9 +256,9 @@ def do_job(job: Job, root: Path, file: TextIO, deadline: Deadline) -> None:
     reporter.console = Console(file=file, width=200, soft_wrap=True)
     folder = str(root / job.folder)
     if job.subject is None:
-        do_search(job.config, folder, reporter, deadline=deadline)
+        run_search(job.config, folder, reporter, deadline=deadline)
     else:
-        do_train(job.config, job.subject, folder, reporter, deadline=deadline)
+        run_training(job.config, job.subject, folder, reporter, deadline=deadline)
 
 
 def arguments(job: Job, root: Path) -> list[str]:

@@ -12,11 +12,20 @@ from typing import Any
 from dasvit.cell.genotype import PUBLISHED, Genotype
 from dasvit.cell.space import Space
 from dasvit.config import Config, FairnessConfig
-from dasvit.config.validation import validate, with_method
+from dasvit.config.methods import with_method
+from dasvit.config.validation import MAX_SEED, validate
 from dasvit.errors import UserError
 from dasvit.search.cost import make_budget
 from dasvit.search.sampling import Cells
+from dasvit.study.compute import matched_finalists
 
+TRAINING_SEEDS = 1000
+"""How far above the searches' first seed that of the trainings lies: a search never saw what its cell is judged by.
+
+With its search's own seed, a finalist would be trained again from the very weights whose luck chose it.
+"""
+CONTROL = "control"
+"""The key of the control, and its group."""
 JUDGED = 1000
 """Validation images that the monitor judges by where `search.monitor` does not say."""
 LAMBDAS = (0.0, 0.25, 1.0, 4.0)
@@ -33,7 +42,7 @@ class Variant:
     Attributes:
         key: Its folder.
         label: Its name in tables.
-        group: methods, ablation, lambda or rho; all that it belongs to.
+        group: methods, control, ablation, lambda or rho.
         config: Its recipe.
         value: What a sweep sets.
     """
@@ -106,6 +115,53 @@ def sweeps(config: Config) -> list[Variant]:
         changed = replace(config, search=replace(search, tokens=replace(search.tokens, ratio=value)))
         found.append(Variant(f"rho-{value:g}", f"ρ = {value:g}", "rho", changed, value))
     return found
+
+
+def plan_control(first: Config, half: int) -> Variant:
+    """Return the control of a study: the best of evenly drawn cells, as luck with a choice at its end would find it.
+
+    As many finalists, epochs and last rounds as the first method has, drawn evenly within the same rule and budget,
+    none learning from another; the best on the validation images is the cell. Where that method has no finals, as many
+    finalists as train on about as many images as its search does.
+
+    Args:
+        first: The first method's recipe.
+        half: Images that a supernet's weights, and finalists, are trained on.
+
+    Raises:
+        UserError: Its recipe cannot be one of finals.
+    """
+    search = first.search
+    finals = replace(search.finals, gain=0.0)
+    if not finals.cells:
+        finals = replace(finals, cells=matched_finalists(first, half), last=0)
+    search = replace(
+        search,
+        finals=finals,
+        target_params=0,
+        target_macs=0,
+        random=replace(search.random, reference=""),
+        derive=replace(search.derive, rule="darts" if search.derive.rule == "perturbation" else search.derive.rule),
+    )
+    config = with_method(replace(first, search=search), "finals")
+    validate(config)
+    return Variant(CONTROL, f"best of {finals.cells} drawn evenly", CONTROL, config)
+
+
+def check_seeds(config: Config, searches: int, trainings: int) -> None:
+    """Check that searches and trainings have seeds of their own.
+
+    Raises:
+        UserError: So many have not.
+    """
+    if searches > TRAINING_SEEDS:
+        raise UserError(f"a study has at most {TRAINING_SEEDS} searches of a method, not {searches}.")
+    last = config.runtime.seed + TRAINING_SEEDS + trainings - 1
+    if last > MAX_SEED:
+        raise UserError(
+            f"the trainings' seeds begin {TRAINING_SEEDS} above runtime.seed and would end at {last}, beyond the "
+            f"largest seed {MAX_SEED}: lower runtime.seed."
+        )
 
 
 def seeded(config: Config, seed: int) -> Config:

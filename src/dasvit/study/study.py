@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import statistics
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,25 +9,44 @@ from typing import Any
 
 from dasvit.cell.genotype import Genotype, load_genotype
 from dasvit.cell.space import Space
-from dasvit.commands.common import need, note_data, say_data, settle_precision, settled_data
-from dasvit.commands.search import read_stages, search_probe
 from dasvit.config import Config
-from dasvit.data import Data, load_data
+from dasvit.config.methods import find_method
+from dasvit.data import Data
 from dasvit.errors import UserError
+from dasvit.extras import need
 from dasvit.io.run_folder import RunFolder
 from dasvit.models.cost import cost_of
-from dasvit.report.run.collapse import describe_epochs
-from dasvit.runtime.distributed import Runtime, find_device
+from dasvit.runtime.distributed import Runtime
 from dasvit.runtime.progress import Reporter
 from dasvit.runtime.saver import Deadline
-from dasvit.search.candidates import FOLDER as FINALS
-from dasvit.search.ranking import supernet_scores, weight_scores
+from dasvit.search.pipeline import search_probe
+from dasvit.search.ranking import supernet_scores
+from dasvit.session import load_session
 from dasvit.study.cluster import Cluster, read_cluster
+from dasvit.study.compute import images_for_weights
+from dasvit.study.describe import describe_cell, describe_search, ranking_file, read_json
 from dasvit.study.jobs import Job, Runner
-from dasvit.study.plan import Drawn, Variant, cell_key, draw_cells, plan_variants, published_cell, seeded
+from dasvit.study.plan import (
+    CONTROL,
+    TRAINING_SEEDS,
+    Drawn,
+    Variant,
+    cell_key,
+    check_seeds,
+    draw_cells,
+    plan_control,
+    plan_variants,
+    published_cell,
+    seeded,
+)
 from dasvit.study.verdicts import write_study
 
-FORMAT = "dasvit-study/1"
+FORMAT = "dasvit-study/2"
+
+OPTIONS = ("searches", "trainings", "control", "random", "ablate", "sweep")
+"""What `study.json` says of the command's options."""
+BASELINES: dict[str, Genotype | str] = {"vit": "vit", "vit_shift": "vit_shift"}
+"""Folder of a network that is no cell, and its name."""
 
 
 def do_study(
@@ -39,7 +56,8 @@ def do_study(
 
     Args:
         config: The recipe.
-        options: run, searches, trainings, random, methods, jobs, cluster, cluster_config, ablate, sweep, resume.
+        options: run, searches, trainings, control (searches; below 0: as many as the others), random, methods, jobs,
+            cluster, cluster_config, ablate, sweep, resume.
         reporter: Where progress goes.
         deadline: When to stop.
 
@@ -51,22 +69,20 @@ def do_study(
         Stopped: By a signal or the deadline; the same call goes on.
     """
     cluster = make_cluster(config, options)
-    data = load_data(config.data, config.model.image_size, config.runtime.seed)
-    config = settled_data(config)
-    find_device(config.runtime.device)
+    options = {**options, "control": options["searches"] if options["control"] < 0 else options["control"]}
+    check_seeds(config, max(options["searches"], options["control"]), options["trainings"])
+    session = load_session(config, options["run"], "study", reporter, deadline)
+    config, run = session.config, session.run
     methods = [name.strip() for name in str(options["methods"]).split(",") if name.strip()]
     variants = plan_variants(config, methods, options["ablate"], options["sweep"])
-    run = RunFolder(options["run"], "study")
-    run.open(config, "study", options["resume"])
-    say_data(data, reporter)
-    note_data(run, data, reporter)
-    runtime = Runtime(config.runtime)
-    settle_precision(runtime, config, run, reporter, lambda device: search_probe(config, len(data.classes), device))
-    study = Study(run, config, options, variants, data, runtime, reporter)
+    if options["control"]:
+        variants.append(plan_control(variants[0].config, images_for_weights(config, len(session.data.train))))
+    session.claim("study", options["resume"])
+    session.settle_precision(search_probe(session))
+    study = Study(run, config, options, variants, session.data, session.runtime, reporter)
     runner = Runner(run.path, reporter, options["jobs"], deadline, cluster=cluster)
-    keys = dict.fromkeys(variant.key for variant in variants)
-    baselines = 1 + (published_cell(config) is not None)
-    runner.left = {"search": len(keys) * options["searches"]}
+    baselines = len(BASELINES) + (published_cell(config) is not None)
+    runner.left = {"search": len(study.search_jobs())}
     runner.left["train"] = (runner.left["search"] + options["random"] + baselines) * options["trainings"]
     runner.total = sum(runner.left.values())
     runner.run(study.search_jobs())
@@ -75,7 +91,7 @@ def do_study(
     spare = runner.left["train"] - len(cells) * options["trainings"]  # of cells that were found twice, or not at all
     runner.left["train"] -= spare
     runner.total -= spare
-    for seed in study.seeds("trainings"):
+    for seed in study.training_seeds:
         runner.run(study.train_jobs(cells, seed))
         study.write()
     study.rank(cells)
@@ -108,7 +124,7 @@ class Study:
         run: The folder.
         config: The recipe, with everything settled but the precision.
         options: Of the command.
-        variants: What is searched with; the first is compared with luck.
+        variants: What is searched with, the control last. The first one's cost is the random cells'.
         data: The images.
         runtime: Device and precision; every run has the same.
         reporter: Where progress goes.
@@ -124,9 +140,16 @@ class Study:
     reporter: Reporter
     searched: bool = False
 
-    def seeds(self, of: str) -> range:
-        """Return the seeds of the searches, or of the trainings."""
-        return range(self.config.runtime.seed, self.config.runtime.seed + self.options[of])
+    def seeds(self, key: str) -> range:
+        """Return the seeds of a variant's searches."""
+        first = self.config.runtime.seed
+        return range(first, first + self.options["control" if key == CONTROL else "searches"])
+
+    @property
+    def training_seeds(self) -> range:
+        """The seeds of the trainings: none of the searches'."""
+        first = self.config.runtime.seed + TRAINING_SEEDS
+        return range(first, first + self.options["trainings"])
 
     def settled(self, config: Config, seed: int) -> Config:
         """Return a run's recipe: a seed, and the study's precision."""
@@ -137,17 +160,18 @@ class Study:
     def search_jobs(self) -> list[Job]:
         """Return all searches, seed by seed."""
         unique = {variant.key: variant for variant in self.variants}
+        pairs = [(seed, variant) for variant in unique.values() for seed in self.seeds(variant.key)]
         return [
-            Job(f"searches/{key}/seed{seed}", f"search {key}, seed {seed}", self.settled(variant.config, seed))
-            for seed in self.seeds("searches")
-            for key, variant in unique.items()
+            Job(f"searches/{variant.key}/seed{seed}", f"search {variant.key}, seed {seed}", config)
+            for seed, variant in sorted(pairs, key=lambda pair: pair[0])
+            for config in [self.settled(variant.config, seed)]
         ]
 
     def found(self) -> dict[str, dict[int, Genotype]]:
         """Return the cells that were found: variant's key → seed → cell."""
         cells: dict[str, dict[int, Genotype]] = {variant.key: {} for variant in self.variants}
         for key, row in cells.items():
-            for seed in self.seeds("searches"):
+            for seed in self.seeds(key):
                 folder = self.run.path / "searches" / key / f"seed{seed}"
                 if (folder / "derivation.json").is_file():
                     row[seed] = load_genotype(folder)
@@ -164,7 +188,7 @@ class Study:
         return draw_cells(self.variants[0].config, len(self.data.classes), macs, self.options["random"])
 
     def cells(self) -> dict[str, Genotype | str]:
-        """Return everything that is trained, by folder: found cells, cells drawn at random, ViT, the paper's cell."""
+        """Return everything that is trained, by folder: found cells, cells drawn at random, references."""
         self.searched = True
         cells = self.subjects(self.drawn())
         (self.run.path / "cells").mkdir(exist_ok=True)
@@ -178,7 +202,7 @@ class Study:
         published = published_cell(self.config)
         found = [cell for row in self.found().values() for cell in row.values()]
         cells = [*([published] if published else []), *found, *(drawn.cells if drawn else [])]
-        return {"vit": "vit", **{cell_key(cell): cell for cell in cells}}
+        return {**BASELINES, **{cell_key(cell): cell for cell in cells}}
 
     def names(self) -> dict[str, str]:
         """Return what the networks are called on the terminal, by folder."""
@@ -188,7 +212,7 @@ class Study:
             names |= {cell_key(cell): f"the cell of {key}, seed {seed}" for seed, cell in row.items()}
         if published:
             names[cell_key(published)] = "the published cell"
-        return {**names, "vit": "ViT"}
+        return {**names, "vit": "ViT", "vit_shift": "ViT with shift"}
 
     def train_jobs(self, cells: Mapping[str, Genotype | str], seed: int) -> list[Job]:
         """Return the trainings with one seed."""
@@ -206,6 +230,8 @@ class Study:
         for job in self.search_jobs():
             folder, name = self.run.path / job.folder, ranking_file(job.folder)
             known = read_json(self.run.path / name).get("supernet_top1", {})
+            if not find_method(job.config.search.method).trains_supernet:
+                continue
             if not job.is_done(self.run.path) or set(ranked) <= set(known):
                 continue
             self.reporter.say(f"{job.folder}: its supernet ranks {len(ranked)} cells")
@@ -222,6 +248,14 @@ class Study:
         space = Space.from_config(self.config.space)
         return cell.nodes == space.nodes and set(cell.ops) <= set(space.operations)
 
+    def control(self) -> dict[str, Any] | None:
+        """Return how the control was laid out, None where there is none."""
+        finals = next((v.config.search.finals for v in self.variants if v.key == CONTROL), None)
+        if finals is None:
+            return None
+        matched = "finals" if self.variants[0].config.search.finals.cells else "images"
+        return {"finalists": finals.cells, "epochs": finals.epochs, "last": finals.last, "matched": matched}
+
     def write(self) -> dict[str, Any]:
         """Write `study.json`, `study.md` and `report.html` from the run folders; return the first's content."""
         return write_study(self.run.path, self.gather())
@@ -229,11 +263,17 @@ class Study:
     def gather(self) -> dict[str, Any]:
         """Return what the run folders say so far."""
         drawn, published = self.drawn(), published_cell(self.config)
-        searches = [self.describe_search(job) for job in self.search_jobs() if job.is_done(self.run.path)]
+        root, images = self.run.path, len(self.data.train)
+        searches = [describe_search(root, job, images) for job in self.search_jobs() if job.is_done(root)]
+        cells = {
+            key: describe_cell(root, key, subject, self.config, len(self.data.classes), self.training_seeds)
+            for key, subject in self.subjects(drawn).items()
+        }
         return {
             "format": FORMAT,
             "name": self.run.path.resolve().name,
-            "options": {key: self.options[key] for key in ("searches", "trainings", "random", "ablate", "sweep")},
+            "options": {key: self.options[key] for key in OPTIONS},
+            "seeds": {"search": self.config.runtime.seed, "train": self.training_seeds.start},
             "data": self.config.data.name,
             "machine": {key: self.run.notes().get(key) for key in ("machine", "device", "precision", "versions")},
             "epochs": {
@@ -243,71 +283,13 @@ class Study:
             "test_images": len(self.data.test),
             "variants": [{"key": v.key, "label": v.label, "group": v.group, "value": v.value} for v in self.variants],
             "searches": searches,
-            "cells": {key: self.describe_cell(key, subject) for key, subject in self.subjects(drawn).items()},
+            "control": self.control(),
+            "cells": cells,
             "random": {
                 "cells": [cell_key(cell) for cell in drawn.cells] if drawn else [],
                 "macs": drawn.macs if drawn else None,
                 "tolerance": drawn.tolerance if drawn else None,
             },
-            "vit": "vit",
+            **{name: name for name in BASELINES},
             "published": cell_key(published) if published else None,
         }
-
-    def describe_search(self, job: Job) -> dict[str, Any]:
-        """Return what a search's folder says, and how its supernet and its weights rank cells."""
-        run = RunFolder(self.run.path / job.folder, "search")
-        _, variant, seed = job.folder.split("/")
-        cell, space = load_genotype(run.path), Space.from_config(job.config.space)
-        ranking = read_json(self.run.path / ranking_file(job.folder))
-        cells = {key: load_genotype(self.run.path / f"cells/{key}.json") for key in ranking.get("supernet_top1", {})}
-        derive = job.config.search.derive
-        if cells:
-            scores = weight_scores(read_stages(run, space), space, derive.rule, list(cells.values()))
-            ranking["log_weight"] = dict(zip(cells, scores, strict=True))
-        finals = (RunFolder(folder, "train") for folder in sorted((run.path / FINALS).glob("*/")))
-        epochs = [row for one in (run, *finals) for row in one.rows("metrics.jsonl")]
-        return {
-            "run": job.folder,
-            "variant": variant,
-            "seed": int(seed.removeprefix("seed")),
-            "cell": cell_key(cell),
-            "derivation": str(read_json(run.path / "derivation.json").get("reason", "")),
-            "seconds": sum(row["seconds"] for row in epochs),
-            "peak_memory_mib": max((row.get("peak_memory_mib") or 0 for row in epochs), default=0) or None,
-            "epochs": describe_epochs(run.rows("architecture.jsonl")),
-            "ranking": ranking or None,
-        }
-
-    def describe_cell(self, key: str, subject: Genotype | str) -> dict[str, Any]:
-        """Return what is known of a network: its cost, and its trainings so far."""
-        cost = cost_of(subject, self.config.model, len(self.data.classes))
-        trainings = []
-        for seed in self.seeds("trainings"):
-            folder = f"trainings/{key}/seed{seed}"
-            if (self.run.path / folder / "model" / "config.json").is_file():
-                result = read_json(self.run.path / folder / "result.json")
-                trainings.append({"run": folder, "seed": seed, "top1": result["top1"], "top5": result["top5"]})
-        top1 = [training["top1"] for training in trainings]
-        return {
-            "genotype": subject.to_dict() if isinstance(subject, Genotype) else None,
-            "params": cost.params,
-            "macs": cost.macs,
-            "trainings": trainings,
-            "top1": statistics.fmean(top1) if top1 else None,
-        }
-
-
-def ranking_file(folder: str) -> str:
-    """Return where a search's ranking is kept, within the study's folder."""
-    return f"rankings/{folder.removeprefix('searches/').replace('/', '_')}.json"
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """Return the object of a JSON file of ours, an empty one where there is none."""
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return {}
-    except ValueError:
-        raise UserError(f"{path} is damaged: delete it, and give the command again.") from None
-    return dict(content)

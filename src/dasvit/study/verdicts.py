@@ -8,15 +8,20 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from dasvit.io.run_folder import RunFolder
 from dasvit.report.rendering import render, write_page
-from dasvit.report.study.page import as_markdown, page_of
+from dasvit.report.study.markdown import as_markdown
+from dasvit.report.study.page import page_of
+from dasvit.report.study.words import REFERENCES
+from dasvit.study.plan import CONTROL
+from dasvit.study.rankings import looked_at, rankings
 from dasvit.study.statistics import (
     Numbers,
     difference,
+    holm,
+    mean_difference,
     percentile,
     permutation,
-    precision_at,
-    rank_correlation,
     rate,
     relative_improvement,
     spread,
@@ -24,9 +29,8 @@ from dasvit.study.statistics import (
 
 Study = Mapping[str, Any]
 """What `dasvit study` gathered: see `study/study.py`, and docs/study.md for `study.json`."""
-TOP = 5
 LEVEL = 0.05
-"""The p under which a difference is called one."""
+"""The corrected p under which a difference is called one."""
 
 
 def write_study(folder: Path, study: Study) -> dict[str, Any]:
@@ -44,29 +48,29 @@ def write_study(folder: Path, study: Study) -> dict[str, Any]:
         OSError: A file cannot be written.
     """
     content = {**study, "summary": summarise(study)}
-    _write(folder / "study.json", json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
-    _write(folder / "study.md", as_markdown(content))
+    text = json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    run = RunFolder(folder, "study")
+    run.write_text("study.json", text)
+    run.write_text("study.md", as_markdown(content))
     write_page(folder / "report.html", render("study.html.j2", page_of(content)))
     return content
-
-
-def _write(path: Path, text: str) -> None:
-    temporary = path.with_name(f".{path.name}.tmp")
-    temporary.write_text(text, encoding="utf-8")
-    temporary.replace(path)
 
 
 def summarise(study: Study) -> dict[str, Any]:
     """Return all that the study's numbers say."""
     luck = [accuracy for key in study["random"]["cells"] if (accuracy := study["cells"][key]["top1"]) is not None]
-    rows = [summarise_variant(study, variant, luck) for variant in study["variants"]]
-    references = {name: describe_reference(study, name) for name in ("vit", "published") if study[name]}
+    cost = mean_cost(study, study["random"]["cells"])
+    rows = [summarise_variant(study, variant, luck, cost) for variant in study["variants"]]
+    references = {name: describe_reference(study, name) for name in REFERENCES if study.get(name)}
+    ranked = rankings(study)
     return {
         "variants": rows,
-        "random": {**spread(luck), "macs": mean_cost(study, study["random"]["cells"])},
+        "random": {**spread(luck), "macs": cost, "of": rows[0]["label"]},
         **references,
-        "ranking": rankings(study),
-        "verdicts": verdicts(rows, references, spread(luck)),
+        "ranking": ranked,
+        "taus": looked_at(ranked),
+        "questions": correct(rows),
+        "verdicts": verdicts(rows, references),
     }
 
 
@@ -75,26 +79,38 @@ def mean_cost(study: Study, keys: Sequence[str]) -> float | None:
     return statistics.fmean(study["cells"][key]["macs"] for key in keys) if keys else None
 
 
-def summarise_variant(study: Study, variant: Mapping[str, Any], luck: Sequence[float]) -> Numbers:
-    """Return what one method's searches found, and how that stands to luck, ViT and the published cell."""
+def found_cells(study: Study, key: str) -> list[Mapping[str, Any]]:
+    """Return the cells that a variant's searches found; one found twice stands there once."""
+    keys = [search["cell"] for search in study["searches"] if search["variant"] == key]
+    return [study["cells"][cell] for cell in dict.fromkeys(keys)]
+
+
+def summarise_variant(
+    study: Study, variant: Mapping[str, Any], luck: Sequence[float], luck_macs: float | None
+) -> Numbers:
+    """Return what one method's searches found, and how that stands to luck, ViT and the published cell.
+
+    Args:
+        study: What was gathered.
+        variant: The method.
+        luck: Accuracies of the random cells.
+        luck_macs: Their mean multiply-adds.
+    """
     searches = [search for search in study["searches"] if search["variant"] == variant["key"]]
-    cells = [study["cells"][search["cell"]] for search in searches]
+    cells = found_cells(study, variant["key"])
     found = [cell["top1"] for cell in cells if cell["top1"] is not None]
-    last = [search["epochs"][-1]["collapsed"] for search in searches if search["epochs"]]
-    gaps = [search["epochs"][-1]["gap"] for search in searches if search["epochs"]]
+    macs = statistics.fmean(cell["macs"] for cell in cells) if cells else None
     row: Numbers = {
         **variant,
         **spread(found),
         "searches": len(searches),
         "training_sd": _within(cells),
-        "macs": mean_cost(study, [search["cell"] for search in searches]),
+        "macs": macs,
         "params": statistics.fmean(cell["params"] for cell in cells) if cells else None,
-        "cells": len({search["cell"] for search in searches}),
-        "collapse": rate(sum(map(bool, last)), len(last)),
-        "reasons": {why: sum(why in row for row in last) for why in ("no attention", "skips")},
-        "gap": spread([gap for gap in gaps if gap is not None]),
-        "seconds": statistics.fmean(search["seconds"] for search in searches) if searches else None,
-        "peak_memory_mib": max((search["peak_memory_mib"] or 0 for search in searches), default=0) or None,
+        "cells": len(cells),
+        **_state(searches),
+        **_spent(searches),
+        "relative_macs": macs / luck_macs if macs and luck_macs else None,
         "percentile": None,
         "improvement": None,
         "test": None,
@@ -103,9 +119,29 @@ def summarise_variant(study: Study, variant: Mapping[str, Any], luck: Sequence[f
         row["percentile"] = statistics.fmean(percentile(value, luck) for value in found)
         row["improvement"] = relative_improvement(found, luck)
         row["test"] = permutation(found, luck)
-    for name in ("vit", "published"):
-        row[f"over_{name}"] = compare(study, cells, study[name])
+    row["over_control"] = over_control(study, variant, found)
+    for name in REFERENCES:
+        row[f"over_{name}"] = compare(study, cells, study.get(name))
     return row
+
+
+def _state(searches: Sequence[Mapping[str, Any]]) -> Numbers:
+    """Return in what state searches ended: how many collapsed, why, and the gap of discretisation."""
+    ended = [search["epochs"][-1] for search in searches if search["epochs"]]
+    return {
+        "collapse": rate(sum(bool(epoch["collapsed"]) for epoch in ended), len(ended)),
+        "reasons": {why: sum(why in epoch["collapsed"] for epoch in ended) for why in ("no attention", "skips")},
+        "gap": spread([epoch["gap"] for epoch in ended if epoch["gap"] is not None]),
+    }
+
+
+def _spent(searches: Sequence[Mapping[str, Any]]) -> Numbers:
+    """Return what a search spends, the mean over searches; None where an older study did not say."""
+    means: Numbers = {}
+    for name in ("seconds", "images", "core_seconds"):
+        values = [value for search in searches if (value := search.get(name)) is not None]
+        means[name] = statistics.fmean(values) if values and len(values) == len(searches) else None
+    return means | {"peak_memory_mib": max((search["peak_memory_mib"] or 0 for search in searches), default=0) or None}
 
 
 def _within(cells: Sequence[Mapping[str, Any]]) -> float | None:
@@ -113,6 +149,14 @@ def _within(cells: Sequence[Mapping[str, Any]]) -> float | None:
     found = [[t["top1"] for t in cell["trainings"]] for cell in cells]
     variances = [statistics.variance(row) for row in found if len(row) > 1]
     return statistics.fmean(variances) ** 0.5 if variances else None
+
+
+def over_control(study: Study, variant: Mapping[str, Any], found: Sequence[float]) -> Numbers | None:
+    """Return how found cells differ from the control's: luck with a choice at its end."""
+    if variant["group"] == CONTROL:
+        return None
+    others = [cell["top1"] for cell in found_cells(study, CONTROL) if cell["top1"] is not None]
+    return mean_difference(found, others) if found and others else None
 
 
 def compare(study: Study, cells: Sequence[Mapping[str, Any]], key: str | None) -> Numbers | None:
@@ -129,66 +173,57 @@ def compare(study: Study, cells: Sequence[Mapping[str, Any]], key: str | None) -
 
 
 def describe_reference(study: Study, name: str) -> Numbers:
-    """Return what ViT or the published cell reaches, mean and standard deviation over its trainings."""
+    """Return what a reference reaches, mean and standard deviation over its trainings."""
     cell = study["cells"][study[name]]
     top1 = spread([training["top1"] for training in cell["trainings"]])
     return {"cell": study[name], "macs": cell["macs"], "params": cell["params"], **top1}
 
 
-def rankings(study: Study) -> list[Numbers]:
-    """Return for every search how its own two rankings of cells agree with their accuracy alone.
-
-    `supernet`: each cell by itself on the shared weights. `weights`: the product of its operations' weights.
-    """
-    rows = []
-    for search in study["searches"]:
-        ranking = search["ranking"]
-        if not ranking:
-            continue
-        keys = [key for key in ranking["supernet_top1"] if (study["cells"].get(key) or {}).get("top1") is not None]
-        alone = [study["cells"][key]["top1"] for key in keys]
-        row: Numbers = {"run": search["run"], "variant": search["variant"], "seed": search["seed"]}
-        row |= {"stage": ranking["stage"], "layers": ranking["layers"], "cells": len(keys)}
-        for name, key in {"supernet": "supernet_top1", "weights": "log_weight"}.items():
-            scores = [ranking[key][cell] for cell in keys]
-            row[name] = {**rank_correlation(scores, alone), "precision": precision_at(scores, alone, TOP)}
-        row["chance"] = TOP / len(keys) if len(keys) > TOP else None
-        rows.append(row)
-    return rows
+def correct(rows: Sequence[Numbers]) -> int:
+    """Add to every difference that a verdict is given on its p corrected for all of them (Holm); return how many."""
+    asked = [row[f"over_{name}"] for row in rows if row["group"] == "methods" for name in (CONTROL, *REFERENCES)]
+    asked = [against for against in asked if against and against["p"] is not None]
+    for against, adjusted in zip(asked, holm([against["p"] for against in asked]), strict=True):
+        against["adjusted"] = adjusted
+    return len(asked)
 
 
-def verdicts(rows: Sequence[Numbers], references: Mapping[str, Numbers], luck: Numbers) -> list[str]:
+def verdicts(rows: Sequence[Numbers], references: Mapping[str, Numbers]) -> list[str]:
     """Return the answers in sentences: better than luck, and than what is there already?"""
     found = []
+    control = next((row["label"] for row in rows if row["group"] == CONTROL), None)
     for row in rows:
         if row["group"] != "methods" or row["mean"] is None:
             continue
-        many = f"{row['n']} searches" if row["n"] > 1 else "1 search"
         spread_of = f" ± {row['sd']:.2f}" if row["sd"] is not None else ""
-        found.append(f"{row['label']}: {row['mean']:.2f}{spread_of} % over {many}. {_of_luck(row, luck)}")
-        for name, title in {"vit": "the ViT", "published": "the published cell"}.items():
-            against = row[f"over_{name}"]
-            if name in references and against:
-                found[-1] += f" {_of_reference(against, title)}"
+        sentences = [f"{row['label']}: {row['mean']:.2f}{spread_of} % over {_counted(row)}.", _of_luck(row, control)]
+        sentences += [
+            verdict(row[f"over_{name}"], f"the {title}")
+            for name, title in REFERENCES.items()
+            if name in references and row[f"over_{name}"]
+        ]
+        found.append(" ".join(sentences))
     return found
 
 
-def _of_luck(row: Numbers, luck: Numbers) -> str:
-    if row["test"] is None or luck["mean"] is None:
-        return "Not held against luck yet."
-    p, least = row["test"]["p"], row["test"]["least"]
-    ri = row["improvement"]["ri"]
-    of = f"random cells ({luck['mean']:.2f} %, {'' if ri is None else f'RI {ri:+.2f} %, '}p = {p:.3g}"
-    of += f"; so few runs cannot give less than {least:.2g})" if least > LEVEL else ")"
-    if p < LEVEL:
-        return f"Better than {of}."
-    return f"Not shown to be better than {of}."
+def _counted(row: Numbers) -> str:
+    searches = f"{row['searches']} search{'es' if row['searches'] != 1 else ''}"
+    cells = f"{row['n']} different cell{'s' if row['n'] != 1 else ''}"
+    return searches if row["n"] == row["searches"] else f"{cells} of {searches}"
 
 
-def _of_reference(against: Numbers, title: str) -> str:
+def _of_luck(row: Numbers, control: str | None) -> str:
+    if control is None:
+        return "Not held against luck: the study has no control."
+    return verdict(row["over_control"], f"luck ({control})") if row["over_control"] else "Not held against luck yet."
+
+
+def verdict(against: Numbers, title: str) -> str:
+    """Return what a difference says, in a sentence; better or worse only where the corrected p is below LEVEL."""
     mean, low, high = against["mean"], against["low"], against["high"]
-    if low is None:
+    if against["p"] is None:
         return f"{mean:+.2f} points against {title}, with no spread to judge that by."
-    interval = f"{mean:+.2f} points (95 %: {low:+.2f} to {high:+.2f})"
-    word = "Better than" if low > 0 else "Worse than" if high < 0 else "Not told apart from"
+    interval = f"{mean:+.2f} points (95 %: {low:+.2f} to {high:+.2f}; corrected p = {against['adjusted']:.2g})"
+    told = against["adjusted"] < LEVEL
+    word = ("Better than" if mean > 0 else "Worse than") if told else "Not told apart from"
     return f"{word} {title}: {interval}."

@@ -20,12 +20,9 @@ from torch.nn import functional as F
 from dasvit.config import Config, TrainConfig
 from dasvit.data import Data, Loader, Preprocess, train_transform
 from dasvit.errors import UserError
-from dasvit.io.run_folder import RunFolder
-from dasvit.report import refresh_report
 from dasvit.runtime.distributed import Runtime, reseed
-from dasvit.runtime.progress import Reporter
-from dasvit.runtime.saver import NEVER, Deadline, Saver
-from dasvit.runtime.tracking import Tracking
+from dasvit.runtime.saver import Saver
+from dasvit.session import Session
 from dasvit.training.evaluation import Evaluation, evaluate
 from dasvit.training.metrics import EpochMetrics, check_steps
 from dasvit.training.optim import make_optimizer, make_schedule
@@ -43,48 +40,31 @@ class Trained:
     evaluation: Evaluation
 
 
-def train(
-    model: nn.Module,
-    data: Data,
-    config: Config,
-    run: RunFolder,
-    runtime: Runtime,
-    reporter: Reporter,
-    deadline: Deadline = NEVER,
-    tracking: Tracking | None = None,
-    judged_on: str = "test",
-) -> Trained:
-    """Train a network and judge it on the test set; goes on from the run's newest checkpoint.
+def train(model: nn.Module, session: Session, evaluated_on: str = "test") -> Trained:
+    """Train a network and evaluate it on the test set; goes on from the run's newest checkpoint.
 
     Args:
         model: Maps images [B, 3, S, S] to logits [B, C]; moved to the device, or devices, and trained in place.
-        data: Training and test images.
-        config: The recipe; its section train is used.
-        run: Where metrics and checkpoints go.
-        runtime: Device, precision, processes.
-        reporter: Where progress goes.
-        deadline: When to stop.
-        tracking: Told of every epoch's end.
-        judged_on: What the terminal calls the test images; finals put others in their place.
+        session: What the run is made of; of its recipe the section train is used.
+        evaluated_on: What the terminal calls the test images; candidates' trainings put others in their place.
 
     Raises:
         Stopped: By a signal or the deadline; the state is saved.
     """
-    options = config.train
-    classes = len(data.classes)
+    config, data, runtime, options = session.config, session.data, session.runtime, session.config.train
     loader = training_loader(data, config, runtime)
     preprocess = Preprocess(config.model.image_size, erasing=options.augment.erasing).to(runtime.device)
     runtime.share_of(options.batch_size, "train.batch_size")
-    part = TrainState(model, options, len(loader), runtime, Steps(runtime, reporter))
+    part = TrainState(model, options, len(loader), runtime, Steps(runtime, session.reporter))
     if runtime.shards:
-        weights = sum(weight.numel() for weight in part.weights)
-        reporter.say(f"weights: {weights:,}, of which this process keeps {runtime.kept(model):,}")
-    mixup, criterion = make_loss(options, classes, runtime.world)
+        params = sum(param.numel() for param in part.weights)
+        session.reporter.say(f"weights: {params:,}, of which this process keeps {runtime.kept(model):,}")
+    mixup, criterion = make_loss(options, session.classes, runtime.world)
     evaluation = None
-    with Saver(run, LOGS, runtime, reporter, deadline) as saver:
+    with Saver(session.run, LOGS, runtime, session.reporter, session.deadline) as saver:
         part.load(saver.load())
         while part.epoch < options.epochs:
-            run_epoch(part, config, loader, preprocess, mixup, criterion, runtime, reporter, saver)
+            run_epoch(part, session, loader, preprocess, mixup, criterion, saver)
             check_steps(part.metrics, part.where, ADVICE)
             row = part.metrics.row(
                 runtime, stage="train", epoch=part.epoch + 1, lr=part.optimizer.param_groups[0]["lr"]
@@ -92,18 +72,13 @@ def train(
             if (part.epoch + 1) % options.eval_every == 0 or part.epoch + 1 == options.epochs:
                 batches = test_batches(data, config, runtime)
                 watched = saver.watch(batches, part.done, part.state, f"{part.where}, evaluation")
-                evaluation = evaluate(part.judged, preprocess, watched, runtime, classes)
+                evaluation = evaluate(part.judged, preprocess, watched, runtime, session.classes)
                 row |= {"test_loss": evaluation.loss, "test_top1": evaluation.top1, "test_top5": evaluation.top5}
             part.epoch, part.step = part.epoch + 1, 0
-            if runtime.is_main:
-                run.append("metrics.jsonl", row)
-                refresh_report(run.path, reporter.say)
-                if tracking:
-                    tracking.follow()
-                reporter.say(describe_epoch(row, options.epochs, judged_on))
+            session.log(describe_epoch(row, options.epochs, evaluated_on), {"metrics.jsonl": row})
         saver.finish(part.done, part.state)
     if evaluation is None:  # the run had ended before
-        evaluation = evaluate(part.judged, preprocess, test_batches(data, config, runtime), runtime, classes)
+        evaluation = evaluate(part.judged, preprocess, test_batches(data, config, runtime), runtime, session.classes)
     return Trained(part.judged, evaluation)
 
 
@@ -179,23 +154,22 @@ class TrainState:
 
 def run_epoch(
     part: TrainState,
-    config: Config,
+    session: Session,
     loader: Loader,
     preprocess: nn.Module,
     mixup: Mixup | None,
     criterion: Any,
-    runtime: Runtime,
-    reporter: Reporter,
     saver: Saver,
 ) -> None:
     """Do what is left of an epoch."""
+    config, runtime = session.config, session.runtime
     if part.step == 0:
         part.metrics = EpochMetrics(runtime.device)
     part.model.train()
     preprocess.train()
     loader.set_epoch(part.epoch)
     loader.skip(part.step)
-    for images, labels in reporter.track(loader, part.where, part.step, part.live):
+    for images, labels in session.reporter.track(loader, part.where, part.step, part.live):
         reseed(config.runtime.seed, part.done, runtime.rank)
         inputs, targets = preprocess(images.to(runtime.device)), labels.to(runtime.device)
         if mixup:
@@ -296,9 +270,9 @@ def make_loss(options: TrainConfig, classes: int, world: int) -> tuple[Mixup | N
     return None, criterion
 
 
-def describe_epoch(row: dict[str, Any], epochs: int, judged_on: str = "test") -> str:
+def describe_epoch(row: dict[str, Any], epochs: int, evaluated_on: str = "test") -> str:
     """Return an epoch's line for the terminal."""
-    test = f", {judged_on} top-1 {row['test_top1']:.2f} %" if "test_top1" in row else ""
+    test = f", {evaluated_on} top-1 {row['test_top1']:.2f} %" if "test_top1" in row else ""
     return (
         f"epoch {row['epoch']}/{epochs}: loss {row['train_loss']:.4f}{test}, {row['images_per_second']:.0f} images/s, "
         f"{row['seconds']:.0f} s"

@@ -12,7 +12,7 @@ from dasvit.report.drawing.palette import DASHES, LINES
 from dasvit.report.rendering import render, write_page
 from dasvit.report.run.plots import operations_of
 from dasvit.report.run.reading import Run, read_run
-from dasvit.report.run.sections import facts, flat
+from dasvit.report.run.sections import facts, written
 from dasvit.report.tables import number
 from dasvit.report.words import duration, interval, memory, percent, plain, weight
 
@@ -50,7 +50,7 @@ def comparison_of(runs: Sequence[Run]) -> dict[str, Any]:
         "training": overlaid(TRAIN_CURVES, [training_of(run) for run in runs], names),
         "searches": [i for i, run in enumerate(runs) if run.kind == "search"],
         "trainings": [i for i, run in enumerate(runs) if training_of(run)],
-        "differences": differences([dict(flat(compared(run), "")) for run in runs]),
+        "differences": differences([written(compared(run)) for run in runs]),
         "surroundings": differences([{k: v for k, v in facts(run) if k in COMPARED_FACTS} for run in runs]),
     }
 

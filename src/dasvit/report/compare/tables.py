@@ -9,6 +9,8 @@ from typing import Any
 
 from rich.table import Table
 
+from dasvit.config.recipe import flatten
+from dasvit.report.latex import table_row
 from dasvit.report.tables import number
 
 Row = Mapping[str, Any]
@@ -112,30 +114,18 @@ def as_latex(rows: Sequence[Row], shown: Sequence[Column]) -> str:
     lines = [
         f"\\begin{{tabular}}{{{''.join('r' if column.number else 'l' for column in shown)}}}",
         "\\toprule",
-        _latex_row(column.title for column in shown),
+        table_row([column.title for column in shown]),
         "\\midrule",
-        *(_latex_row(column.text(row) for column in shown) for row in rows),
+        *(table_row([column.text(row) for column in shown]) for row in rows),
         "\\bottomrule",
         "\\end{tabular}",
     ]
     return "\n".join(lines) + "\n"
 
 
-_LATEX = str.maketrans(
-    {
-        "\\": r"\textbackslash{}", "%": r"\%", "&": r"\&", "_": r"\_", "#": r"\#", "$": r"\$", "{": r"\{", "}": r"\}",
-        "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "±": r"$\pm$", "–": "--",
-    }
-)  # fmt: skip
-
-
-def _latex_row(cells: Any) -> str:
-    return " & ".join(cell.translate(_LATEX) for cell in cells) + r" \\"
-
-
 def as_csv(rows: Sequence[Row]) -> str:
     """Return the rows as CSV: figures in full, a column a key, nested keys joined by a dot."""
-    flat = [_flatten(row) for row in rows]
+    flat = [{key: _cell(value) for key, value in flatten(row).items()} for row in rows]
     names = list(dict.fromkeys(key for row in flat for key in row))
     file = io.StringIO()
     writer = csv.DictWriter(file, names, lineterminator="\n")
@@ -144,16 +134,8 @@ def as_csv(rows: Sequence[Row]) -> str:
     return file.getvalue()
 
 
-def _flatten(row: Row, prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, value in row.items():
-        if isinstance(value, Mapping):
-            flat |= _flatten(value, f"{prefix}{key}.")
-        elif isinstance(value, (list, tuple)):
-            flat[prefix + key] = " ".join(map(str, value))
-        else:
-            flat[prefix + key] = value
-    return flat
+def _cell(value: Any) -> Any:
+    return " ".join(map(str, value)) if isinstance(value, (list, tuple)) else value
 
 
 def as_json(content: Any) -> str:

@@ -23,6 +23,7 @@ from dasvit.report.compare.page import dashes, distinct_names, training_of
 from dasvit.report.drawing.cells import FOUND, LAYERS, RIBBON, describe_operation, edge_name, genotype_fed
 from dasvit.report.drawing.layout import Drawing, Point, lay_out
 from dasvit.report.drawing.palette import LINES, colours, dash, ink
+from dasvit.report.latex import table_row
 from dasvit.report.run.plots import edge_charts, frame, operations_of, shown_in
 from dasvit.report.run.reading import Run, Weights, read_run
 from dasvit.report.tables import number
@@ -262,13 +263,7 @@ def latex_table(runs: Sequence[Run], names: Sequence[str]) -> str:
         outcome = {**run.result, **(judged.result if judged else {})}
         tops = [f"{outcome[key]:.1f}" if key in outcome else "--" for key in ("top1", "top5")]
         costs = [number(outcome[key]) if key in outcome else "--" for key in ("params", "macs")]
-        rows.append(" & ".join([latex(name), *tops, *costs]) + r" \\")
+        rows.append(table_row([name, *tops, *costs]))
     head = r"network & top-1 (\%) & top-5 (\%) & parameters & multiply-adds \\"
     lines = [r"\begin{tabular}{lrrrr}", r"\toprule", head, r"\midrule", *rows, r"\bottomrule", r"\end{tabular}"]
     return "\n".join([*lines, ""])
-
-
-def latex(text: str) -> str:
-    """Return text as LaTeX prints it."""
-    special = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
-    return "".join(special.get(char, f"\\{char}" if char in "&%$#_{}" else char) for char in text)

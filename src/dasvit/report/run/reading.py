@@ -16,7 +16,7 @@ from typing import Any
 import yaml
 
 from dasvit.cell.genotype import Genotype
-from dasvit.config.validation import WITHOUT_SUPERNET
+from dasvit.config.methods import METHODS
 from dasvit.errors import UserError
 
 MOST_EPOCHS = 1_000_000
@@ -120,7 +120,8 @@ class Run:
     @property
     def drawn(self) -> bool:
         """Whether it is a search by finals alone, whose cells no weights made likely."""
-        return self.kind == "search" and self.subject == "finals"
+        method = METHODS.get(self.subject)
+        return self.kind == "search" and method is not None and method.finals == "always"
 
     @property
     def planned(self) -> int:
@@ -175,7 +176,8 @@ def read_run(folder: Path, inner: bool = True) -> Run:
         kind = "search" if lines or derivation or not (rows or result) else "train"
     subject = _subject(environment.get("subject"))
     # The one line of weights that such a search writes is the cell that it drew: nothing that moved epoch by epoch.
-    stages = () if kind == "search" and subject in WITHOUT_SUPERNET else _plan(kind, config, [*rows, *lines])
+    method = METHODS.get(subject) if kind == "search" else None
+    stages = () if method and not method.trains_supernet else _plan(kind, config, [*rows, *lines])
     outcome = derivation if kind == "search" else result
     trained = folder / "train"
     has_training = inner and kind == "search" and (trained / "config.yaml").is_file()

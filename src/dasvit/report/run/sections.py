@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from markupsafe import Markup
@@ -12,6 +12,7 @@ from dasvit.cell.cost import VIT_LAYER, Cost, operation_cost, skeleton_cost, tok
 from dasvit.cell.genotype import Genotype, edge_list
 from dasvit.cell.graph import live_edges
 from dasvit.config import ModelConfig
+from dasvit.config.recipe import flatten
 from dasvit.errors import UserError
 from dasvit.report.drawing.cells import edge_name, mixed_cell, nodes_of, strongest
 from dasvit.report.drawing.charts import bars, thin
@@ -153,15 +154,13 @@ def confusion_section(run: Run) -> dict[str, Any] | None:
 
 def settings(run: Run) -> list[tuple[str, list[tuple[str, str]]]]:
     """Return the configuration, section by section, as names and values."""
-    return [(name, list(flat(content, ""))) for name, content in run.config.items()]
+    return [(name, list(written(content).items())) for name, content in run.config.items()]
 
 
-def flat(content: Any, prefix: str) -> Sequence[tuple[str, str]]:
-    """Return the values of a nested dictionary under their dotted names."""
-    if isinstance(content, Mapping):
-        start = f"{prefix}." if prefix else ""
-        return [pair for key, value in content.items() for pair in flat(value, f"{start}{key}")]
-    return [(prefix, write_value(content))]
+def written(content: Any) -> dict[str, str]:
+    """Return the values of a nested dictionary under their dotted names; of anything else its own, without a name."""
+    fields = flatten(content) if isinstance(content, Mapping) else {"": content}
+    return {name: write_value(value) for name, value in fields.items()}
 
 
 def write_value(value: Any) -> str:

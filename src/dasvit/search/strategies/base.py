@@ -15,8 +15,9 @@ from torch import Tensor
 
 from dasvit.cell.space import Space
 from dasvit.config import Config
+from dasvit.config.methods import find_method
 from dasvit.search.architecture import Architecture
-from dasvit.search.supernet import Supernet
+from dasvit.search.supernet import EVERYTHING, ForwardMode
 
 DRAWS = 4
 """What random numbers of `Strategy.generator` are for, beside those of the search loop."""
@@ -53,32 +54,33 @@ class Strategy:
         classes: Classes of the data.
 
     Attributes:
-        moves_alphas: Whether there are alpha steps.
-        normalises_edges: Whether edges have parameters of their own.
+        method: The method's record.
         stopped: Whether the search is over before its last epoch.
         judged: How often the supernet was judged; the checkpoints' numbers go on by it.
     """
 
-    moves_alphas = True
-    normalises_edges = False
-
     def __init__(self, config: Config, space: Space, classes: int) -> None:
         self.config, self.space, self.classes = config, space, classes
+        self.method = find_method(config.search.method)
         self.stopped = False
         self.judged = 0
 
-    @classmethod
-    def channel_share(cls, config: Config) -> int:
-        """Return K: the operations see every K-th channel."""
-        return 1
+    @property
+    def moves_alphas(self) -> bool:
+        """Whether there are alpha steps."""
+        return self.method.learns_alphas
 
-    def begin_step(self, moment: Moment, supernet: Supernet, architecture: Architecture) -> None:
+    def begin_step(self, moment: Moment, architecture: Architecture) -> None:
         """Prepare a step: the alpha step and the weight step that follow see the same."""
 
     def weights(self, architecture: Architecture) -> Tensor:
         """Return the edge weights of a forward pass, [E, O], or [E, O + 1] with a bypass (see `MixedCell`)."""
         weights: Tensor = architecture()
         return weights
+
+    def mode(self) -> ForwardMode:
+        """Return which operations a step's forward passes evaluate, and what drops out."""
+        return EVERYTHING
 
     def alpha_loss(self, architecture: Architecture, weights: Tensor) -> Tensor:
         """Return what the upper level's loss has beside L_val and L_fair, a scalar.

@@ -4,7 +4,6 @@ from torch import Tensor
 
 from dasvit.search.architecture import Architecture
 from dasvit.search.strategies.base import Moment, Strategy
-from dasvit.search.supernet import Supernet
 
 
 class BetaDarts(Strategy):
@@ -17,7 +16,7 @@ class BetaDarts(Strategy):
 
     progress = 0.0
 
-    def begin_step(self, moment: Moment, supernet: Supernet, architecture: Architecture) -> None:
+    def begin_step(self, moment: Moment, architecture: Architecture) -> None:
         """Note how far the search has come."""
         self.progress = moment.progress
 

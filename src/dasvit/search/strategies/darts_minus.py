@@ -7,7 +7,6 @@ from torch import Tensor
 
 from dasvit.search.architecture import Architecture
 from dasvit.search.strategies.base import Moment, Strategy
-from dasvit.search.supernet import Supernet
 
 
 class DartsMinus(Strategy):
@@ -20,7 +19,7 @@ class DartsMinus(Strategy):
 
     coefficient = 1.0
 
-    def begin_step(self, moment: Moment, supernet: Supernet, architecture: Architecture) -> None:
+    def begin_step(self, moment: Moment, architecture: Architecture) -> None:
         """Set the auxiliary skip's coefficient."""
         self.coefficient = 1 - moment.progress
 

@@ -15,7 +15,7 @@ from dasvit.search.architecture import Architecture
 from dasvit.search.cost import make_budget
 from dasvit.search.sampling import Cells
 from dasvit.search.strategies.base import Judge, Moment, Strategy
-from dasvit.search.supernet import Supernet
+from dasvit.search.supernet import ForwardMode
 
 FAR = 1000.0
 """How far below the chosen operation's alpha the others are put: a softmax of them is exactly 0."""
@@ -31,8 +31,6 @@ class Evolution(Strategy):
     the validation half. The alphas never move by gradients: in the end they are set to the best cell.
     """
 
-    moves_alphas = False
-
     def __init__(self, config: Config, space: Space, classes: int) -> None:
         super().__init__(config, space, classes)
         derive = config.search.derive
@@ -41,18 +39,23 @@ class Evolution(Strategy):
         self.cells = Cells(space, keep, make_budget(config, classes, derive.max_params, derive.max_macs))
         self.cells.draw(random.Random(0))  # a budget that nothing fits is told before the training
         self.path = torch.zeros(0)
+        self.active: list[int] = []
         self.scores: dict[str, float] = {}
         self.best: list[float] = []
 
-    def begin_step(self, moment: Moment, supernet: Supernet, architecture: Architecture) -> None:
+    def begin_step(self, moment: Moment, architecture: Architecture) -> None:
         """Draw the step's path."""
         cell = self.paths.draw(random.Random(self.generator(moment.step).initial_seed()))
         self.path = torch.tensor(self.space.one_hot(cell), device=architecture.alpha.device)
-        supernet.variation.chosen = self.path.argmax(dim=1).tolist()
+        self.active = [self.space.operations.index(op) for op in cell.ops]
 
     def weights(self, architecture: Architecture) -> Tensor:
         """Return the one-hot weights of the step's path, [E, O]."""
         return self.path
+
+    def mode(self) -> ForwardMode:
+        """Return the step's path."""
+        return ForwardMode(active=self.active)
 
     def end_epoch(self, architecture: Architecture, moved: bool, is_last: bool, judge: Judge) -> None:
         """Evolve after the last epoch, and set the alphas to the best cell."""

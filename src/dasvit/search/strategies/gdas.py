@@ -8,7 +8,7 @@ from dasvit.cell.space import Space
 from dasvit.config import Config
 from dasvit.search.architecture import Architecture
 from dasvit.search.strategies.base import Moment, Strategy
-from dasvit.search.supernet import Supernet
+from dasvit.search.supernet import ForwardMode
 
 
 class Gdas(Strategy):
@@ -21,14 +21,15 @@ class Gdas(Strategy):
     def __init__(self, config: Config, space: Space, classes: int) -> None:
         super().__init__(config, space, classes)
         self.chosen: Tensor = torch.zeros(len(space.edges), dtype=torch.int64)
+        self.active: list[int] = self.chosen.tolist()
 
-    def begin_step(self, moment: Moment, supernet: Supernet, architecture: Architecture) -> None:
+    def begin_step(self, moment: Moment, architecture: Architecture) -> None:
         """Draw an operation for every edge."""
         uniform = torch.rand(architecture.noise.shape, generator=self.generator(moment.step)).clamp_(1e-9, 1 - 1e-9)
         architecture.noise.copy_(-(-uniform.log()).log())
         noisy = (architecture.alpha.detach() + architecture.noise).masked_fill(~architecture.alive, float("-inf"))
         self.chosen = noisy.argmax(dim=1)
-        supernet.variation.chosen = self.chosen.tolist()
+        self.active = self.chosen.tolist()
 
     def weights(self, architecture: Architecture) -> Tensor:
         """Return weights [E, O] of exactly 1 and 0 that have the gradient of the softmax of the noisy alphas."""
@@ -36,3 +37,7 @@ class Gdas(Strategy):
         soft = noisy.masked_fill(~architecture.alive, float("-inf")).softmax(dim=1)
         hard = F.one_hot(self.chosen, soft.shape[1]).to(soft)
         return hard + (soft - soft.detach())
+
+    def mode(self) -> ForwardMode:
+        """Return the operations that were drawn."""
+        return ForwardMode(active=self.active)

@@ -5,7 +5,7 @@ from typing import Any
 
 from dasvit.search.architecture import Architecture
 from dasvit.search.strategies.base import Moment, Strategy
-from dasvit.search.supernet import Supernet
+from dasvit.search.supernet import ForwardMode
 
 DECAY = 5.0
 """The dropout's exponent at a stage's end: 0.2 an epoch over the 25 epochs of a stage there."""
@@ -21,11 +21,14 @@ class PDarts(Strategy):
 
     rate = 0.0
 
-    def begin_step(self, moment: Moment, supernet: Supernet, architecture: Architecture) -> None:
+    def begin_step(self, moment: Moment, architecture: Architecture) -> None:
         """Set the rate at which skips drop out."""
         rates = self.config.search.p_darts.dropout
         self.rate = rates[min(moment.stage, len(rates) - 1)] * math.exp(-DECAY * moment.stage_progress)
-        supernet.variation.skip_dropout = self.rate
+
+    def mode(self) -> ForwardMode:
+        """Return the step's rate."""
+        return ForwardMode(skip_dropout=self.rate)
 
     def notes(self) -> dict[str, Any]:
         """Return the last rate."""

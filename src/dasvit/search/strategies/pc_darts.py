@@ -3,7 +3,6 @@
 import torch
 from torch import Tensor
 
-from dasvit.config import Config
 from dasvit.search.architecture import Architecture
 from dasvit.search.strategies.base import Strategy
 
@@ -15,13 +14,6 @@ class PcDarts(Strategy):
     an edge's operations, the others bypass them, and all are dealt out anew behind the edge, so that every channel
     has its turn. An edge has a parameter of its own; its softmax over the edges into a node scales the edge.
     """
-
-    normalises_edges = True
-
-    @classmethod
-    def channel_share(cls, config: Config) -> int:
-        """Return K (`search.pc_darts.channels`)."""
-        return config.search.pc_darts.channels
 
     def weights(self, architecture: Architecture) -> Tensor:
         """Return the operations' weights, each times its edge's share; the share alone is the bypass's, [E, O + 1]."""

@@ -1,4 +1,4 @@
-"""`dasvit evaluate`, and what it takes to ask a trained model."""
+"""A trained model that is shown images: what `dasvit predict`, `evaluate`, `export` and `demo` ask."""
 
 from __future__ import annotations
 
@@ -8,61 +8,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from rich.console import Console
 from torch import Tensor, nn
 
-from dasvit.cli import Request
-from dasvit.commands.common import print_json
-from dasvit.config import RuntimeConfig
 from dasvit.config.validation import MAX_CLASSES, MAX_IMAGE_SIDE
-from dasvit.data import Preprocess, load_data
+from dasvit.data import Preprocess
 from dasvit.errors import UserError
-from dasvit.io.run_folder import find_model
 from dasvit.models.folder import load_model, read_model_config
-from dasvit.report.tables import confusion_table
-from dasvit.runtime.distributed import Runtime
-from dasvit.runtime.progress import Reporter
-from dasvit.training.evaluation import Evaluation, evaluate
-from dasvit.training.loop import test_batches
 
 MIN_CROP_PCT = 0.1
 """The smallest share of an image that a model may ask to look at; the image is enlarged by its inverse."""
-
-
-def evaluate_command(request: Request) -> None:
-    """`dasvit evaluate`: top-1, top-5 and the confusion matrix."""
-    assert request.config is not None
-    folder = find_model(request.options["model_path"])
-    described = read_input(folder)
-    names = described.classes
-    config = request.config
-    runtime = Runtime(config.runtime, settled(config.runtime))
-    with runtime.first_of_machine():
-        data = load_data(config.data, described.side, config.runtime.seed)
-    if len(data.classes) < len(names):
-        raise UserError(
-            f"the model has {len(names)} classes, the data {len(data.classes)}: evaluate it on its own classes."
-        )
-    if tuple(data.classes) != tuple(names):
-        raise UserError(
-            f"the model's classes ({', '.join(names[:3])}, …) are not the data's ({', '.join(data.classes[:3])}, …)."
-        )
-    model = load_judge(folder, described, torch.device("cpu"))
-    runtime.place(model)
-    batches = test_batches(data, config, runtime)
-    preprocess = described.preprocess.to(runtime.device)
-    judged = evaluate(model, preprocess, Reporter().track(batches, "evaluating"), runtime, len(names))
-    check_finite(folder, judged.loss)
-    if request.options["json"]:
-        print_json({"model": str(folder), **judged.summary(), "classes": list(names), "confusion": judged.confusion})
-        return
-    print_evaluation(judged, names)
-
-
-def print_evaluation(judged: Evaluation, names: tuple[str, ...]) -> None:
-    """Print accuracies and, of few classes, the confusion matrix (of many, the commonest confusions)."""
-    print(f"{judged.images} images: top-1 {judged.top1:.2f} %, top-5 {judged.top5:.2f} %, loss {judged.loss:.4f}")
-    Console().print(confusion_table(judged.confusion, names))
 
 
 @dataclass(frozen=True)
@@ -127,7 +81,7 @@ class Classifier:
     def __init__(self, folder: Path, device: torch.device) -> None:
         self.folder, self.device = folder, device
         self.described = read_input(folder)
-        self.model = load_judge(folder, self.described, device)
+        self.model = load_classifier(folder, self.described, device)
         self._preprocess = self.described.preprocess.eval().to(device)
 
     def inputs(self, images: Tensor) -> Tensor:
@@ -147,7 +101,7 @@ class Classifier:
         return shares
 
 
-def load_judge(folder: Path, described: ModelInput, device: torch.device) -> nn.Module:
+def load_classifier(folder: Path, described: ModelInput, device: torch.device) -> nn.Module:
     """Load a folder's model onto a device.
 
     Raises:
@@ -164,8 +118,3 @@ def check_finite(folder: Path, value: float) -> None:
     """Raise a UserError where a model's weights give no numbers."""
     if not math.isfinite(value):
         raise UserError(f"{folder} gives no finite numbers: the weights are damaged, or their training diverged.")
-
-
-def settled(config: RuntimeConfig) -> Any:
-    """Return the precision where nothing is measured: float32 for auto."""
-    return "float32" if config.precision == "auto" else config.precision

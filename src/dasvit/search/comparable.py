@@ -1,40 +1,15 @@
-"""A cell drawn at random: what a search must beat."""
+"""Cells as costly as a reference, to be drawn at random: what a search must beat."""
 
 from __future__ import annotations
 
 import dataclasses
-import random
-
-import torch
 
 from dasvit.cell.genotype import Genotype, load_genotype
 from dasvit.cell.space import Space
 from dasvit.config import Config
 from dasvit.errors import UserError
-from dasvit.search.architecture import Architecture
 from dasvit.search.cost import make_budget
 from dasvit.search.sampling import Cells
-from dasvit.search.strategies.base import Strategy
-from dasvit.search.strategies.evolution import FAR
-
-
-class RandomCell(Strategy):
-    """A viable cell drawn uniformly within a budget (Li, Talwalkar; 2019; arXiv:1902.07638).
-
-    It comes from the cells that the rule of derivation can give, within `search.derive`'s limits and, where
-    `search.random.reference` names a cell, within `search.random.tolerance` of that one's multiply-adds. No supernet is
-    trained. The method `finals` begins with such a cell.
-    """
-
-    moves_alphas = False
-
-    def draw(self) -> Architecture:
-        """Return alphas whose weights are exactly those of the cell drawn by the seed."""
-        cell = comparable_cells(self.config, self.classes).draw(random.Random(self.config.runtime.seed))
-        architecture = Architecture(self.space, self.space.everything())
-        with torch.no_grad():
-            architecture.alpha.copy_(FAR * (torch.tensor(self.space.one_hot(cell)) - 1))
-        return architecture
 
 
 def comparable_cells(config: Config, classes: int, reference: Genotype | None = None) -> Cells:

@@ -1,0 +1,101 @@
+"""`dasvit derive`: another cell of a search that has ended, by another rule or within a budget."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from dasvit.commands.common import print_derivation, print_json
+from dasvit.commands.request import Request
+from dasvit.config import Config, DeriveConfig
+from dasvit.config import recipe as recipes
+from dasvit.config.methods import find_method
+from dasvit.data import load_data
+from dasvit.errors import UserError
+from dasvit.io.files import write_whole
+from dasvit.io.run_folder import RunFolder
+from dasvit.report.tables import number
+from dasvit.runtime.distributed import Runtime
+from dasvit.runtime.progress import Reporter
+from dasvit.search.evaluation import perturbed, restore
+from dasvit.search.past_run import PastSearch, read_search
+from dasvit.search.pipeline import describe_derivation
+
+RULES = ("darts", "strongest", "perturbation")
+"""The rules of derivation."""
+
+
+def derive_command(request: Request) -> None:
+    """`dasvit derive`: another rule or a budget, from what a search has learned."""
+    options = request.options
+    folder = Path(options["run"])
+    past = read_search(folder)
+    choice = chosen(options, past.config.search.derive)
+    if choice.rule == "perturbation":
+        past = perturbed_again(past, folder, choice)
+    derivation = past.derive(choice, by_weights=bool(options["rule"]))
+    result = describe_derivation(derivation, past.config, past.classes)
+    out = Path(options["out"]) if options["out"] else folder / "derived" / f"{slug(choice)}.json"
+    text = derivation.genotype.to_json()
+    if out.exists() and out.read_bytes() != text.encode():
+        raise UserError(f"{out} holds another cell: give --out another file.")
+    out.parent.mkdir(parents=True, exist_ok=True)
+    write_whole(out, lambda file: file.write(text.encode()))
+    if options["json"]:
+        print_json({"cell": str(out), **result})
+        return
+    print_derivation(derivation)
+    print(f"\n{out}: {number(result['params'])} parameters, {number(result['macs'])} multiply-adds.")
+    print(f"Train it: dasvit train --cell {out}")
+
+
+def chosen(options: dict[str, Any], base: DeriveConfig) -> DeriveConfig:
+    """Return the run's choice with what the command line changes of it.
+
+    Raises:
+        UserError: It asks for what there is not.
+    """
+    if options["rule"] not in ("", *RULES):
+        raise UserError(f"--rule is {', '.join(RULES[:-1])} or {RULES[-1]}, not {options['rule']!r}.")
+    choice = replace(
+        base,
+        rule=options["rule"] or base.rule,
+        edges_per_node=options["edges_per_node"] or base.edges_per_node,
+        max_params=recipes.parse_count(options["max_params"], "--max-params") or base.max_params,
+        max_macs=recipes.parse_count(options["max_macs"], "--max-macs") or base.max_macs,
+        max_skips=options["max_skips"] if options["max_skips"] >= 0 else base.max_skips,
+    )
+    if choice.edges_per_node < 1:
+        raise UserError("--edges-per-node must be at least 1.")
+    return choice
+
+
+def perturbed_again(past: PastSearch, folder: Path, choice: DeriveConfig) -> PastSearch:
+    """Return a search with its last stage's weights by perturbation of the supernet in its newest checkpoint.
+
+    Raises:
+        UserError: The search trained no mixture, or left no checkpoint.
+    """
+    config: Config = past.config
+    if not find_method(config.search.method).learns_alphas or past.stages is None:
+        raise UserError(f"the method {config.search.method} trains no mixture that could be perturbed.")
+    run, reporter = RunFolder(folder, "search"), Reporter()
+    config = replace(config, search=replace(config.search, derive=choice))
+    runtime = Runtime(config.runtime, "bfloat16" if run.notes().get("precision") == "bfloat16" else "float32")
+    last = restore(config, past.classes, run, runtime, reporter)
+    data = load_data(config.data, config.model.image_size, config.runtime.seed)
+    return replace(past, stages=[*past.stages[:-1], perturbed(last, data, config, runtime)])
+
+
+def slug(choice: DeriveConfig) -> str:
+    """Return a file name that says how a cell was derived."""
+    parts: list[str] = [choice.rule]
+    if choice.rule != "strongest":
+        parts.append(f"{choice.edges_per_node}-edges")
+    for name, limit in {"params": choice.max_params, "macs": choice.max_macs}.items():
+        if limit:
+            parts.append(f"{name}-{limit}")
+    if choice.max_skips >= 0:
+        parts.append(f"skips-{choice.max_skips}")
+    return "_".join(parts)

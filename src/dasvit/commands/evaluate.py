@@ -1,0 +1,28 @@
+"""`dasvit evaluate`: how well a trained model does on a data set."""
+
+from __future__ import annotations
+
+from rich.console import Console
+
+from dasvit.commands.common import print_json
+from dasvit.commands.request import Request
+from dasvit.inference.evaluate import ModelEvaluation, evaluate_model
+from dasvit.report.tables import confusion_table
+from dasvit.runtime.progress import Reporter
+
+
+def evaluate_command(request: Request) -> None:
+    """`dasvit evaluate`: top-1, top-5 and the confusion matrix."""
+    assert request.config is not None
+    found = evaluate_model(request.options["model_path"], request.config, Reporter())
+    if request.options["json"]:
+        print_json(found.to_dict())
+        return
+    print_evaluation(found)
+
+
+def print_evaluation(found: ModelEvaluation) -> None:
+    """Print accuracies and, of few classes, the confusion matrix (of many, the commonest confusions)."""
+    reached = found.evaluation
+    print(f"{reached.images} images: top-1 {reached.top1:.2f} %, top-5 {reached.top5:.2f} %, loss {reached.loss:.4f}")
+    Console().print(confusion_table(reached.confusion, found.classes))

@@ -1,0 +1,147 @@
+"""The networks that a comparison is asked for, by name, file or run folder; and what each costs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import timm
+
+from dasvit.cell.cost import Cost
+from dasvit.cell.genotype import NAMED, Genotype, load_genotype
+from dasvit.config import Config, ModelConfig
+from dasvit.errors import UserError
+from dasvit.io.run_folder import RunFolder, find_run
+from dasvit.models.baselines import OURS, check_architecture
+from dasvit.models.cost import cost_of, count_cost, make_on_meta
+from dasvit.models.folder import load_model
+from dasvit.models.paper import PAPER, PaperRow
+from dasvit.models.paper_flops import count_paper_flops
+from dasvit.session import noted_classes
+from dasvit.training.classifier import read_input
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A network to compare.
+
+    Attributes:
+        label: Its name in the table.
+        key: Its name as a folder.
+        subject: What is built: a cell, or a model's name.
+        classes: Classes that its head is counted with where there are no data.
+        paper: The paper's figures for it.
+    """
+
+    label: str
+    key: str
+    subject: Genotype | str
+    classes: int
+    paper: PaperRow | None = None
+
+    @property
+    def design(self) -> str:
+        """Who designed it: Manual or Auto; empty where we do not know."""
+        if self.paper:
+            return self.paper.design
+        return "Auto" if isinstance(self.subject, Genotype) else "Manual" if self.subject == "vit" else ""
+
+
+def find_networks(names: Sequence[str], rows: str, scale: str) -> list[Entry]:
+    """Return the networks that are meant, the paper's rows first.
+
+    Args:
+        names: Cells' and models' names, genotype files, run folders; none: the paper's rows.
+        rows: paper, to have the paper's rows as well.
+        scale: full, or small for the shrunken networks in place of the paper's.
+
+    Raises:
+        UserError: There is no such network, or two would write into one folder.
+    """
+    entries = [paper_entry(row, scale) for row in PAPER] if rows or not names else []
+    known = {name: row for row in PAPER for name in (row.name, row.small if scale == "small" else row.name)}
+    for name in names:
+        entries.append(paper_entry(known[name], scale) if name in known else other_entry(name))
+    keys = [entry.key for entry in entries]
+    twice = next((key for key in keys if keys.count(key) > 1), None)
+    if twice:
+        raise UserError(f"two networks are called {twice}: list each once, or give one's file or folder another name.")
+    return entries
+
+
+def paper_entry(row: PaperRow, scale: str) -> Entry:
+    """Return a row of the paper as a network."""
+    name = row.small if scale == "small" else row.name
+    subject, _ = named_network(name)
+    return Entry(row.label, name, subject, row.classes if scale == "full" else 10, row)
+
+
+def other_entry(name: str) -> Entry:
+    """Return a network that the paper does not have."""
+    run = find_run(name)
+    if run and not (run / "genotype.json").is_file():
+        notes = RunFolder(run, "train").notes()
+        if notes.get("kind") == "train":  # of a baseline, whose name is all there is to know
+            return Entry(name, Path(name).resolve().name, notes["subject"], notes.get("classes", 10))
+    subject, classes = named_network(name)
+    if isinstance(subject, str):
+        return Entry(name, name, subject, classes)
+    path = Path(name)
+    return Entry(name, path.resolve().name if path.is_dir() else path.stem, subject, classes)
+
+
+def named_network(name: str) -> tuple[Genotype | str, int]:
+    """Return the cell or baseline of that name, and the classes it is counted with."""
+    if name in NAMED or Path(name).exists() or name.endswith(".json") or "/" in name:
+        run = find_run(name)
+        return load_genotype(name), noted_classes(RunFolder(run, "search")) if run else 10
+    if name in OURS:
+        return name, 10
+    check_architecture(name)
+    return name, timm.get_pretrained_cfg_value(name, "num_classes") or 1000
+
+
+def costed(entry: Entry, config: Config, classes: int, ptflops: bool) -> dict[str, Any]:
+    """Return a network's row, as far as it needs no training.
+
+    Raises:
+        UserError: It cannot be built at these sizes.
+    """
+    network = make_on_meta(entry.subject, config.model, classes, config.train.drop_path)
+    cost = count_cost(network, config.model.image_size)
+    row: dict[str, Any] = {"network": entry.label, "name": entry.key, "design": entry.design, "classes": classes}
+    row |= {"params": cost.params, "macs": cost.macs, "macs_linear": cost.macs_linear}
+    if ptflops:
+        row["paper_flops"] = count_paper_flops(network, config.model.image_size)
+    if entry.paper:
+        pairs = {name: {"top1": pair[0], "top5": pair[1]} for name, pair in entry.paper.accuracy.items()}
+        row["published"] = {"params": entry.paper.params, "flops": entry.paper.flops, **pairs}
+    return row
+
+
+def cost_of_named(name: str, config: ModelConfig, classes: int = 0) -> Cost:
+    """Count the network of a name: a cell, a model, a file, a run folder.
+
+    Args:
+        name: See `named_network`; also the folder of a trained model.
+        config: The sizes of a cell's network.
+        classes: Classes of the head. 0: the network's own.
+
+    Raises:
+        UserError: There is no such network, or it is trained with other classes.
+    """
+    folder = trained_model(Path(name))
+    if folder and classes:
+        raise UserError(f"{name} is trained, with the head it has: leave out --classes.")
+    if folder:
+        return count_cost(load_model(folder), read_input(folder).side)
+    subject, default = named_network(name)
+    return cost_of(subject, config, classes or default)
+
+
+def trained_model(path: Path) -> Path | None:
+    """Return the folder of the trained model that a path is or holds; a search's folder stands for its cell."""
+    folders = (path / inner for inner in ("", "model"))
+    return next((folder for folder in folders if (folder / "config.json").is_file()), None)

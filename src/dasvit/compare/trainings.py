@@ -1,0 +1,184 @@
+"""Every network of a comparison, trained with every seed; the table is written after each training."""
+
+from __future__ import annotations
+
+import json
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from dasvit.cell.genotype import Genotype
+from dasvit.compare.networks import Entry, costed
+from dasvit.config import Config
+from dasvit.data import load_data
+from dasvit.errors import UserError
+from dasvit.extras import need
+from dasvit.io.run_folder import RunFolder
+from dasvit.models.paper import DATASETS
+from dasvit.report.compare.tables import as_csv, as_json, as_latex, as_markdown, columns
+from dasvit.runtime.distributed import find_device
+from dasvit.runtime.progress import Reporter
+from dasvit.training.pipeline import run_training
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+FORMATS = ("csv", "md", "tex", "json")
+"""What a table is written as."""
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A table of networks.
+
+    Attributes:
+        title: What it shows.
+        rows: A network each: costs, and means over its trainings.
+        run: The folder that it is written to. None: it is not.
+        published: Data sets whose published figures it shows. None: none.
+        failures: Trainings that failed, each in a sentence.
+    """
+
+    title: str
+    rows: list[dict[str, Any]]
+    run: RunFolder | None = None
+    published: Sequence[str] | None = None
+    failures: Sequence[str] = ()
+
+    def text(self, name: str) -> str:
+        """Return the table as csv, md, tex or json."""
+        if name == "csv":
+            return as_csv(self.rows)
+        if name == "json":
+            return as_json({"networks": self.rows})
+        shown = columns(self.rows, self.published)
+        return as_markdown(self.rows, shown) if name == "md" else as_latex(self.rows, shown)
+
+    def to_frame(self) -> pd.DataFrame:
+        """Return the table for pandas: a network each row, costs and means over its trainings."""
+        need("frame", "pandas")
+        import pandas as pd
+
+        return pd.DataFrame([{key: value for key, value in row.items() if key != "published"} for row in self.rows])
+
+    def write(self) -> None:
+        """Write the table into its folder in all formats."""
+        if self.run:
+            for name in FORMATS:
+                self.run.write_text(f"compare.{name}", self.text(name))
+
+
+def compare_costs(
+    entries: Sequence[Entry], config: Config, folder: str, *, classes: int, ptflops: bool, published: bool
+) -> Comparison:
+    """Return networks' costs, nothing trained.
+
+    Args:
+        entries: The networks.
+        config: The recipe; its sizes count.
+        folder: Where the table is written. Empty: nowhere.
+        classes: Classes of every head. 0: each network's own.
+        ptflops: Whether the paper's FLOPs are counted as well.
+        published: Whether the paper's figures are shown.
+    """
+    side = config.model.image_size
+    rows = [costed(entry, config, classes or entry.classes, ptflops) for entry in entries]
+    run = open_run(folder, config, "cost") if folder else None
+    shown = DATASETS if published else None
+    comparison = Comparison(f"cost of one image of {side}×{side} pixels", rows, run, shown)
+    comparison.write()
+    return comparison
+
+
+def run_comparison(
+    entries: Sequence[Entry],
+    config: Config,
+    folder: str,
+    reporter: Reporter,
+    *,
+    seeds: int = 1,
+    ptflops: bool = False,
+    published: bool = False,
+) -> Comparison:
+    """Train every network with every seed, and write the table after each; go on where an earlier call stopped.
+
+    A network that fails in training (a loss that is not a number) does not stop the others.
+
+    Args:
+        entries: The networks.
+        config: The recipe.
+        folder: Where trainings and table go.
+        reporter: Where progress goes.
+        seeds: Trainings of each network, from `runtime.seed` on.
+        ptflops: Whether the paper's FLOPs are counted as well.
+        published: Whether the paper's figures are shown.
+
+    Raises:
+        UserError: A network cannot be built, or the folder holds something else.
+        Stopped: By a signal; the same call goes on.
+    """
+    data = load_data(config.data, config.model.image_size, config.runtime.seed)
+    find_device(config.runtime.device)
+    rows = [costed(entry, config, len(data.classes), ptflops) for entry in entries]  # what can fail, before all else
+    run = open_run(folder, config, "training")
+    results: list[list[dict[str, Any]]] = [[] for _ in entries]
+    failures: list[str] = []
+    shown = ([config.data.name] if config.data.name in DATASETS else []) if published else None
+    title = f"{config.data.name}, {config.train.epochs} epochs, {seeds} seed(s)"
+    for seed in range(config.runtime.seed, config.runtime.seed + seeds):
+        for i, entry in enumerate(entries):
+            reporter.say(f"\n{entry.label}, seed {seed} ({i + 1} of {len(entries)} networks)")
+            try:
+                results[i].append(trained(entry, config, seed, Path(folder), reporter))
+            except UserError as error:
+                failures.append(f"{entry.label}, seed {seed}: {error}")
+                reporter.say(failures[-1])
+            comparison = Comparison(title, summarised(rows, results), run, shown, failures)
+            comparison.write()
+    return comparison
+
+
+def trained(entry: Entry, config: Config, seed: int, root: Path, reporter: Reporter) -> dict[str, Any]:
+    """Return the result of a network with a seed and the times of its epochs; what is done is not trained again."""
+    folder = root / entry.key / f"seed{seed}"
+    config = replace(config, runtime=replace(config.runtime, seed=seed))
+    run = RunFolder(folder, "train")
+    if (folder / "model" / "config.json").is_file():  # the last thing that a training writes
+        run.open(config, entry.subject.to_json() if isinstance(entry.subject, Genotype) else entry.subject)
+        result = json.loads((folder / "result.json").read_text(encoding="utf-8"))
+        reporter.say(f"{folder} is done: top-1 {result['top1']:.2f} %")
+    else:
+        result = run_training(config, entry.subject, str(folder), reporter).to_dict()
+    epochs = run.rows("metrics.jsonl")
+    return {**result, **{key: [row[key] for row in epochs] for key in ("seconds", "images_per_second")}}
+
+
+def summarised(rows: Sequence[dict[str, Any]], results: Sequence[Sequence[dict[str, Any]]]) -> list[dict[str, Any]]:
+    """Return the rows with what their trainings gave: means and standard deviations over the seeds, median times."""
+    summary = []
+    for row, runs in zip(rows, results, strict=True):
+        more: dict[str, Any] = {"seeds": len(runs), "runs": [run["run"] for run in runs]}
+        for key in ("top1", "top5"):
+            values = [run[key] for run in runs]
+            if values:
+                more[key] = statistics.fmean(values)
+            if len(values) > 1:
+                more[f"{key}_sd"] = statistics.stdev(values)
+        if runs:
+            more["seconds_per_epoch"] = statistics.median(value for run in runs for value in run["seconds"])
+            more["images_per_second"] = statistics.median(value for run in runs for value in run["images_per_second"])
+        summary.append(row | more)
+    return summary
+
+
+def open_run(path: str, config: Config, kind: str) -> RunFolder:
+    """Return the folder of a comparison, made where it is not there.
+
+    Raises:
+        UserError: It holds something else.
+    """
+    run = RunFolder(path, "compare")
+    run.open(config, kind)
+    return run

@@ -1,0 +1,79 @@
+"""How well a trained model does on a data set."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from dasvit.config import Config, RuntimeConfig
+from dasvit.data import Data, load_data
+from dasvit.errors import UserError
+from dasvit.io.run_folder import find_model
+from dasvit.runtime.distributed import Runtime
+from dasvit.runtime.progress import Reporter
+from dasvit.training.classifier import check_finite, load_classifier, read_input
+from dasvit.training.evaluation import Evaluation, evaluate
+from dasvit.training.loop import test_batches
+
+
+@dataclass(frozen=True)
+class ModelEvaluation:
+    """What a trained model reached on a data set.
+
+    Attributes:
+        model: The model's folder.
+        evaluation: Accuracies, loss and confusion matrix.
+        classes: Names of the classes.
+    """
+
+    model: Path
+    evaluation: Evaluation
+    classes: tuple[str, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the figures by name, as JSON holds them."""
+        figures, confusion = self.evaluation.summary(), self.evaluation.confusion
+        return {"model": str(self.model), **figures, "classes": list(self.classes), "confusion": confusion}
+
+
+def evaluate_model(path: str | Path, config: Config, reporter: Reporter, given: Data | None = None) -> ModelEvaluation:
+    """Evaluate a trained model on the test images of a data set.
+
+    Args:
+        path: Run folder of a training, or a model folder.
+        config: Which data, and the runtime.
+        reporter: Where progress goes.
+        given: The images, where they were given rather than named.
+
+    Raises:
+        UserError: No model, no data, or data of other classes.
+    """
+    folder = find_model(path)
+    described = read_input(folder)
+    names = described.classes
+    runtime = Runtime(config.runtime, settled(config.runtime))
+    with runtime.first_of_machine():
+        data = given or load_data(config.data, described.side, config.runtime.seed)
+    if len(data.classes) < len(names):
+        raise UserError(
+            f"the model has {len(names)} classes, the data {len(data.classes)}: evaluate it on its own classes."
+        )
+    if tuple(data.classes) != tuple(names):
+        raise UserError(
+            f"the model's classes ({', '.join(names[:3])}, …) are not the data's ({', '.join(data.classes[:3])}, …)."
+        )
+    model = load_classifier(folder, described, torch.device("cpu"))
+    runtime.place(model)
+    batches = reporter.track(test_batches(data, config, runtime), "evaluating")
+    preprocess = described.preprocess.to(runtime.device)
+    evaluation = evaluate(model, preprocess, batches, runtime, len(names))
+    check_finite(folder, evaluation.loss)
+    return ModelEvaluation(folder, evaluation, names)
+
+
+def settled(config: RuntimeConfig) -> Any:
+    """Return the precision where nothing is measured: float32 for auto."""
+    return "float32" if config.precision == "auto" else config.precision

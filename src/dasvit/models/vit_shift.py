@@ -1,0 +1,63 @@
+"""A ViT whose MLPs take their hidden units from the patches around: what `shift` gives where nothing was searched."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from timm.layers.mlp import Mlp
+from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
+from timm.models.vision_transformer import VisionTransformer, checkpoint_filter_fn
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from dasvit.cell.ops import shift
+
+VIT_SHIFT = "vit_shift_base_patch16_224"
+"""The name under which timm knows it."""
+BASE = {"patch_size": 16, "embed_dim": 768, "depth": 12, "num_heads": 12}
+
+default_cfgs = generate_default_cfgs(
+    {
+        VIT_SHIFT: {
+            "num_classes": 1000,
+            "input_size": (3, 224, 224),
+            "fixed_input_size": True,
+            "crop_pct": 0.9,
+            "interpolation": "bicubic",
+            "first_conv": "patch_embed.proj",
+            "classifier": "head",
+        }
+    }
+)
+
+
+class ShiftedGelu(nn.Module):
+    """The GELU of hidden units that come from the 3 × 3 patches around, as in `dasvit.cell.ops.Shift`.
+
+    The patches must form a square.
+    """
+
+    def forward(self, h: Tensor) -> Tensor:
+        """Return the GELU of the hidden units, shifted, [B, N, F] -> [B, N, F].
+
+        Raises:
+            RuntimeError: The patches form no square.
+        """
+        return F.gelu(shift(h, None))
+
+
+@register_model
+def vit_shift_base_patch16_224(pretrained: bool = False, **kwargs: Any) -> VisionTransformer:
+    """Build timm's ViT with a shift in front of the activation of every MLP; it has the same parameters and costs."""
+    model: VisionTransformer = build_model_with_cfg(
+        VisionTransformer,
+        VIT_SHIFT,
+        pretrained,
+        pretrained_filter_fn=checkpoint_filter_fn,
+        feature_cfg={"out_indices": 3, "feature_cls": "getter"},
+        **(BASE | kwargs),
+    )
+    for module in model.modules():
+        if isinstance(module, Mlp):
+            module.act = ShiftedGelu()
+    return model

@@ -1,0 +1,81 @@
+"""How a study's rankings of cells agree with their accuracy alone."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from dasvit.report.drawing.dot_plots import Cloud, Scatter
+from dasvit.report.study.words import FIRST, MISSING, Study, cell_words, figure, with_interval
+from dasvit.report.tables import number
+from dasvit.report.words import percent
+
+
+def scatters(study: Study, colours: Mapping[str, tuple[str, str]]) -> list[Scatter]:
+    """Return, for every search of a method, its supernet's accuracy of each cell against the cell's own."""
+    lucky, drawn = set(study["random"]["cells"]), []
+    methods = {variant["key"] for variant in study["variants"] if variant["group"] in FIRST}
+    tables = {row["run"]: row for row in study["summary"]["ranking"]}
+    for search in study["searches"]:
+        if search["run"] not in tables or search["variant"] not in methods:
+            continue
+        of = tables[search["run"]]
+        points: dict[bool, list[tuple[str, float, float]]] = {True: [], False: []}
+        for key, score in search["ranking"]["supernet_top1"].items():
+            alone = (study["cells"].get(key) or {}).get("top1")
+            if alone is not None:
+                points[key in lucky].append((cell_words(study["cells"][key]), score, alone))
+        clouds = [Cloud("random", points[True], "luck"), Cloud("found", points[False], colours[search["variant"]][0])]
+        tau = with_interval(of["supernet"]["tau"], of["supernet"]["low"], of["supernet"]["high"])
+        if any(cloud.points for cloud in clouds):
+            title = f"{search['variant']}, seed {search['seed']}"
+            note = f"τ = {tau}."
+            axes = ("on the supernet's weights, validation top-1", "trained alone, test top-1")
+            drawn.append(Scatter(title, clouds, axes, (percent, percent), note))
+    return drawn
+
+
+RANKED = {"supernet": "supernet", "weights": "weights", "macs": "multiply-adds", "ratios": "sum of ratios"}
+"""Rankings of cells, and what they are called; the last two only count."""
+AGREEMENT_HEADS = [head for title in RANKED.values() for head in (f"τ, {title}", "top 5")]
+RANKING_HEADS = ["search", "cells", "supernet", *AGREEMENT_HEADS, "top 5 by luck"]
+BAND_HEADS = ["search", "cells of about one cost", "that cost", *AGREEMENT_HEADS, "top 5 by luck"]
+
+
+def ranking_table(study: Study) -> list[tuple[str, list[str]]]:
+    """Return each search's run and row of the table of rankings."""
+    rows = []
+    for row in study["summary"]["ranking"]:
+        texts = [f"{row['variant']}, seed {row['seed']}", str(row["cells"])]
+        texts.append(f"stage {row['stage']}, {row['layers']} layer{'s' if row['layers'] > 1 else ''}")
+        rows.append((row["run"], [*texts, *_agreement(row)]))
+    return rows
+
+
+def band_table(study: Study) -> list[tuple[str, list[str]]]:
+    """Return each search's run and row of the table of rankings among cells of about the same cost."""
+    rows = []
+    for row in study["summary"]["ranking"]:
+        within = row["within"]
+        at = MISSING if within["macs_at"] is None else f"{number(round(within['macs_at']))} ± 10 %"
+        texts = [f"{row['variant']}, seed {row['seed']}", str(within["cells"]), at]
+        rows.append((row["run"], [*texts, *_agreement(within)]))
+    return rows
+
+
+def _agreement(row: Mapping[str, Any]) -> list[str]:
+    """Return tau and precision of all rankings, and the precision of luck."""
+    texts = []
+    for name in RANKED:
+        of = row[name]
+        texts += [with_interval(of["tau"], of["low"], of["high"]), figure(of["precision"], ".2f")]
+    return [*texts, figure(row["chance"], ".2f")]
+
+
+def taus_words(study: Study) -> str:
+    """Return how many rankings were looked at, in a sentence."""
+    taus = study["summary"]["taus"]
+    return (
+        f"{taus} τ's of supernets and weights were looked at: of so many the highest is high by luck, too. What "
+        "multiply-adds and ratios reach without a search stands beside them."
+    )

@@ -1,0 +1,198 @@
+"""The method from images to a cell, from top to bottom: supernet, perturbation, candidates, derivation, files."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+
+from dasvit.cell.cost import operation_cost, skeleton_cost, token_count
+from dasvit.cell.genotype import Genotype
+from dasvit.cell.space import Space
+from dasvit.config import Config
+from dasvit.config.methods import find_method
+from dasvit.models.baselines import make_network
+from dasvit.models.cost import cost_of
+from dasvit.runtime.distributed import seed_everything
+from dasvit.runtime.progress import Reporter
+from dasvit.runtime.saver import NEVER, Deadline
+from dasvit.search.candidates import Candidate, choose_best, train_candidates
+from dasvit.search.comparable import comparable_cells
+from dasvit.search.derivation import derive_found, even_stages
+from dasvit.search.derive import Derivation
+from dasvit.search.evaluation import WithWeights, perturbed
+from dasvit.search.loop import TrainedSupernet, search
+from dasvit.search.stages import Stages
+from dasvit.search.state import make_architecture, make_supernet
+from dasvit.search.strategies import make_strategy
+from dasvit.search.strategies.base import Moment
+from dasvit.session import Probe, Session, check_memory, load_session
+from dasvit.training.loop import probe_step
+from dasvit.training.pipeline import network_probe
+
+
+@dataclass(frozen=True)
+class SearchResult:
+    """What a search found.
+
+    Attributes:
+        derivation: The cell, and why it is this one.
+        stages: Edge weights and operations alive at the end of every stage. None: no supernet was trained.
+        candidates: The cells that were trained, best first. Empty: the weights alone decided.
+        session: What the search was made of; its run folder holds all of this.
+    """
+
+    derivation: Derivation
+    stages: Stages | None
+    candidates: Sequence[Candidate]
+    session: Session
+
+    @property
+    def cell(self) -> Genotype:
+        """The cell."""
+        return self.derivation.genotype
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return what `derivation.json` holds: the cell, its network's cost, and what it was chosen against."""
+        config, classes = self.session.config, self.session.classes
+        content = describe_derivation(self.derivation, config, classes)
+        if self.candidates:
+            content["finals"] = [describe_candidate(candidate, config, classes) for candidate in self.candidates]
+        return content
+
+
+def run_search(
+    config: Config,
+    folder: str,
+    reporter: Reporter,
+    *,
+    resume: bool = False,
+    deadline: Deadline = NEVER,
+    track: Sequence[str] = (),
+    warn: Callable[[Session], None] | None = None,
+) -> SearchResult:
+    """Search in a run folder, and write the cell.
+
+    Args:
+        config: The recipe.
+        folder: The run folder.
+        reporter: Where progress goes.
+        resume: There must be a run to go on with.
+        deadline: When to stop.
+        track: Trackers that are sent every epoch's numbers.
+        warn: Told of the session before a supernet is trained, as to say that its memory will not do.
+
+    Raises:
+        UserError: A user's mistake.
+        Stopped: By a signal or the deadline; the same call goes on.
+    """
+    session = load_session(config, folder, "search", reporter, deadline)
+    has_supernet = find_method(config.search.method).trains_supernet
+    if has_supernet:
+        check_memory(supernet_params(session.config, session.classes))
+    session.claim(config.search.method, resume)
+    if has_supernet and warn and session.runtime.is_main:
+        warn(session)
+    seed_everything(config.runtime.seed)
+    session.settle_precision(search_probe(session))
+    seed_everything(config.runtime.seed)
+    with session.followed(track) as session:
+        return find_cell(session)
+
+
+def find_cell(session: Session) -> SearchResult:
+    """Search a cell and write it: `genotype.json` and `derivation.json` in the run's folder.
+
+    Raises:
+        UserError: No cell of the space fits the budget.
+        Stopped: By a signal or the deadline; the state is saved.
+    """
+    config, runtime = session.config, session.runtime
+    stages = (
+        None if not find_method(config.search.method).trains_supernet else supernet_stages(search(session), session)
+    )
+    derivation = runtime.from_main(lambda: first_cell(stages, session))
+    candidates: list[Candidate] = []
+    if config.search.finals.cells:
+        table = even_stages(Space.from_config(config.space)) if stages is None else stages
+        candidates = train_candidates(derivation.genotype, table, session)
+        derivation = choose_best(derivation, candidates)
+    result = SearchResult(derivation, stages, candidates, session)
+    if runtime.is_main:
+        session.run.write_text("genotype.json", result.cell.to_json())
+        session.run.write_json("derivation.json", result.to_dict())
+    return result
+
+
+def supernet_stages(trained: TrainedSupernet, session: Session) -> Stages:
+    """Return the stages of a supernet, the last one's weights measured by perturbation where the rule asks for that."""
+    if session.config.search.derive.rule != "perturbation":
+        return trained.stages
+    return [*trained.stages[:-1], perturbed(trained.last, session.data, session.config, session.runtime)]
+
+
+def first_cell(stages: Stages | None, session: Session) -> Derivation:
+    """Return what the weights say; without any, a cell drawn at random."""
+    if stages is None:
+        return draw_cell(session)
+    return derive_found(stages, session.config, session.classes, session.config.search.derive)
+
+
+def draw_cell(session: Session) -> Derivation:
+    """Return a viable cell drawn uniformly within the budget, by the seed (Li, Talwalkar; 2019; arXiv:1902.07638)."""
+    cell = comparable_cells(session.config, session.classes).draw(random.Random(session.config.runtime.seed))
+    return Derivation(cell, cell, "")
+
+
+def describe_derivation(derivation: Derivation, config: Config, classes: int) -> dict[str, Any]:
+    """Return the chosen cell, its network's cost, and what was chosen against."""
+    return {
+        "genotype": derivation.genotype.to_dict(),
+        "unconstrained": derivation.unconstrained.to_dict(),
+        "reason": derivation.reason,
+        **cost_of(derivation.genotype, config.model, classes).to_dict(),
+    }
+
+
+def describe_candidate(candidate: Candidate, config: Config, classes: int) -> dict[str, Any]:
+    """Return a candidate, what it reached, and what its network costs."""
+    cost = cost_of(candidate.cell, config.model, classes).to_dict()
+    reached = {"top1": candidate.top1, "loss": candidate.loss, "epochs": candidate.epochs}
+    return {"genotype": candidate.cell.to_dict(), **reached, **cost}
+
+
+def supernet_params(config: Config, classes: int) -> int:
+    """Return about how many parameters the largest supernet of a search has: its skeleton and all its operations."""
+    space, layers = Space.from_config(config.space), max(config.search.stages.layers)
+    model = replace(config.model, width=config.search.width or config.model.width)
+    edge = sum(operation_cost(op, model.width, token_count(model)).params for op in space.operations)
+    return skeleton_cost(model, classes).params + edge * len(space.edges) * layers
+
+
+def search_probe(session: Session) -> Probe | None:
+    """Return what a search's precision is timed with: a step of its first supernet, or of a candidate's training.
+
+    None where nothing is trained at all.
+    """
+    config, classes = session.config, session.classes
+    if find_method(config.search.method).trains_supernet:
+        return lambda device: supernet_step(config, classes, device)
+    if not config.search.finals.cells:
+        return None
+    cell = draw_cell(session).genotype
+    return network_probe(lambda: make_network(cell, config.model, classes, config.train.drop_path), config, classes)
+
+
+def supernet_step(config: Config, classes: int, device: torch.device) -> Callable[[], None]:
+    """Return one weight step of the first stage's supernet, to time a precision with."""
+    space = Space.from_config(config.space)
+    alive = space.everything()
+    supernet = make_supernet(config, space, alive, next(iter(config.search.stages)).layers, classes).to(device)
+    architecture = make_architecture(config, space, alive).to(device)
+    strategy = make_strategy(config, space, classes)
+    strategy.begin_step(Moment(0, 0.0, 0, 0.0), architecture)
+    network = WithWeights(supernet, strategy.weights(architecture).detach(), strategy.mode())
+    return probe_step(network, config.model.image_size, config.search.batch_size, classes, device)

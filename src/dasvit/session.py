@@ -1,0 +1,226 @@
+"""A session: what a run is made of, made in one place and passed as one thing."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+
+from dasvit.config import Config
+from dasvit.config.validation import MAX_CLASSES
+from dasvit.data import Data, load_data
+from dasvit.errors import UserError, printable
+from dasvit.io.run_folder import RunFolder
+from dasvit.report import refresh_report
+from dasvit.report.run.page import PAGE
+from dasvit.runtime.distributed import Precision, Runtime, measure_precision
+from dasvit.runtime.progress import Reporter
+from dasvit.runtime.saver import NEVER, Deadline
+from dasvit.runtime.tracking import Tracking
+
+NAMED = 5
+"""Skipped images that are named on the terminal; `environment.json` names them all."""
+Probe = Callable[[torch.device], Callable[[], None]]
+"""Returns, for a device, one step of the work to come: what a precision is timed with."""
+
+
+@dataclass(frozen=True)
+class Session:
+    """What a run is made of.
+
+    Attributes:
+        config: The recipe.
+        data: The images.
+        run: Where the run is written.
+        runtime: Device, precision, processes.
+        reporter: Where progress goes.
+        deadline: When to stop.
+        followers: Called at the end of every epoch, on the main process: the page, the trackers.
+    """
+
+    config: Config
+    data: Data
+    run: RunFolder
+    runtime: Runtime
+    reporter: Reporter
+    deadline: Deadline = NEVER
+    followers: tuple[Callable[[], None], ...] = ()
+
+    @property
+    def classes(self) -> int:
+        """Classes of the data."""
+        return len(self.data.classes)
+
+    def log(self, said: str, rows: Mapping[str, Mapping[str, Any]]) -> None:
+        """End an epoch: write its lines, have whatever follows the run look at them, and say it.
+
+        Args:
+            said: The epoch's line on the terminal.
+            rows: The line of each JSON-lines file of the run.
+        """
+        if not self.runtime.is_main:
+            return
+        for name, row in rows.items():
+            self.run.append(name, dict(row))
+        for follow in self.followers:
+            follow()
+        self.reporter.say(said)
+
+    def inner(self, run: RunFolder, config: Config) -> Session:
+        """Return the session of a training inside this run: a page follows it, trackers do not."""
+        page = (lambda: refresh_report(run.path, self.reporter.say),)
+        return replace(self, run=run, config=config, followers=page)
+
+    def claim(self, subject: str, resume: bool = False, init: str = "") -> None:
+        """Make the folder this run's own, and note what its data are (see `RunFolder.open`).
+
+        Raises:
+            UserError: The folder holds something else, or its run began with other classes.
+        """
+        if self.runtime.is_main:
+            self.run.open(self.config, subject, resume, init)
+            note_data(self.run, self.data, self.reporter)
+
+    def settle_precision(self, probe: Probe | None) -> None:
+        """Settle the precision, on the main process for all: auto is measured once, said, and kept in the run folder.
+
+        Args:
+            probe: What is timed. None: the run computes nothing, and auto is float32.
+        """
+        self.runtime.precision = self.runtime.from_main(lambda: self._settled(probe))
+
+    def _settled(self, probe: Probe | None) -> Precision:
+        runtime, precision = self.runtime, self.config.runtime.precision
+        if precision == "auto":
+            precision = self._automatic(probe)
+        threads = torch.get_num_threads()
+        self.run.note(device=str(runtime.device), precision=precision, processes=runtime.world, threads=threads)
+        return precision
+
+    def _automatic(self, probe: Probe | None) -> Precision:
+        if self.runtime.shards:  # one device need not hold the network
+            precision: Precision = "bfloat16" if self.runtime.device.type == "cuda" else "float32"
+            world = self.runtime.world
+            self.reporter.say(f"precision: {precision} (not measured: the weights are shared by {world} processes)")
+            return precision
+        kept: Precision | None = self.run.notes().get("precision")
+        if kept in ("float32", "bfloat16"):
+            return kept
+        if probe is None:
+            return "float32"
+        precision, seconds = measure_precision(self.runtime.device, probe(self.runtime.device))
+        self.run.note(precision=precision, precision_seconds=seconds)
+        times = ", ".join(f"{name} {1000 * value:.0f} ms" for name, value in seconds.items())
+        self.reporter.say(f"precision: {precision} (a step: {times})")
+        return precision
+
+    @contextmanager
+    def followed(self, track: Sequence[str] = ()) -> Iterator[Session]:
+        """Yield the session with a page that follows the run, and trackers that are sent every epoch's numbers.
+
+        When this ends, however it does, the page is at rest: it no longer asks to be loaded again.
+
+        Args:
+            track: Names of trackers.
+        """
+        if not self.runtime.is_main:
+            yield self
+            return
+        folder, say = self.run.path, self.reporter.say
+        refresh_report(folder, say)
+        say(f"report: {folder / PAGE} (open it in a browser: it follows the run)")
+        try:
+            with Tracking(self.run, track, self.config, self.reporter) as tracking:
+                yield replace(self, followers=(lambda: refresh_report(folder, say), tracking.follow))
+        finally:
+            refresh_report(folder, say, live=False)
+            if folder.name == "train" and (folder.parent / "derivation.json").is_file():
+                refresh_report(folder.parent, say, live=False)  # the search's page tells how its cell did
+
+
+def load_session(config: Config, folder: str, kind: str, reporter: Reporter, deadline: Deadline = NEVER) -> Session:
+    """Load the images of a recipe, and return the session of a run; its folder is not touched yet.
+
+    Args:
+        config: The recipe.
+        folder: The run folder.
+        kind: What runs in it: search, train or study.
+        reporter: Where progress goes.
+        deadline: When to stop.
+
+    Raises:
+        UserError: The device or the images are not there, or not as they should be.
+    """
+    runtime = Runtime(config.runtime)
+    with runtime.first_of_machine():
+        data = load_data(config.data, config.model.image_size, config.runtime.seed)
+    say_data(data, reporter)
+    # The run goes on with images that are there: fetching them is what a command does.
+    config = replace(config, data=replace(config.data, download=False))
+    return Session(config, data, RunFolder(folder, kind), runtime, reporter, deadline)
+
+
+def say_data(data: Data, reporter: Reporter) -> None:
+    """Say what was loaded."""
+    names = ", ".join(map(printable, data.skipped[:NAMED])) + (", …" if len(data.skipped) > NAMED else "")
+    skipped = f", {len(data.skipped)} broken ones skipped ({names})" if data.skipped else ""
+    side = data.train.size
+    reporter.say(
+        f"data: {len(data.train):,} training and {len(data.test):,} test images of {side}×{side} pixels, "
+        f"{len(data.classes)} classes{skipped}"
+    )
+
+
+def note_data(run: RunFolder, data: Data, reporter: Reporter) -> None:
+    """Note the data's classes and fingerprint; say so where the run began with other data.
+
+    Only said: images that were copied to another machine have other times of change, and their run is to go on.
+
+    Raises:
+        UserError: They have another number of classes, which the run cannot go on with.
+    """
+    before = run.notes()
+    if before.get("classes", len(data.classes)) != len(data.classes):
+        raise UserError(
+            f"the data have {len(data.classes)} classes now, but {before['classes']} when the run {run.path} began: "
+            "put them back as they were, or give --run another folder."
+        )
+    if before.get("data_fingerprint", data.fingerprint) != data.fingerprint:
+        reporter.say(
+            f"the images were changed or copied since the run {run.path} began: it goes on with what they are now"
+        )
+    skipped = [printable(name) for name in data.skipped]
+    run.note(classes=len(data.classes), data_fingerprint=data.fingerprint, skipped_images=skipped)
+
+
+def noted_classes(run: RunFolder) -> int:
+    """Return the number of classes that a run noted of its data.
+
+    Raises:
+        UserError: It noted none, or none that can be.
+    """
+    classes = run.notes().get("classes")
+    if isinstance(classes, bool) or not isinstance(classes, int) or not 1 <= classes <= MAX_CLASSES:
+        raise UserError(f"{run.path}/environment.json does not say how many classes the data have.")
+    return classes
+
+
+def check_memory(params: int) -> None:
+    """Refuse a network whose weights alone are more than this machine's memory.
+
+    Raises:
+        UserError: They are.
+    """
+    try:
+        memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (AttributeError, ValueError, OSError):  # not on every system
+        return
+    if 4 * params > memory:
+        raise UserError(
+            f"a network of {params:,} parameters takes {4 * params / 1e9:,.1f} GB for its weights alone, and this "
+            f"machine has {memory / 1e9:,.1f} GB: lower the width or the layers."
+        )

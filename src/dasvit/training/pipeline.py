@@ -1,0 +1,218 @@
+"""A training from images to a written model: from a cell, a baseline's name or a trained model."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from dasvit.cell.cost import Cost
+from dasvit.cell.genotype import Genotype
+from dasvit.config import Config
+from dasvit.data import MEAN, STD, Data
+from dasvit.errors import UserError
+from dasvit.io.run_folder import find_model
+from dasvit.models.baselines import make_model, make_network, prefer_fast_attention
+from dasvit.models.cost import cost_of, count_cost
+from dasvit.models.finetune import load_start, sizes_of, subject_of
+from dasvit.models.folder import WEIGHTS, read_model_config, save_model
+from dasvit.runtime.distributed import seed_everything
+from dasvit.runtime.progress import Reporter
+from dasvit.runtime.saver import NEVER, Deadline
+from dasvit.session import Probe, Session, check_memory, load_session
+from dasvit.training.classifier import read_input
+from dasvit.training.evaluation import Evaluation
+from dasvit.training.loop import Trained, probe_step, train
+
+Subject = Genotype | str
+"""What is trained: a cell's network, `vit`, or a model of timm's by its name."""
+
+
+@dataclass(frozen=True)
+class Start:
+    """A trained model whose weights a training begins with.
+
+    Attributes:
+        folder: The model's folder.
+        classes: Names of the classes that its head knows.
+        digest: SHA-256 of its weights: a run that goes on must have begun with the same.
+    """
+
+    folder: Path
+    classes: tuple[str, ...]
+    digest: str
+
+    @classmethod
+    def read(cls, path: str, config: Config) -> Start:
+        """Find the model of a run or model folder, and see that the recipe asks for its sizes.
+
+        Raises:
+            UserError: There is no model, or it cannot be what this recipe trains.
+        """
+        folder = find_model(path)
+        for field, size in sizes_of(folder).items():
+            asked = getattr(config.model, field)
+            if field != "image_size" and asked != size:
+                raise UserError(
+                    f"the model in {folder} has model.{field} {size}, not {asked}: leave out --model.{field}, or train "
+                    "from scratch, without --init."
+                )
+        norms = read_model_config(folder)["pretrained_cfg"]
+        if [*norms.get("mean", MEAN)] != [*MEAN] or [*norms.get("std", STD)] != [*STD]:
+            raise UserError(
+                f"the model in {folder} was trained on images of another normalisation than mean and deviation "
+                f"{MEAN[0]}: it cannot be gone on with."
+            )
+        if not (folder / WEIGHTS).is_file():
+            raise UserError(f"{folder} holds no {WEIGHTS}: was its training cut off?")
+        with (folder / WEIGHTS).open("rb") as file:
+            return cls(folder, read_input(folder).classes, hashlib.file_digest(file, "sha256").hexdigest())
+
+    def keeps_head(self, data: Data) -> bool:
+        """Tell whether the data have the classes that the model's head knows."""
+        return self.classes == tuple(data.classes)
+
+    def load(self, config: Config, data: Data) -> nn.Module:
+        """Return the model, with a fresh head where the data have other classes."""
+        side, rate = config.model.image_size, config.train.drop_path
+        return load_start(self.folder, side, len(data.classes), keep_head=self.keeps_head(data), drop_path=rate)
+
+    def say(self, session: Session) -> None:
+        """Note where the weights come from, and say it."""
+        session.run.note(init_model=str(self.folder))
+        same = self.keeps_head(session.data)
+        head = "its head as well, for the classes are the same" if same else "with a fresh head"
+        session.reporter.say(f"begins with the weights of {self.folder}, {head}")
+
+
+@dataclass(frozen=True)
+class TrainResult:
+    """What a training ended with.
+
+    Attributes:
+        subject: What was trained.
+        cost: Of its network.
+        evaluation: On the test images.
+        model: The network that was evaluated (the average, with EMA), on this process's device.
+        session: What the training was made of; its run folder holds the model.
+    """
+
+    subject: Subject
+    cost: Cost
+    evaluation: Evaluation
+    model: nn.Module
+    session: Session
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the run's folder, the network's cost and its accuracies."""
+        return {"run": str(self.session.run.path), **self.cost.to_dict(), **self.evaluation.summary()}
+
+
+def run_training(
+    config: Config,
+    subject: Subject | Start,
+    folder: str,
+    reporter: Reporter,
+    *,
+    resume: bool = False,
+    deadline: Deadline = NEVER,
+    track: Sequence[str] = (),
+) -> TrainResult:
+    """Train a network in a run folder, evaluate it, and write its model.
+
+    Args:
+        config: The recipe.
+        subject: A cell, a baseline's name, or the trained model to begin with.
+        folder: The run folder.
+        reporter: Where progress goes.
+        resume: There must be a run to go on with.
+        deadline: When to stop.
+        track: Trackers that are sent every epoch's numbers.
+
+    Raises:
+        UserError: A user's mistake.
+        Stopped: By a signal or the deadline; the same call goes on.
+    """
+    session = load_session(config, folder, "train", reporter, deadline)
+    config, runtime = session.config, session.runtime
+    if config.runtime.shard and not runtime.shards:
+        reporter.say("runtime.shard: this one process keeps all weights; torchrun starts several (docs/scale.md).")
+    if not isinstance(subject, Start):  # what can fail, before the folder is made
+        check_memory(cost_of(subject, config.model, session.classes).params)
+    make = network_maker(subject, session)
+    seed_everything(config.runtime.seed)
+    model = make()
+    named = subject_of(model, subject.folder) if isinstance(subject, Start) else subject
+    text = named.to_json() if isinstance(named, Genotype) else named
+    session.claim(text, resume, subject.digest if isinstance(subject, Start) else "")
+    if isinstance(subject, Start) and runtime.is_main:
+        subject.say(session)
+    session.settle_precision(network_probe(make, config, session.classes))
+    prefer_fast_attention(model, runtime.device, torch.bfloat16 if runtime.precision == "bfloat16" else torch.float32)
+    cost = count_cost(model, config.model.image_size)
+    seed_everything(config.runtime.seed)
+    with session.followed(track) as session:
+        trained = train(model, session)
+        return write_model(trained, named, cost, session, make)
+
+
+def network_maker(subject: Subject | Start, session: Session) -> Callable[[], nn.Module]:
+    """Return what builds the network: with fresh weights, or with those of a trained model."""
+    config, classes, rate = session.config, session.classes, session.config.train.drop_path
+    if isinstance(subject, Start):
+        return lambda: subject.load(config, session.data)
+    if isinstance(subject, Genotype):
+        return lambda: make_network(subject, config.model, classes, rate)
+    return lambda: make_model(subject, config.model, classes, drop_path=rate)
+
+
+def write_model(
+    trained: Trained, subject: Subject, cost: Cost, session: Session, make: Callable[[], nn.Module]
+) -> TrainResult:
+    """Write what a training ended with: the genotype, `result.json` and `model/`; return it."""
+    run, runtime, config = session.run, session.runtime, session.config
+    result = TrainResult(subject, cost, trained.evaluation, trained.model, session)
+    state = runtime.whole(trained.model.state_dict())
+    if not runtime.is_main:
+        return result
+    model = trained.model
+    if runtime.shards:
+        model = make()
+        model.load_state_dict(state)
+    if isinstance(subject, Genotype):
+        run.write_text("genotype.json", subject.to_json())
+    run.write_json("result.json", {**result.to_dict(), "confusion": trained.evaluation.confusion})
+    side = config.model.image_size
+    save_model(
+        model,
+        run.path / "model",
+        class_names=session.data.classes,
+        input_size=(3, side, side),
+        mean=MEAN,
+        std=STD,
+        crop_pct=session.data.crop_pct,
+        extra={"result": result.to_dict(), "data": config.data.name},
+    )
+    return result
+
+
+def network_probe(make: Callable[[], nn.Module], config: Config, classes: int) -> Probe:
+    """Return what the precision of a training is timed with: one step of the network that `make` builds."""
+
+    def probe(device: torch.device) -> Callable[[], None]:
+        model = make().to(device)
+        inner = probe_step(model, config.model.image_size, config.train.batch_size, classes, device)
+
+        def step() -> None:
+            short = torch.is_autocast_enabled(device.type)
+            prefer_fast_attention(model, device, torch.bfloat16 if short else torch.float32)
+            inner()
+
+        return step
+
+    return probe
