@@ -25,20 +25,19 @@ CELL = Genotype.from_ops(2, ["shift_0.5", "msa_2", "zero", "shift_2", "mlp_1"])
 SPACE = Space(2, ("zero", "identity", "msa_2", "mlp_1", "shift_0.5", "shift_1"))
 
 
-def make(number: float, dim: int = 6, grid: tuple[int, int] = (3, 4)) -> Shift:
+def make(number: float, dim: int = 6) -> Shift:
     torch.manual_seed(0)
     operation = make_operation(f"shift_{number:g}", dim)
     assert isinstance(operation, Shift)
     for parameter in operation.parameters():
         nn.init.normal_(parameter, std=0.5)
-    operation.grid = grid
     return operation.double()
 
 
-def naive(operation: Shift, x: Tensor) -> Tensor:
+def naive(operation: Shift, x: Tensor, grid: tuple[int, int]) -> Tensor:
     """Every hidden unit of every patch in a loop: the i-th ninth comes from the i-th patch of the 3 × 3 around."""
     hidden = operation.inner(operation.norm(x))
-    (rows, columns), width = operation.grid, hidden.shape[-1]
+    (rows, columns), width = grid, hidden.shape[-1]
     moved = torch.zeros_like(hidden)
     moved[:, 0] = hidden[:, 0]
     for row in range(rows):
@@ -55,28 +54,27 @@ def naive(operation: Shift, x: Tensor) -> Tensor:
 @pytest.mark.parametrize("number", [0.5, 1.0, 3.0])  # 3, 6 and 18 hidden units: fewer than nine, too
 def test_against_the_loop(number: float) -> None:
     operation, x = make(number), torch.randn(2, 13, 6, dtype=torch.float64)
-    torch.testing.assert_close(operation(x), naive(operation, x), rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(operation(x, (3, 4)), naive(operation, x, (3, 4)), rtol=1e-12, atol=1e-12)
 
 
 def test_without_a_grid_patches_form_a_square() -> None:
-    operation, x = make(2, grid=(4, 4)), torch.randn(2, 17, 6, dtype=torch.float64)
-    expected = operation(x)
-    operation.grid = (0, 0)
-    assert torch.equal(operation(x), expected)
+    operation, x = make(2), torch.randn(2, 17, 6, dtype=torch.float64)
+    assert torch.equal(operation(x), operation(x, (4, 4)))
+    assert not torch.equal(operation(x), operation(x, (2, 8)))
     with pytest.raises(RuntimeError, match="shape"):
         operation(torch.randn(2, 16, 6, dtype=torch.float64))
 
 
 def test_of_a_part_of_the_tokens_those_left_out_count_as_zeros() -> None:
-    operation, hidden = make(2), torch.randn(2, 13, 12, dtype=torch.float64)
+    operation, hidden, grid = make(2), torch.randn(2, 13, 12, dtype=torch.float64), (3, 4)
     everywhere = torch.arange(13).expand(2, -1)
-    assert torch.equal(operation.features_among(hidden, everywhere), operation.features(hidden))
+    assert torch.equal(operation.features_among(hidden, everywhere, grid), operation.features(hidden, grid))
     places = torch.tensor([[0, 1, 5, 12], [0, 3, 4, 8]])
     left = torch.zeros_like(hidden)
     for image in range(2):
         left[image, places[image]] = hidden[image, places[image]]
-    expected = torch.stack([operation.features(left)[image, places[image]] for image in range(2)])
-    found = operation.features_among(torch.stack([hidden[i, places[i]] for i in range(2)]), places)
+    expected = torch.stack([operation.features(left, grid)[image, places[image]] for image in range(2)])
+    found = operation.features_among(torch.stack([hidden[i, places[i]] for i in range(2)]), places, grid)
     assert torch.equal(found, expected)
 
 
@@ -131,10 +129,10 @@ def test_the_derived_network_computes_what_the_supernet_does() -> None:
 
 def test_networks_know_their_grid() -> None:
     network = DasViT(CELL, img_size=(8, 12), patch_size=2, num_classes=4, embed_dim=6, depth=2)
-    assert {m.grid for m in network.modules() if isinstance(m, Shift)} == {(4, 6)}
+    assert network.embed.grid(torch.randn(1, 3, 8, 12)) == (4, 6)
     assert network(torch.randn(1, 3, 8, 12)).shape == (1, 4)
     network.set_input_size((16, 4))
-    assert {m.grid for m in network.modules() if isinstance(m, Shift)} == {(8, 2)}
+    assert network.embed.grid(torch.randn(1, 3, 16, 4)) == (8, 2)
     assert network(torch.randn(1, 3, 16, 4)).shape == (1, 4)
 
 

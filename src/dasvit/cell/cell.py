@@ -1,12 +1,14 @@
 """The derived cell: one chosen operation an edge."""
 
+from functools import partial
+
 import torch
 from torch import Tensor, fx, nn
 from torchvision.ops import StochasticDepth
 
 from dasvit.cell.genotype import Genotype
 from dasvit.cell.graph import live_edges, walk
-from dasvit.cell.ops import make_operation
+from dasvit.cell.ops import Grid, grid_argument, make_operation
 
 
 class Cell(nn.Module):
@@ -30,15 +32,22 @@ class Cell(nn.Module):
         self.parametric = {i for i in self.kept if genotype.edges[i].op != "identity"}
         self.drop_path = StochasticDepth(drop_path, mode="row") if drop_path else nn.Identity()
 
-    def forward(self, prev2: Tensor, prev1: Tensor) -> Tensor:
-        """Return the layer's output from those of the two before it, each [B, N, D]."""
-        output = walk(self.nodes, prev2, prev1, self._edge)
+    def forward(self, prev2: Tensor, prev1: Tensor, grid: Grid) -> Tensor:
+        """Return the layer's output from those of the two before it, each [B, N, D].
+
+        Args:
+            prev2: Output of the layer before the previous one.
+            prev1: Output of the previous layer.
+            grid: Rows and columns of the N - 1 patches.
+        """
+        output = walk(self.nodes, prev2, prev1, partial(self._edge, grid=grid))
         return torch.zeros_like(prev1) if output is None else output
 
-    def _edge(self, index: int, x: Tensor) -> Tensor | None:
+    def _edge(self, index: int, x: Tensor, grid: Grid) -> Tensor | None:
         if index not in self.kept:
             return None
-        output: Tensor = self.get_submodule(self.names[index])(x)
+        operation = self.get_submodule(self.names[index])
+        output: Tensor = operation(x, **grid_argument(operation, grid))
         return self.drop_path(output) if index in self.parametric else output
 
     def __prepare_scriptable__(self) -> nn.Module:

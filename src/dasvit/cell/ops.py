@@ -18,6 +18,8 @@ from dasvit.cell.genotype import NUMBERED, OURS, Kind, Operation, parse_operatio
 from dasvit.errors import UserError
 
 NORM_EPS = 1e-6
+Grid = tuple[int, int]
+"""Rows and columns of the patches."""
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
@@ -182,12 +184,12 @@ class Mlp(Parametric):
         return super().class_token(z[:, :1])
 
 
-def shift(h: Tensor, grid: tuple[int, int]) -> Tensor:
+def shift(h: Tensor, grid: Grid | None) -> Tensor:
     """Give every patch a ninth of the units of each of the 3 × 3 patches around it, zeros from beyond the border.
 
     Args:
         h: Hidden units [B, N, F], the class token's first; these stay.
-        grid: Rows and columns of the patches. (0, 0): they form a square.
+        grid: Rows and columns of the patches. None: they form a square.
 
     Returns:
         [B, N, F]
@@ -195,7 +197,10 @@ def shift(h: Tensor, grid: tuple[int, int]) -> Tensor:
     Raises:
         RuntimeError: The patches are not as many as the grid has.
     """
+    # Neither scripts nor the ONNX that is made of a trace have words for functions of our own.
     if torch.jit.is_scripting():  # type: ignore[attr-defined]
+        return _shifted(h, grid, False)
+    if torch.jit.is_tracing():  # type: ignore
         return _shifted(h, grid, False)
     shifted: Tensor = _Shifting.apply(h, grid, False)
     return shifted
@@ -204,11 +209,12 @@ def shift(h: Tensor, grid: tuple[int, int]) -> Tensor:
 torch.fx.wrap("shift")
 
 
-def _shifted(h: Tensor, grid: tuple[int, int], back: bool) -> Tensor:
+def _shifted(h: Tensor, grid: Grid | None, back: bool) -> Tensor:
     """Return h shifted, [B, N, F], or back to where it came from."""
+    if grid is None:
+        side = int((h.shape[1] - 1) ** 0.5 + 0.5)
+        grid = (side, side)
     rows, columns = grid
-    if rows == 0:
-        rows = columns = int((h.shape[1] - 1) ** 0.5 + 0.5)
     around = F.pad(h[:, 1:].reshape(h.shape[0], rows, columns, h.shape[2]), (0, 0, 1, 1, 1, 1))
     width = h.shape[2]
     parts: list[Tensor] = []
@@ -223,7 +229,7 @@ class _Shifting(torch.autograd.Function):
     """The shift, whose gradient is the shift back: autograd would fill a tensor of zeros for every slice."""
 
     @staticmethod
-    def forward(ctx: Any, h: Tensor, grid: tuple[int, int], back: bool) -> Tensor:
+    def forward(ctx: Any, h: Tensor, grid: Grid | None, back: bool) -> Tensor:
         """Return h shifted, or back to where it came from, [B, N, F]."""
         ctx.grid, ctx.back = grid, back
         return _shifted(h, grid, back)
@@ -245,45 +251,48 @@ class Shift(Mlp):
     Args:
         dim: Embedding width D.
         number: Hidden width over D.
-
-    Attributes:
-        grid: Rows and columns of the patches; networks set it (`place_on_grid`). (0, 0): they form a square.
     """
 
-    grid: tuple[int, int]
+    def forward(self, x: Tensor, grid: Grid | None = None) -> Tensor:
+        """Apply the operation, [B, N, D] -> [B, N, D].
 
-    def __init__(self, dim: int, number: float) -> None:
-        super().__init__(dim, number)
-        self.grid = (0, 0)
+        Args:
+            x: The tokens.
+            grid: Rows and columns of the patches. None: they form a square. It is no attribute, so that threads can
+                share a network and a graph of it keeps no size of images.
 
-    def features(self, h: Tensor) -> Tensor:
+        Raises:
+            RuntimeError: The patches are not as many as the grid has.
+        """
+        output: Tensor = self.outer(self.features(self.inner(self.norm(x)), grid))
+        return output
+
+    def features(self, h: Tensor, grid: Grid | None = None) -> Tensor:
         """Return the GELU of the hidden units, shifted, [B, N, rD] -> [B, N, rD].
 
         Raises:
             RuntimeError: The patches are not as many as the grid has.
         """
-        return F.gelu(shift(h, self.grid))
+        return F.gelu(shift(h, grid))
 
-    def features_among(self, h: Tensor, places: Tensor) -> Tensor:
+    def features_among(self, h: Tensor, places: Tensor, grid: Grid | None = None) -> Tensor:
         """Return the features of the kept tokens, [B, K, rD] -> [B, K, rD]; patches left out count as zeros."""
-        batch, tokens, width = len(h), 1 + self.grid[0] * self.grid[1], h.shape[-1]
-        assert tokens > 1, "a search sets the grid"
+        assert grid is not None, "of a part of the patches no one can tell how many there are"
+        batch, tokens, width = len(h), 1 + grid[0] * grid[1], h.shape[-1]
         rows = (places + tokens * torch.arange(batch, device=h.device).unsqueeze(1)).flatten()
         whole = h.new_zeros(batch * tokens, width).index_copy(0, rows, h.flatten(0, 1))
-        shifted = shift(whole.view(batch, tokens, width), self.grid).flatten(0, 1)
+        shifted = shift(whole.view(batch, tokens, width), grid).flatten(0, 1)
         return F.gelu(shifted.index_select(0, rows).view_as(h))
 
-    def class_token(self, z: Tensor) -> Tensor:
+    def class_token(self, z: Tensor, grid: Grid | None = None) -> Tensor:
         """Return the output at the class token, [B, N, D] -> [B, 1, D]; no patch has a part in it."""
         output: Tensor = self.outer(F.gelu(self.inner(self.scaled(z[:, :1]))))
         return output
 
 
-def place_on_grid(network: nn.Module, grid: tuple[int, int]) -> None:
-    """Tell a network's operations how many rows and columns of patches there are."""
-    for module in network.modules():
-        if isinstance(module, Shift):
-            module.grid = grid
+def grid_argument(operation: nn.Module, grid: Grid | None) -> dict[str, Grid | None]:
+    """Return the grid as the keyword argument of an operation's methods, if the operation is one that asks for it."""
+    return {"grid": grid} if isinstance(operation, Shift) else {}
 
 
 OPERATIONS: dict[str, Callable[[int, float], nn.Module]] = {

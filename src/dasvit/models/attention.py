@@ -20,7 +20,7 @@ def class_attention(model: nn.Module, images: Tensor) -> tuple[Tensor, Tensor | 
 
     Args:
         model: Maps images to logits; not changed.
-        images: [B, 3, S, S].
+        images: [B, 3, H, W].
 
     Returns:
         Logits [B, C]; and [B, rows, columns], the mean over heads and attention operations, which adds up to 1 for
@@ -40,7 +40,8 @@ def class_attention(model: nn.Module, images: Tensor) -> tuple[Tensor, Tensor | 
         return logits, None
     mean = torch.stack(found).mean(dim=0)
     patches: Any = model.embed.patch_embed if isinstance(model, DasViT) else model.patch_embed
-    return logits, (mean / mean.sum(dim=1, keepdim=True)).unflatten(1, patches.grid_size)
+    grid = patches.dynamic_feat_size((images.shape[-2], images.shape[-1]))
+    return logits, (mean / mean.sum(dim=1, keepdim=True)).unflatten(1, grid)
 
 
 def projections(model: nn.Module) -> list[tuple[nn.Module, int]]:

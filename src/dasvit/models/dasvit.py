@@ -20,7 +20,7 @@ from torch.utils.checkpoint import checkpoint
 
 from dasvit.cell.cell import Cell
 from dasvit.cell.genotype import Genotype, load_genotype
-from dasvit.cell.ops import NORM_EPS, init_weights, place_on_grid
+from dasvit.cell.ops import NORM_EPS, init_weights
 from dasvit.config.validation import ImageSize, size_pair
 from dasvit.errors import UserError, unknown
 from dasvit.models.skeleton import TokenEmbedding, resample_positions
@@ -102,7 +102,6 @@ class DasViT(nn.Module):
         self.embed = TokenEmbedding(img_size, patch_size, in_chans, embed_dim, dynamic=dynamic_img_size)
         rates = [drop_path_rate * layer / max(1, depth - 1) for layer in range(depth)]
         self.blocks = nn.ModuleList([Cell(self.genotype, embed_dim, rate) for rate in rates])
-        place_on_grid(self.blocks, self.embed.patch_embed.grid_size)
         self.norm: nn.Module = nn.LayerNorm(embed_dim, eps=NORM_EPS)
         self.head_drop = nn.Dropout(drop_rate)
         self.blocks.apply(init_weights)
@@ -118,15 +117,14 @@ class DasViT(nn.Module):
 
     def forward_features(self, x: Tensor) -> Tensor:
         """Return the normalised tokens of images, [B, C, H, W] -> [B, N, D]."""
-        if self.embed.dynamic and not torch.jit.is_scripting():  # type: ignore[attr-defined]
-            place_on_grid(self.blocks, self._grid_of(x))
+        grid = self.embed.grid(x)
         prev1 = self.embed(x)
         prev2 = prev1
         for block in self.blocks:
             if self.grad_checkpointing and not torch.jit.is_scripting():  # type: ignore[attr-defined]
-                output = checkpoint(block, prev2, prev1, use_reentrant=False)
+                output = checkpoint(block, prev2, prev1, grid, use_reentrant=False)
             else:
-                output = block(prev2, prev1)
+                output = block(prev2, prev1, grid)
             prev2, prev1 = prev1, output
         features: Tensor = self.norm(prev1)
         return features
@@ -179,7 +177,7 @@ class DasViT(nn.Module):
         prefix = [tokens[:, : self.num_prefix_tokens] for tokens in chosen]
         patches = [tokens[:, self.num_prefix_tokens :] for tokens in chosen]
         if output_fmt == "NCHW":
-            patches = [tokens.transpose(1, 2).unflatten(2, self._grid_of(x)).contiguous() for tokens in patches]
+            patches = [tokens.transpose(1, 2).unflatten(2, self.embed.grid(x)).contiguous() for tokens in patches]
         if output_dict:
             content: dict[str, Any] = {"image_intermediates": patches}
             if return_prefix_tokens:
@@ -188,22 +186,15 @@ class DasViT(nn.Module):
         result = list(zip(patches, prefix, strict=True)) if return_prefix_tokens else patches
         return result if intermediates_only else (self.norm(outputs[-1]), result)
 
-    @torch.jit.unused
-    def _grid_of(self, x: Tensor) -> tuple[int, int]:
-        """Return the rows and columns of patches that images have."""
-        rows, columns = self.embed.patch_embed.dynamic_feat_size((x.shape[-2], x.shape[-1]))
-        return rows, columns
-
     def _layers(self, x: Tensor, count: int) -> list[Tensor]:
-        if self.embed.dynamic:
-            place_on_grid(self.blocks, self._grid_of(x))
+        grid = self.embed.grid(x)
         prev2 = prev1 = self.embed(x)
         outputs = []
         for block in list(self.blocks)[:count]:
             if self.grad_checkpointing:
-                output = checkpoint(block, prev2, prev1, use_reentrant=False)
+                output = checkpoint(block, prev2, prev1, grid, use_reentrant=False)
             else:
-                output = block(prev2, prev1)
+                output = block(prev2, prev1, grid)
             prev2, prev1 = prev1, output
             outputs.append(output)
         return outputs
@@ -255,7 +246,6 @@ class DasViT(nn.Module):
         """
         self.embed.set_input_size(img_size, patch_size)
         patches = self.embed.patch_embed
-        place_on_grid(self.blocks, patches.grid_size)
         self.model_args |= {"img_size": list(patches.img_size), "patch_size": list(patches.patch_size)}
         self.feature_info = [{**info, "reduction": patches.feat_ratio()} for info in self.feature_info]
         # Where current versions of timm look for the size of a network's images.

@@ -54,9 +54,16 @@ class TokenEmbedding(nn.Module):
         patches = self.patch_embed(images)
         tokens = torch.cat([self.cls_token.expand(patches.shape[0], -1, -1), patches], dim=1)
         if self.dynamic:
-            grid = self.patch_embed.dynamic_feat_size((images.shape[-2], images.shape[-1]))
-            return tokens + self.resampled_positions(grid)
+            return tokens + self.resampled_positions(self.grid(images))
         return tokens + self.pos_embed
+
+    def grid(self, images: Tensor) -> tuple[int, int]:
+        """Return the rows and columns of patches that images have, [B, C, H, W]."""
+        if self.dynamic:
+            rows, columns = self.patch_embed.dynamic_feat_size((images.shape[-2], images.shape[-1]))
+        else:
+            rows, columns = self.patch_embed.grid_size
+        return rows, columns
 
     def resampled_positions(self, grid: tuple[int, int]) -> Tensor:
         """Return the positions for another grid of patches, [1, 1 + rows × columns, D]."""
@@ -88,5 +95,32 @@ def resample_positions(positions: Tensor, old: tuple[int, int], new: tuple[int, 
     Returns:
         [1, 1 + rows × columns of new, D]
     """
+    if (
+        not torch.jit.is_scripting()  # type: ignore[attr-defined]
+        and torch.jit.is_tracing()  # type: ignore
+    ):
+        return _resampled_by_products(positions, old, new)
     resampled: Tensor = resample_abs_pos_embed(positions, list(new), list(old), num_prefix_tokens=1)
     return resampled
+
+
+def _resampled_by_products(positions: Tensor, old: tuple[int, int], new: tuple[int, int]) -> Tensor:
+    """Return what `resample_positions` does, in operations that a trace keeps for every size and ONNX has words for."""
+    rows, columns = (_bicubic(count, wanted).to(positions) for count, wanted in zip(old, new, strict=True))
+    table = positions[0, 1:].unflatten(0, old)
+    resampled = torch.einsum("rh,hwd,cw->rcd", rows, table, columns)
+    return torch.cat([positions[:, :1], resampled.flatten(0, 1).unsqueeze(0)], dim=1)
+
+
+def _bicubic(count: int, wanted: int) -> Tensor:
+    """Return the matrix of PyTorch's bicubic interpolation with antialiasing, [wanted, count].
+
+    The kernel is Keys' (1981) with a = -1/2, as wide as a step of the coarser of the two grids.
+    """
+    step = count / torch.as_tensor(wanted, dtype=torch.float32)
+    centres = (torch.arange(wanted, dtype=torch.float32) + 0.5) * step
+    places = torch.arange(count, dtype=torch.float32) + 0.5
+    x = ((places - centres.unsqueeze(1)) / step.clamp(min=1.0)).abs()
+    near, far = (1.5 * x - 2.5) * x * x + 1, ((-0.5 * x + 2.5) * x - 4) * x + 2
+    weights = torch.where(x < 1, near, torch.where(x < 2, far, torch.zeros_like(x)))
+    return weights / weights.sum(dim=1, keepdim=True)

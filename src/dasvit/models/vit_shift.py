@@ -43,7 +43,7 @@ class ShiftedGelu(nn.Module):
         Raises:
             RuntimeError: The patches form no square.
         """
-        return F.gelu(shift(h, (0, 0)))
+        return F.gelu(shift(h, None))
 
 
 @register_model

@@ -16,12 +16,18 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
-from dasvit.cell.ops import Parametric
+from dasvit.cell.ops import Grid, Parametric, grid_argument
 
 Gradients = tuple[Tensor | None, ...]
 
 
-def mix(operations: Sequence[Parametric], z: Tensor, weights: Tensor, places: Tensor | None = None) -> Tensor:
+def mix(
+    operations: Sequence[Parametric],
+    z: Tensor,
+    weights: Tensor,
+    places: Tensor | None = None,
+    grid: Grid | None = None,
+) -> Tensor:
     """Return sum_o w_o * outer_o(features_o(inner_o(norm_o(x)))) for the normalised x.
 
     Args:
@@ -29,6 +35,7 @@ def mix(operations: Sequence[Parametric], z: Tensor, weights: Tensor, places: Te
         z: x with mean 0 and variance 1 at every token, [B, N, D], in the precision of the products.
         weights: The operations' weights [O].
         places: Where the N tokens stand among all, [B, N]. None: they are all.
+        grid: Rows and columns of all patches. None: they form a square.
 
     Returns:
         [B, N, D], in z's precision.
@@ -36,12 +43,17 @@ def mix(operations: Sequence[Parametric], z: Tensor, weights: Tensor, places: Te
     biases = torch.stack([operation.outer.bias for operation in operations])
     bias = (weights.unsqueeze(1) * biases).sum(dim=0)  # one vector, added once
     parameters = [parameter for operation in operations for parameter in _Layers.of(operation)]
-    features = [
-        operation.features if places is None else partial(operation.features_among, places=places)
-        for operation in operations
-    ]
+    features = [_features(operation, places, grid) for operation in operations]
     output: Tensor = _Mixture.apply(features, z, bias, weights, *parameters)
     return output
+
+
+def _features(operation: Parametric, places: Tensor | None, grid: Grid | None) -> Callable[[Tensor], Tensor]:
+    """Return an operation's features as a function of its hidden units alone."""
+    told: dict[str, Any] = grid_argument(operation, grid)
+    if places is None:
+        return partial(operation.features, **told)
+    return partial(operation.features_among, places=places, **told)
 
 
 class _Layers(NamedTuple):

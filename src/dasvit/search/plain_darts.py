@@ -86,8 +86,8 @@ class MixedLayer(nn.Module):
             }
         )
 
-    def forward(self, prev2: Tensor, prev1: Tensor, weights: Tensor) -> Tensor:
-        """Return the layer's output [B, N, D] for edge weights [E, O]."""
+    def forward(self, prev2: Tensor, prev1: Tensor, weights: Tensor, grid: cell_ops.Grid) -> Tensor:
+        """Return the layer's output [B, N, D] for edge weights [E, O] and the rows and columns of the patches."""
         values = {"prev2": prev2, "prev1": prev1}
         for node in range(self.nodes):
             target = f"x{node + 1}"
@@ -95,7 +95,8 @@ class MixedLayer(nn.Module):
             for index, (source, end) in enumerate(self.pairs):
                 if end == target:
                     bank = self.edges[f"{source}_{target}"].children()
-                    total = total + sum(w * op(values[source]) for w, op in zip(weights[index], bank, strict=True))
+                    outputs = (op(values[source], **cell_ops.grid_argument(op, grid)) for op in bank)
+                    total = total + sum(w * output for w, output in zip(weights[index], outputs, strict=True))
             values[target] = total
         return torch.stack([values[f"x{node + 1}"] for node in range(self.nodes)]).sum(dim=0)
 
@@ -124,7 +125,7 @@ class PlainSupernet(nn.Module):
         """Return logits [B, classes] for images [B, 3, S, S] under edge weights [E, O]."""
         prev2 = prev1 = self.embed(images)
         for block in self.blocks:
-            prev2, prev1 = prev1, block(prev2, prev1, weights)
+            prev2, prev1 = prev1, block(prev2, prev1, weights, self.embed.grid(images))
         logits: Tensor = self.head(self.norm(prev1[:, 0]))
         return logits
 

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 from dasvit.cell.genotype import Genotype
 from dasvit.cell.graph import add
-from dasvit.cell.ops import NORM_EPS, Identity, Parametric, init_weights, make_operation, place_on_grid
+from dasvit.cell.ops import NORM_EPS, Grid, Identity, Parametric, grid_argument, init_weights, make_operation
 from dasvit.cell.space import Alive, Space
 from dasvit.config import TokensConfig
 from dasvit.models.skeleton import TokenEmbedding
@@ -84,16 +84,19 @@ class MixedCell(nn.Module):
         mode: ForwardMode = EVERYTHING,
         *,
         class_only: bool = False,
+        grid: Grid | None = None,
     ) -> Tensor:
         """Return the layer's output [B, N, D] from those of the two before it and the edge weights [E, O].
 
         With `class_only`, as the last layer is asked, only its class token [B, 1, D]. Edge weights [E, O + 1] hold in
-        their last column the weight of what bypasses an edge's operations: its source.
+        their last column the weight of what bypasses an edge's operations: its source. `grid` are the rows and columns
+        of the patches (None: they form a square).
         """
         if self.selector is None:
-            return self._mix(prev2, prev1, weights, mode, class_only)
+            return self._mix(prev2, prev1, weights, mode, class_only, grid=grid)
         places, scores = self.selector(prev1)
-        mixed = self._mix(take(prev2, places, scores), take(prev1, places, scores), weights, mode, class_only, places)
+        seen = take(prev2, places, scores), take(prev1, places, scores)
+        mixed = self._mix(*seen, weights, mode, class_only, places, grid)
         return mixed if class_only else put(prev1, places, mixed)
 
     def _mix(
@@ -104,6 +107,7 @@ class MixedCell(nn.Module):
         mode: ForwardMode,
         class_only: bool,
         kept: Tensor | None = None,
+        grid: Grid | None = None,
     ) -> Tensor:
         """Compute the nodes in turn; no one but the head reads the last one, so it may hold the class token alone.
 
@@ -122,7 +126,8 @@ class MixedCell(nn.Module):
                     continue
                 if source not in normalised:
                     normalised[source] = normalise(self._seen(x))
-                value = add(value, self._edge(index, x, normalised[source], weights[index], mode, at_class, kept))
+                z = normalised[source]
+                value = add(value, self._edge(index, x, z, weights[index], mode, at_class, kept, grid))
             values[target] = value
             output = add(output, value[:, :1] if class_only and value is not None else value)
         return torch.zeros_like(prev1[:, :1] if class_only else prev1) if output is None else output
@@ -140,9 +145,10 @@ class MixedCell(nn.Module):
         mode: ForwardMode = EVERYTHING,
         at_class: bool = False,
         kept: Tensor | None = None,
+        grid: Grid | None = None,
     ) -> Tensor | None:
         """Return an edge's output for its source x [B, N, D], normalised z, under its weights [O] or [O + 1]."""
-        mixed = self._operations(index, self._seen(x), z, weights, mode, at_class, kept)
+        mixed = self._operations(index, self._seen(x), z, weights, mode, at_class, kept, grid)
         if len(weights) == len(self.space.operations):
             return mixed
         around = weights[-1].to(x.dtype) * (x[:, :1] if at_class else x)
@@ -164,6 +170,7 @@ class MixedCell(nn.Module):
         mode: ForwardMode = EVERYTHING,
         at_class: bool = False,
         kept: Tensor | None = None,
+        grid: Grid | None = None,
     ) -> Tensor | None:
         """Mix an edge's candidates for what they see of its source, x [B, N, D/K], normalised z."""
         output: Tensor | None = None
@@ -182,9 +189,9 @@ class MixedCell(nn.Module):
         if not mixed:
             return output
         if not at_class:
-            return add(output, mix(mixed, z, weights[places], kept))
+            return add(output, mix(mixed, z, weights[places], kept, grid))
         for o, operation in zip(places, mixed, strict=True):
-            output = add(output, weights[o].to(z.dtype) * operation.class_token(z))
+            output = add(output, weights[o].to(z.dtype) * operation.class_token(z, **grid_argument(operation, grid)))
         return output
 
 
@@ -227,15 +234,15 @@ class Supernet(nn.Module):
         self.blocks = nn.ModuleList(MixedCell(space, alive, dim, tokens, share) for _ in range(layers))
         self.norm = nn.LayerNorm(dim, eps=NORM_EPS)
         self.head = nn.Linear(dim, num_classes)
-        place_on_grid(self.blocks, self.embed.patch_embed.grid_size)
         self.blocks.apply(init_weights)
         init_weights(self.head)
 
     def forward(self, images: Tensor, weights: Tensor, mode: ForwardMode = EVERYTHING) -> Tensor:
         """Return logits [B, classes] for images [B, 3, S, S] under edge weights [E, O] (see `MixedCell.forward`)."""
         prev2 = prev1 = self.embed(images)
+        grid = self.embed.grid(images)
         for depth, block in enumerate(self.blocks, start=1):
-            prev2, prev1 = prev1, block(prev2, prev1, weights, mode, class_only=depth == len(self.blocks))
+            prev2, prev1 = prev1, block(prev2, prev1, weights, mode, class_only=depth == len(self.blocks), grid=grid)
         logits: Tensor = self.head(self.norm(prev1[:, 0]))
         return logits
 
@@ -252,7 +259,7 @@ class Supernet(nn.Module):
             assert isinstance(block, MixedCell)
             if block.selector is not None:
                 kept.append(block.selector(prev1)[0])
-            prev2, prev1 = prev1, block(prev2, prev1, weights)
+            prev2, prev1 = prev1, block(prev2, prev1, weights, grid=self.embed.grid(images))
         return kept
 
     def no_weight_decay(self) -> set[str]:
