@@ -10,7 +10,7 @@ from docstring_parser import DocstringStyle
 from docstring_parser import parse as parse_docstring
 from jsonargparse import ArgumentParser
 
-from dasvit.config.ranges import LEAST, check_least
+from dasvit.config.ranges import RANGE
 from dasvit.errors import UserError, unknown
 
 Own = TypeVar("Own")
@@ -47,8 +47,8 @@ def read_options(options: type[Own], values: dict[str, Any]) -> Own:
             if "sentence" in field.metadata:
                 raise UserError(field.metadata["sentence"].format(value=value))
             raise unknown(name, value, [choice for choice in get_args(hint) if choice])
-        if LEAST in field.metadata:
-            check_least(name, value, field.metadata[LEAST])
+        if RANGE in field.metadata:
+            field.metadata[RANGE].check(name, value)
         read[field.name] = tuple(value) if isinstance(value, list) else value
     return options(**read)
 

@@ -6,7 +6,7 @@ from dasvit.commands.common import print_json
 from dasvit.commands.options import CostOptions
 from dasvit.compare.networks import cost_of_named
 from dasvit.config import Config
-from dasvit.config.validation import MAX_CLASSES
+from dasvit.config.limits import MAX_CLASSES
 from dasvit.errors import UserError
 
 
