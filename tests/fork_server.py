@@ -100,7 +100,7 @@ def lonely_alphas() -> None:
     original = Steps.differentiate
 
     def differentiate(self: Steps, *arguments: Any) -> Any:
-        with mock.patch.object(Runtime, "add_up"):
+        with mock.patch.object(Runtime, "all_reduce"):
             return original(self, *arguments)
 
     mock.patch.object(Steps, "differentiate", differentiate).start()

@@ -209,3 +209,10 @@ def test_a_vit_with_shift_computes_what_the_operation_does() -> None:
         torch.testing.assert_close(block.mlp(block.norm2(tokens)), operation(tokens))
         torch.testing.assert_close(block.attn(tokens), plain.attn(tokens))
     assert not torch.allclose(outputs(shifted), outputs(vit))
+
+
+@pytest.mark.parametrize("sizes", [{"dynamic_img_size": True}, {"img_size": (32, 64)}, {"patch_size": (8, 16)}])
+def test_a_vit_with_shift_takes_squares_alone(sizes: dict[str, Any]) -> None:
+    """It would take 4 x 16 patches for 8 x 8."""
+    with pytest.raises(UserError, match="square images of one size"):
+        timm.create_model("vit_shift_base_patch16_224", depth=1, embed_dim=24, num_heads=3, **sizes)

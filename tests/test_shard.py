@@ -83,7 +83,7 @@ def test_each_process_computes_as_often_as_its_peers() -> None:
     """Thirteen and twelve rows of a batch that was cut into eight: both must ask for the weights eight times."""
     for rows in (13, 12):
         steps = Steps(Runtime(RuntimeConfig(device="cpu")), Reporter(quiet=True))
-        steps.runtime.shards, steps.runtime.world, steps.parts = True, 2, 8
+        steps.runtime.shards, steps.runtime.world, steps.micro_batches = True, 2, 8
         seen: list[slice] = []
 
         def of(part: slice, seen: list[slice] = seen) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:

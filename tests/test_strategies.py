@@ -27,7 +27,7 @@ from dasvit.search.comparable import comparable_cells
 from dasvit.search.mixture import mix
 from dasvit.search.pipeline import run_search
 from dasvit.search.strategies import make_strategy
-from dasvit.search.strategies.base import Moment, Strategy
+from dasvit.search.strategies.base import StepProgress, Strategy
 from dasvit.search.strategies.darts_plus import DartsPlus
 from dasvit.search.strategies.evolution import Evolution
 from dasvit.search.supernet import ForwardMode, MixedCell, Supernet
@@ -36,7 +36,7 @@ from helpers import TINY_SEARCH, cut_off, merge, untimed
 SMALL = merge(TINY_SEARCH, {"search": {"evolution": {"population": 6, "generations": 2, "parents": 3, "images": 50}}})
 SPACE = Space(2, ("zero", "identity", "msa_2", "msa_4", "mlp_0.5", "mlp_1"))
 SKIP = Genotype.from_ops(2, ["identity"] * 5)
-START, MIDDLE, END = (Moment(step, progress, 0, progress) for step, progress in ((0, 0.0), (5, 0.5), (10, 1.0)))
+START, MIDDLE, END = (StepProgress(step, progress, 0, progress) for step, progress in ((0, 0.0), (5, 0.5), (10, 1.0)))
 
 
 def make(method: str, **changes: Any) -> Config:
@@ -94,7 +94,7 @@ def test_a_record_tells_what_its_class_does(name: str) -> None:
         return
     strategy, _, architecture = parts(name)
     assert strategy.method is record
-    strategy.begin_step(Moment(0, 0.0, 0, 0.0), architecture)
+    strategy.begin_step(StepProgress(0, 0.0, 0, 0.0), architecture)
     assert record.learns_alphas == strategy.weights(architecture).requires_grad
 
 
@@ -200,10 +200,10 @@ def test_p_darts_drops_out_skips_alone_and_less_and_less() -> None:
     strategy, supernet, architecture = parts("p-darts")
     rates = []
     for progress in (0.0, 0.5, 1.0):
-        strategy.begin_step(Moment(0, 0.0, 1, progress), architecture)
+        strategy.begin_step(StepProgress(0, 0.0, 1, progress), architecture)
         rates.append(strategy.mode().skip_dropout)
     assert rates == pytest.approx([0.4, 0.4 * math.exp(-2.5), 0.4 * math.exp(-5)])
-    strategy.begin_step(Moment(0, 0.0, 7, 0.0), architecture)
+    strategy.begin_step(StepProgress(0, 0.0, 7, 0.0), architecture)
     assert strategy.mode().skip_dropout == 0.7  # further stages have the last rate
 
     cell = supernet.blocks[0]
@@ -367,7 +367,7 @@ def test_gdas_evaluates_exactly_one_operation_an_edge(monkeypatch: pytest.Monkey
     architecture.alive.copy_(torch.tensor(alive))
     picked = set()
     for step in range(5):
-        strategy.begin_step(Moment(step, 0.0, 0, 0.0), architecture)
+        strategy.begin_step(StepProgress(step, 0.0, 0, 0.0), architecture)
         weights = strategy.weights(architecture)
         assert weights.detach().sort(dim=1).values.tolist() == [[0.0] * 5 + [1.0]] * 5
         # five edges a layer
@@ -384,7 +384,7 @@ def test_a_step_leaves_no_trace_on_the_supernet() -> None:
     before = supernet(images(), weights)
     for method in ("gdas", "evolution", "p-darts"):
         strategy = parts(method)[0]
-        strategy.begin_step(Moment(0, 0.0, 1, 0.0), architecture)
+        strategy.begin_step(StepProgress(0, 0.0, 1, 0.0), architecture)
         assert strategy.mode() != ForwardMode()
         assert not torch.equal(supernet(images(), weights, strategy.mode()), before), method
         assert torch.equal(supernet(images(), weights), before), method
@@ -405,7 +405,7 @@ def test_gdas_draws_by_the_gumbel_distribution() -> None:
     strategy, _, architecture = parts("gdas")
     counts = torch.zeros(5, 6, dtype=torch.float64)
     for step in range(1500):
-        strategy.begin_step(Moment(step, 0.0, 0, 0.0), architecture)
+        strategy.begin_step(StepProgress(step, 0.0, 0, 0.0), architecture)
         counts += strategy.weights(architecture).detach()
     torch.testing.assert_close(counts / 1500, architecture.alpha.detach().softmax(dim=1), atol=0.05, rtol=0)
 
@@ -463,7 +463,7 @@ def test_random_costs_as_much_as_its_reference() -> None:
 def test_evolution_trains_one_viable_path_a_step(monkeypatch: pytest.MonkeyPatch) -> None:
     strategy, supernet, architecture = parts("evolution")
     for step in range(4):
-        strategy.begin_step(Moment(step, 0.0, 0, 0.0), architecture)
+        strategy.begin_step(StepProgress(step, 0.0, 0, 0.0), architecture)
         path = strategy.weights(architecture).double()
         cell = Genotype.from_ops(2, [SPACE.operations[o] for o in path.argmax(dim=1).tolist()])
         assert is_viable(cell) and path.tolist() == SPACE.one_hot(cell)
@@ -487,7 +487,7 @@ def test_evolution_never_leaves_the_budget_and_never_gets_worse() -> None:
     assert not strategy.notes()
     strategy.end_epoch(architecture, False, True, judge)
     assert all(cost_of(cell, model, 10).params <= limit for cell in judged)
-    assert len(set(judged)) == len(judged) == strategy.judged  # nothing twice
+    assert len(set(judged)) == len(judged) == strategy.evaluations  # nothing twice
     best = strategy.notes()["best_top1"]
     assert best == sorted(best) and len(best) == 7
     assert best[-1] > best[0]

@@ -25,7 +25,7 @@ from dasvit.models.cost import cost_of
 from dasvit.runtime.distributed import Runtime
 from dasvit.runtime.progress import Reporter
 from dasvit.runtime.saver import Deadline
-from dasvit.search.monitor import judge_cell, kept_supernet
+from dasvit.search.monitor import evaluate_cell, kept_supernet
 from dasvit.search.ranking import supernet_scores, weight_scores
 from dasvit.search.stages import StageWeights
 from dasvit.search.supernet import ForwardMode, Supernet
@@ -384,7 +384,7 @@ def test_a_cell_alone_is_the_derived_network_on_shared_weights() -> None:
         return 12.5
 
     with torch.no_grad():
-        assert judge_cell(supernet, cell, judge) == 12.5
+        assert evaluate_cell(supernet, cell, judge) == 12.5
         torch.testing.assert_close(seen[0], network(images))
 
 

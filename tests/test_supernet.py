@@ -4,7 +4,7 @@ from torch import Tensor
 
 from dasvit.cell.genotype import PUBLISHED, Genotype
 from dasvit.cell.ops import make_operation
-from dasvit.cell.space import Alive, Space
+from dasvit.cell.space import OperationMask, Space
 from dasvit.config import ModelConfig, TokensConfig
 from dasvit.models.baselines import make_network
 from dasvit.search.architecture import Architecture
@@ -20,7 +20,7 @@ CELLS = [
 
 
 def make(
-    space: Space = SPACE, alive: Alive | None = None, tokens: TokensConfig = NO_SELECTION, layers: int = 2
+    space: Space = SPACE, alive: OperationMask | None = None, tokens: TokensConfig = NO_SELECTION, layers: int = 2
 ) -> Supernet:
     torch.manual_seed(0)
     supernet = Supernet(

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from dasvit.search.tokens import TokenSelector, kept_tokens, put, take
+from dasvit.search.tokens import TokenSelector, gather_tokens, kept_tokens, scatter_tokens
 
 
 def naive_scores(x: Tensor, selector: TokenSelector) -> Tensor:
@@ -57,9 +57,9 @@ def test_number_of_tokens() -> None:
 
 def test_take_and_put_are_inverse_and_leave_the_rest_alone(x: Tensor) -> None:
     places, scores = make(0.5)(x)
-    tokens = take(x, places, scores)
-    assert torch.equal(put(x, places, tokens), x)
-    changed = put(x, places, tokens + 1)
+    tokens = gather_tokens(x, places, scores)
+    assert torch.equal(scatter_tokens(x, places, tokens), x)
+    changed = scatter_tokens(x, places, tokens + 1)
     for b in range(3):
         for n in range(10):
             assert torch.equal(changed[b, n], x[b, n] + (n in places[b].tolist()))
@@ -67,7 +67,7 @@ def test_take_and_put_are_inverse_and_leave_the_rest_alone(x: Tensor) -> None:
 
 def test_the_scores_learn(x: Tensor) -> None:
     selector = make(0.5)
-    take(x, *selector(x)).square().sum().backward()
+    gather_tokens(x, *selector(x)).square().sum().backward()
     for parameter in selector.parameters():
         assert parameter.grad is not None and parameter.grad.abs().sum() > 0
 
@@ -78,7 +78,7 @@ def test_gradients_are_those_of_a_factor_that_is_one(x: Tensor) -> None:
     x = x.requires_grad_()
     factors = (1 + (scores - scores.detach())).unsqueeze(-1)
     naive = x.gather(1, places.unsqueeze(-1).expand(-1, -1, 8)) * factors
-    outputs = [take(x, places, scores), naive]
+    outputs = [gather_tokens(x, places, scores), naive]
     assert torch.equal(*outputs)
     found, expected = (torch.autograd.grad(o.square().sum(), [x, scores]) for o in outputs)
     for one, other in zip(found, expected, strict=True):

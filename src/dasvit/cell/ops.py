@@ -20,6 +20,8 @@ from dasvit.errors import UserError
 NORM_EPS = 1e-6
 Grid = tuple[int, int]
 """Rows and columns of the patches."""
+# Typed here once: what TorchScript reads may hold comments that silence one kind of mypy's errors only.
+is_tracing: Callable[[], bool] = torch.jit.is_tracing  # type: ignore[attr-defined]
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
@@ -200,7 +202,7 @@ def shift(h: Tensor, grid: Grid | None) -> Tensor:
     # Neither scripts nor the ONNX that is made of a trace have words for functions of our own.
     if torch.jit.is_scripting():  # type: ignore[attr-defined]
         return _shifted(h, grid, False)
-    if torch.jit.is_tracing():  # type: ignore
+    if is_tracing():
         return _shifted(h, grid, False)
     shifted: Tensor = _Shifting.apply(h, grid, False)
     return shifted

@@ -9,11 +9,11 @@ from dasvit.cell.genotype import OURS, Genotype, edge_list, parse_operation
 from dasvit.config import SpaceConfig
 from dasvit.errors import UserError
 
-Alive = tuple[tuple[bool, ...], ...]
+OperationMask = tuple[tuple[bool, ...], ...]
 """For every edge and operation of a space, whether it is still a candidate: `[E][O]`."""
 
 
-def as_mask(rows: Iterable[Iterable[object]]) -> Alive:
+def as_mask(rows: Iterable[Iterable[object]]) -> OperationMask:
     """Return a table of truth values `[E][O]`, as a file or tensor has it, as a mask of operations."""
     return tuple(tuple(map(bool, row)) for row in rows)
 
@@ -65,8 +65,8 @@ class Space:
         """Return the kind (zero, identity, msa, mlp, or a registered one) of every operation."""
         return [parse_operation(name).kind for name in self.operations]
 
-    def everything(self) -> Alive:
-        """Return the Alive of a search's start: all operations on all edges."""
+    def everything(self) -> OperationMask:
+        """Return the OperationMask of a search's start: all operations on all edges."""
         return tuple((True,) * len(self.operations) for _ in self.edges)
 
     def one_hot(self, genotype: Genotype) -> list[list[float]]:

@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from dasvit.cell.cost import operation_cost, token_count
-from dasvit.cell.space import Alive, Space
+from dasvit.cell.space import OperationMask, Space
 from dasvit.config import Config
 from dasvit.memory.live_bytes import Kind, LiveBytes, Pretend
 from dasvit.search.bilevel import first_order, second_order
@@ -53,7 +53,7 @@ class Subject:
 
     stage: int
     layers: int
-    alive: Alive
+    alive: OperationMask
     ratio: float
     plain: bool
 
@@ -85,7 +85,7 @@ def subjects(config: Config) -> list[Subject]:
     return found
 
 
-def costliest(space: Space, keep: int, config: Config) -> Alive:
+def costliest(space: Space, keep: int, config: Config) -> OperationMask:
     """Return the candidates where every edge keeps its operations of the most multiply-adds."""
     width, tokens = config.search.width or config.model.width, token_count(config.model)
     costs = [operation_cost(op, width, tokens).macs for op in space.operations]

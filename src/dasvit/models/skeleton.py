@@ -10,6 +10,7 @@ from timm.layers.patch_embed import PatchEmbed
 from timm.layers.pos_embed import resample_abs_pos_embed
 from torch import Tensor, nn
 
+from dasvit.cell.ops import is_tracing
 from dasvit.config.validation import ImageSize, check_patches, size_pair
 
 
@@ -95,10 +96,7 @@ def resample_positions(positions: Tensor, old: tuple[int, int], new: tuple[int, 
     Returns:
         [1, 1 + rows × columns of new, D]
     """
-    if (
-        not torch.jit.is_scripting()  # type: ignore[attr-defined]
-        and torch.jit.is_tracing()  # type: ignore
-    ):
+    if not torch.jit.is_scripting() and is_tracing():  # type: ignore[attr-defined]
         return _resampled_by_products(positions, old, new)
     resampled: Tensor = resample_abs_pos_embed(positions, list(new), list(old), num_prefix_tokens=1)
     return resampled

@@ -11,6 +11,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from dasvit.cell.ops import shift
+from dasvit.config.validation import size_pair
+from dasvit.errors import UserError
 
 VIT_SHIFT = "vit_shift_base_patch16_224"
 """The name under which timm knows it."""
@@ -46,9 +48,23 @@ class ShiftedGelu(nn.Module):
         return F.gelu(shift(h, None))
 
 
+def _sizes(kwargs: dict[str, Any]) -> tuple[Any, Any]:
+    return kwargs.get("img_size") or 224, kwargs.get("patch_size") or BASE["patch_size"]
+
+
 @register_model
 def vit_shift_base_patch16_224(pretrained: bool = False, **kwargs: Any) -> VisionTransformer:
-    """Build timm's ViT with a shift in front of the activation of every MLP; it has the same parameters and costs."""
+    """Build timm's ViT with a shift in front of the activation of every MLP; it has the same parameters and costs.
+
+    Raises:
+        UserError: Its patches would not always form a square, which is all that it knows of where they lie.
+    """
+    grid = [side // step for side, step in zip(*map(size_pair, _sizes(kwargs)), strict=True)]
+    if kwargs.get("dynamic_img_size") or grid[0] != grid[1]:
+        raise UserError(
+            f"{VIT_SHIFT} takes square images of one size: leave out dynamic_img_size and oblong sizes, or take a cell "
+            "with shift, as dasvit_tiny_shift_patch16_224."
+        )
     model: VisionTransformer = build_model_with_cfg(
         VisionTransformer,
         VIT_SHIFT,

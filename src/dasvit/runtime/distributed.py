@@ -185,7 +185,7 @@ class Runtime:
                 f"{name} is {total}, for all of the {self.world} processes together: raise it to that at least."
             )
 
-    def equalise(self, module: nn.Module) -> None:
+    def broadcast(self, module: nn.Module) -> None:
         """Give a module the parameters and buffers that it has on the main process."""
         if self.world > 1:
             with torch.no_grad():
@@ -218,7 +218,7 @@ class Runtime:
         weights: list[Any] = list(module.parameters())
         return sum((weight.to_local() if self.shards else weight).numel() for weight in weights)
 
-    def whole(self, state: Any) -> Any:
+    def full_state(self, state: Any) -> Any:
         """Return a state with whole tensors in place of shares: on the main process; elsewhere it is not to be used."""
         if not self.shards:
             return state
@@ -270,11 +270,11 @@ class Runtime:
         """Give the running statistics of batch normalisation their means over the processes."""
         norms = [m for m in module.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
         statistics = [b for norm in norms for b in norm.buffers() if b.is_floating_point()]
-        self.add_up(statistics)
+        self.all_reduce(statistics)
         for buffer in statistics:
             buffer /= self.world
 
-    def add_up(self, tensors: Sequence[Tensor]) -> None:
+    def all_reduce(self, tensors: Sequence[Tensor]) -> None:
         """Replace tensors by their sums over the processes, all in one message."""
         if self.world > 1 and tensors:
             dtype = functools.reduce(torch.promote_types, (t.dtype for t in tensors))

@@ -8,7 +8,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from dasvit.cell.space import Alive, Space
+from dasvit.cell.space import OperationMask, Space
 from dasvit.errors import unknown
 
 Relaxation = Callable[[Tensor, Tensor, float, Tensor], Tensor]
@@ -60,7 +60,7 @@ class Architecture(nn.Module):
     def __init__(
         self,
         space: Space,
-        alive: Alive,
+        alive: OperationMask,
         relaxation: str = "softmax",
         init_std: float = 1e-3,
         normalise_edges: bool = False,

@@ -22,7 +22,7 @@ from dataclasses import dataclass
 
 from dasvit.cell.genotype import INPUTS, SKIPS, Genotype, attends, is_viable
 from dasvit.cell.graph import live_edges
-from dasvit.cell.space import Alive, Space
+from dasvit.cell.space import OperationMask, Space
 from dasvit.errors import UserError, unknown
 
 TIE = 1e-9
@@ -81,7 +81,7 @@ class Derivation:
 
 def derive(
     weights: Sequence[Sequence[float]],
-    alive: Alive,
+    alive: OperationMask,
     space: Space,
     *,
     rule: str = "darts",
@@ -165,7 +165,7 @@ RULES = {"darts": strongest_edges, "strongest": discretise}
 
 
 def _scores(
-    weights: Sequence[Sequence[float]], alive: Alive, space: Space, chance: random.Random
+    weights: Sequence[Sequence[float]], alive: OperationMask, space: Space, chance: random.Random
 ) -> list[dict[str, float]]:
     """Return for every edge its candidates and the logarithms of their weights, equal ones told apart by chance."""
     lots = [[TIE * chance.random() for _ in row] for row in weights]

@@ -22,7 +22,7 @@ from dasvit.search.perturbation import perturbation_weights
 from dasvit.search.stages import StageWeights
 from dasvit.search.state import SearchBatches, StageState
 from dasvit.search.strategies import make_strategy
-from dasvit.search.strategies.base import Judge
+from dasvit.search.strategies.base import Evaluator
 from dasvit.search.supernet import EVERYTHING, ForwardMode, Supernet
 from dasvit.training.evaluation import Evaluation, evaluate
 from dasvit.training.steps import Steps
@@ -31,27 +31,27 @@ TIE = 1e-3
 """What a nat of loss counts for, in percent of accuracy: it decides between cells that are equally accurate."""
 
 
-def make_judge(
-    part: StageState,
+def make_evaluator(
+    stage: StageState,
     config: Config,
     batches: SearchBatches,
     preprocess: nn.Module,
     runtime: Runtime,
     saver: Saver,
-) -> Judge:
+) -> Evaluator:
     """Return what judges the supernet at an epoch's end; it saves before each judgement where it is time to."""
-    loader = batches.judging(config.search.evolution.images)
+    loader = batches.evaluation_batches(config.search.evolution.images)
 
     def judge(weights: Tensor) -> float:
-        number = part.done * len(batches) + part.step + part.strategy.judged
-        saver.step(number, part.state, f"{part.where}, {part.strategy.judged} cells judged")
+        number = stage.done * len(batches) + stage.step + stage.strategy.evaluations
+        saver.step(number, stage.state, f"{stage.where}, {stage.strategy.evaluations} cells judged")
         mode = ForwardMode(active=weights.argmax(dim=1).tolist())
-        return judge_supernet(part.supernet, weights, preprocess, loader, runtime, mode).top1
+        return evaluate_supernet(stage.supernet, weights, preprocess, loader, runtime, mode).top1
 
     return judge
 
 
-def judge_supernet(
+def evaluate_supernet(
     supernet: Supernet,
     weights: Tensor,
     preprocess: nn.Module,
@@ -59,21 +59,21 @@ def judge_supernet(
     runtime: Runtime,
     mode: ForwardMode = EVERYTHING,
 ) -> Evaluation:
-    """Judge a supernet under edge weights [E, O] or [E, O + 1]."""
+    """Evaluator a supernet under edge weights [E, O] or [E, O + 1]."""
     network = WithWeights(supernet, weights.to(runtime.device), mode)
     return evaluate(network, preprocess, loader, runtime, supernet.head.out_features)
 
 
-def perturbed(part: StageState, data: Data, config: Config, runtime: Runtime) -> StageWeights:
+def perturbed(stage: StageState, data: Data, config: Config, runtime: Runtime) -> StageWeights:
     """Return a stage's edge weights `[E][O]` by perturbation, measured on the images for alpha, and what is alive."""
-    architecture, space = part.architecture, part.supernet.space
-    loader = SearchBatches(data, config, runtime).judging(config.search.derive.images)
+    architecture, space = stage.architecture, stage.supernet.space
+    loader = SearchBatches(data, config, runtime).evaluation_batches(config.search.derive.images)
     preprocess = Preprocess(config.model.image_size).to(runtime.device)
-    mixture, _ = mixture_of(part)
+    mixture, _ = mixture_of(stage)
     alive = as_mask(architecture.alive.tolist())
 
     def measure(weights: Tensor) -> float:
-        found = judge_supernet(part.supernet, weights, preprocess, loader, runtime)
+        found = evaluate_supernet(stage.supernet, weights, preprocess, loader, runtime)
         return found.top1 - TIE * found.loss
 
     return StageWeights(perturbation_weights(mixture, alive, space, measure, config.runtime.seed), alive)
@@ -91,15 +91,15 @@ def restore(config: Config, classes: int, run: RunFolder, runtime: Runtime, repo
     space = Space.from_config(config.space)
     alive = as_mask(state["alive"])
     strategy = make_strategy(config, space, classes)
-    part = StageState(config, space, alive, state["stage"], classes, 1, runtime, Steps(runtime, reporter), strategy)
-    part.load(state)
-    return part
+    stage = StageState(config, space, alive, state["stage"], classes, 1, runtime, Steps(runtime, reporter), strategy)
+    stage.load(state)
+    return stage
 
 
-def mixture_of(part: StageState) -> tuple[Tensor, Tensor]:
+def mixture_of(stage: StageState) -> tuple[Tensor, Tensor]:
     """Return a stage's edge weights free of noise: [E, O], with a bypass [E, O + 1] where there is one; and [E, O]."""
-    strengths = part.architecture.strengths()
-    bypass = part.edge_weights().detach()[:, strengths.shape[1] :]
+    strengths = stage.architecture.strengths()
+    bypass = stage.edge_weights().detach()[:, strengths.shape[1] :]
     return torch.cat([strengths, bypass], dim=1), strengths
 
 
@@ -107,10 +107,10 @@ def make_monitor(
     config: Config, classes: int, batches: SearchBatches, preprocess: nn.Module, runtime: Runtime
 ) -> Monitor:
     """Return what looks at the supernet at every epoch's end, on `search.monitor` of the images for alpha."""
-    loader = batches.judging(config.search.monitor)
+    loader = batches.evaluation_batches(config.search.monitor)
 
     def judge(supernet: Supernet, weights: Tensor, mode: ForwardMode) -> float:
-        return judge_supernet(supernet, weights, preprocess, loader, runtime, mode).top1
+        return evaluate_supernet(supernet, weights, preprocess, loader, runtime, mode).top1
 
     return Monitor(config, classes, judge)
 

@@ -20,7 +20,7 @@ from dasvit.runtime.saver import Saver
 from dasvit.search.architecture import Architecture, entropy
 from dasvit.search.bilevel import first_order, second_order
 from dasvit.search.cost import CostPenalty
-from dasvit.search.evaluation import make_judge, make_monitor, mixture_of
+from dasvit.search.evaluation import make_evaluator, make_monitor, mixture_of
 from dasvit.search.fairness import fairness
 from dasvit.search.monitor import Monitor
 from dasvit.search.stages import Stages, StageWeights, prune, read_stages
@@ -76,34 +76,34 @@ def search(session: Session) -> TrainedSupernet:
         if state is not None:
             alive = as_mask(state["alive"])
             ended = ended_stages(state, session.run, space)
-        part: StageState | None = None
-        for number, stage in enumerate(config.search.stages):
+        stage: StageState | None = None
+        for number, plan in enumerate(config.search.stages):
             if state is not None and number < state["stage"]:
                 continue
-            if part is not None:
+            if stage is not None:
                 if strategy.stopped:
                     break
-                alive = prune(*ended[-1], stage.keep, space)
+                alive = prune(*ended[-1], plan.keep, space)
             if number:
                 reseed(config.runtime.seed, STAGES, number)
-            part = StageState(
-                config, space, alive, number, classes, len(batches), runtime, steps, strategy, part, ended
+            stage = StageState(
+                config, space, alive, number, classes, len(batches), runtime, steps, strategy, stage, ended
             )
             if state is not None:
-                part.load(state)
+                stage.load(state)
                 state = None
-            while part.epoch < stage.epochs and not strategy.stopped:
-                part.architecture.temperature = temperature(config, part.done)
-                run_epoch(part, session, batches, preprocess, saver)
-                judge = make_judge(part, config, batches, preprocess, runtime, saver)
-                strategy.end_epoch(part.architecture, part.moves_alphas, part.done + 1 == part.total, judge)
-                end_epoch(part, session, monitor, maps)
+            while stage.epoch < plan.epochs and not strategy.stopped:
+                stage.architecture.temperature = temperature(config, stage.done)
+                run_epoch(stage, session, batches, preprocess, saver)
+                judge = make_evaluator(stage, config, batches, preprocess, runtime, saver)
+                strategy.end_epoch(stage.architecture, stage.moves_alphas, stage.done + 1 == stage.total, judge)
+                end_epoch(stage, session, monitor, maps)
             if runtime.is_main:
-                monitor.keep(session.run, number + 1, part.supernet, alive)
-            ended = [*ended, StageWeights(part.architecture.strengths().tolist(), alive)]
-        assert part is not None, "a search without a stage"
-        saver.finish(part.done * len(batches) + strategy.judged, part.state)
-    return TrainedSupernet(ended, part)
+                monitor.keep(session.run, number + 1, stage.supernet, alive)
+            ended = [*ended, StageWeights(stage.architecture.strengths().tolist(), alive)]
+        assert stage is not None, "a search without a stage"
+        saver.finish(stage.done * len(batches) + strategy.evaluations, stage.state)
+    return TrainedSupernet(ended, stage)
 
 
 def ended_stages(state: dict[str, Any], run: RunFolder, space: Space) -> list[StageWeights]:
@@ -113,55 +113,55 @@ def ended_stages(state: dict[str, Any], run: RunFolder, space: Space) -> list[St
     return [StageWeights(table, as_mask(mask)) for table, mask in state["ended_stages"]]
 
 
-def run_epoch(part: StageState, session: Session, batches: SearchBatches, preprocess: nn.Module, saver: Saver) -> None:
+def run_epoch(stage: StageState, session: Session, batches: SearchBatches, preprocess: nn.Module, saver: Saver) -> None:
     """Do what is left of an epoch: alpha steps (after the weights-only epochs) and weight steps."""
     config, runtime = session.config, session.runtime
-    if part.step == 0:
-        part.metrics = EpochMetrics(runtime.device)
-    before = part.done * len(batches)
-    batches.train.set_epoch(part.done)
-    batches.train.skip(part.step)
-    val = batches.endless_val(before + part.step)
-    for images, labels in session.reporter.track(batches.train, part.where, part.step, part.live):
-        reseed(config.runtime.seed, NOISE, before + part.step)  # what a search method draws, all processes share
-        part.begin_step()
-        reseed(config.runtime.seed, STEPS, before + part.step, runtime.rank)
+    if stage.step == 0:
+        stage.metrics = EpochMetrics(runtime.device)
+    before = stage.done * len(batches)
+    batches.train.set_epoch(stage.done)
+    batches.train.skip(stage.step)
+    val = batches.endless_val(before + stage.step)
+    for images, labels in session.reporter.track(batches.train, stage.where, stage.step, stage.live):
+        reseed(config.runtime.seed, NOISE, before + stage.step)  # what a search method draws, all processes share
+        stage.begin_step()
+        reseed(config.runtime.seed, STEPS, before + stage.step, runtime.rank)
         preprocess.train()
         inputs, targets = preprocess(images.to(runtime.device)), labels.to(runtime.device)
         is_good = True
-        if part.moves_alphas:
-            part.architecture.sample(generator(config.runtime.seed, NOISE, before + part.step))
+        if stage.moves_alphas:
+            stage.architecture.sample(generator(config.runtime.seed, NOISE, before + stage.step))
             preprocess.eval()
             val_images, val_labels = next(val)
             val_inputs = preprocess(val_images.to(runtime.device))
-            is_good = alpha_step(part, inputs, targets, val_inputs, val_labels.to(runtime.device), config, runtime)
-        is_good &= weight_step(part, inputs, targets, config, runtime)
-        part.metrics.skipped += not is_good
-        part.step += 1
-        where = f"{part.where}, step {part.step}/{len(batches)}"
-        part.steps.count(is_good, where, part.weight_optimizer.param_groups[0]["lr"], "search.weights.lr")
-        part.schedule.step_update(part.scheduled)
-        saver.step(before + part.step, part.state, where, is_good)
+            is_good = alpha_step(stage, inputs, targets, val_inputs, val_labels.to(runtime.device), config, runtime)
+        is_good &= weight_step(stage, inputs, targets, config, runtime)
+        stage.metrics.skipped += not is_good
+        stage.step += 1
+        where = f"{stage.where}, step {stage.step}/{len(batches)}"
+        stage.steps.count(is_good, where, stage.weight_optimizer.param_groups[0]["lr"], "search.weights.lr")
+        stage.schedule.step_update(stage.scheduled)
+        saver.step(before + stage.step, stage.state, where, is_good)
 
 
-def weight_step(part: StageState, inputs: Tensor, targets: Tensor, config: Config, runtime: Runtime) -> bool:
+def weight_step(stage: StageState, inputs: Tensor, targets: Tensor, config: Config, runtime: Runtime) -> bool:
     """Move the weights one step down L_train; return False where its numbers were not finite, and it was left out."""
-    weights = part.edge_weights().detach()
-    loss = train_loss(part, inputs, targets, config, runtime, lambda: weights)
-    part.steps.within_memory(lambda: part.steps.backward(loss, part.weights), part.weights, loss)
-    norm = part.steps.norm(loss, [weight.grad for weight in part.weights])
+    weights = stage.edge_weights().detach()
+    loss = train_loss(stage, inputs, targets, config, runtime, lambda: weights)
+    stage.steps.within_memory(lambda: stage.steps.backward(loss, stage.params), stage.params, loss)
+    norm = stage.steps.norm(loss, [weight.grad for weight in stage.params])
     if norm is not None:
         if config.search.weights.clip_grad:
-            nn.utils.clip_grads_with_norm_(part.weights, config.search.weights.clip_grad, norm)
-        part.weight_optimizer.step()
-        part.metrics.add("train_loss", loss.means["loss"], loss.total)
-        part.metrics.images += loss.total
-    part.weight_optimizer.zero_grad(set_to_none=True)
+            nn.utils.clip_grads_with_norm_(stage.params, config.search.weights.clip_grad, norm)
+        stage.weight_optimizer.step()
+        stage.metrics.add("train_loss", loss.means["loss"], loss.total)
+        stage.metrics.images += loss.total
+    stage.weight_optimizer.zero_grad(set_to_none=True)
     return norm is not None
 
 
 def train_loss(
-    part: StageState,
+    stage: StageState,
     inputs: Tensor,
     targets: Tensor,
     config: Config,
@@ -172,7 +172,7 @@ def train_loss(
 
     def of(rows: slice) -> tuple[Tensor, dict[str, Tensor]]:
         with runtime.autocast():
-            logits = at_least_float32(part.supernet(inputs[rows], weights(), part.strategy.mode()))
+            logits = at_least_float32(stage.supernet(inputs[rows], weights(), stage.strategy.mode()))
         loss = F.cross_entropy(logits, targets[rows], label_smoothing=config.search.smoothing)
         return loss, {"loss": loss}
 
@@ -180,7 +180,7 @@ def train_loss(
 
 
 def alpha_step(
-    part: StageState,
+    stage: StageState,
     inputs: Tensor,
     targets: Tensor,
     val_inputs: Tensor,
@@ -192,59 +192,59 @@ def alpha_step(
     options = config.search
 
     def of(rows: slice) -> tuple[Tensor, dict[str, Tensor]]:
-        weights = part.edge_weights()
+        weights = stage.edge_weights()
         with runtime.autocast():
-            logits = at_least_float32(part.supernet(val_inputs[rows], weights, part.strategy.mode()))
+            logits = at_least_float32(stage.supernet(val_inputs[rows], weights, stage.strategy.mode()))
         loss = F.cross_entropy(logits, val_targets[rows])
         hits = (logits.detach().argmax(1) == val_targets[rows]).double().mean()
-        more = alpha_loss(part, weights[:, : len(part.supernet.space.operations)], config)
+        more = alpha_loss(stage, weights[:, : len(stage.supernet.space.operations)], config)
         return loss + more, {"val_loss": loss, "val_top1": 100 * hits}
 
-    alphas, found = list(part.architecture.parameters()), list[Tensor]()
+    alphas, found = list(stage.architecture.parameters()), list[Tensor]()
     val_loss = BatchLoss(len(val_inputs), options.batch_size, of)
 
     def differentiate() -> None:
         if options.order == 1:
-            found[:] = first_order(val_loss, alphas, part.weights, part.steps.differentiate)
+            found[:] = first_order(val_loss, alphas, stage.params, stage.steps.differentiate)
             return
-        rate = part.weight_optimizer.param_groups[0]["lr"]
-        below = train_loss(part, inputs, targets, config, runtime, part.edge_weights)
-        found[:] = second_order(below, val_loss, alphas, part.weights, rate, part.steps.differentiate)
+        rate = stage.weight_optimizer.param_groups[0]["lr"]
+        below = train_loss(stage, inputs, targets, config, runtime, stage.edge_weights)
+        found[:] = second_order(below, val_loss, alphas, stage.params, rate, stage.steps.differentiate)
 
-    part.steps.within_memory(differentiate, part.weights, val_loss)
-    if part.steps.norm(val_loss, found) is None:
+    stage.steps.within_memory(differentiate, stage.params, val_loss)
+    if stage.steps.norm(val_loss, found) is None:
         return False
     for alpha, gradient in zip(alphas, found, strict=True):
         alpha.grad = gradient
-    part.alpha_optimizer.step()
-    part.alpha_optimizer.zero_grad(set_to_none=True)
+    stage.alpha_optimizer.step()
+    stage.alpha_optimizer.zero_grad(set_to_none=True)
     for name, mean in val_loss.means.items():
-        part.metrics.add(name, mean, val_loss.total)
+        stage.metrics.add(name, mean, val_loss.total)
     return True
 
 
-def end_epoch(part: StageState, session: Session, monitor: Monitor, maps: TokenMaps) -> None:
+def end_epoch(stage: StageState, session: Session, monitor: Monitor, maps: TokenMaps) -> None:
     """Log an epoch, and go on to the next."""
-    config, where = session.config, part.where
-    check_steps(part.metrics, where, "search.weights.lr")
-    part.epoch, part.step = part.epoch + 1, 0
-    place = {"stage": part.number + 1, "epoch": part.epoch}
-    row = part.metrics.row(session.runtime, **place, lr=part.weight_optimizer.param_groups[0]["lr"])
-    mixture = mixture_of(part) if part.strategy.moves_alphas else None  # without alphas there is none to look at
-    seen = monitor.look(part.supernet, *mixture) if mixture and config.search.monitor else {}
-    kept = maps.look(part.supernet, mixture[0]) if mixture else {}
-    space, layers = part.supernet.space, part.stage.layers
-    line = describe_architecture(part.architecture, space, config, part.cost, layers=layers, **place)
-    line |= {"method": notes} if (notes := part.strategy.notes()) else {}
+    config, where = session.config, stage.where
+    check_steps(stage.metrics, where, "search.weights.lr")
+    stage.epoch, stage.step = stage.epoch + 1, 0
+    place = {"stage": stage.number + 1, "epoch": stage.epoch}
+    row = stage.metrics.row(session.runtime, **place, lr=stage.weight_optimizer.param_groups[0]["lr"])
+    mixture = mixture_of(stage) if stage.strategy.moves_alphas else None  # without alphas there is none to look at
+    seen = monitor.look(stage.supernet, *mixture) if mixture and config.search.monitor else {}
+    kept = maps.look(stage.supernet, mixture[0]) if mixture else {}
+    space, layers = stage.supernet.space, stage.stage.layers
+    line = describe_architecture(stage.architecture, space, config, stage.cost, layers=layers, **place)
+    line |= {"method": notes} if (notes := stage.strategy.notes()) else {}
     line |= {"monitor": seen} if seen else {}
     rows = {"metrics.jsonl": row, "architecture.jsonl": line, **({MAPS: {**place, **kept}} if kept else {})}
     session.log(f"{where}: {describe_epoch(row, line)}", rows)
 
 
-def alpha_loss(part: StageState, weights: Tensor, config: Config) -> Tensor:
+def alpha_loss(stage: StageState, weights: Tensor, config: Config) -> Tensor:
     """Return what alpha minimises beside L_val: L_fair, the cost's penalty and the search method's own, a scalar."""
-    fair = fairness(weights, part.architecture.alive, part.supernet.space, config.search.fairness).total
-    return fair + part.cost(weights) + part.strategy.alpha_loss(part.architecture, weights)
+    fair = fairness(weights, stage.architecture.alive, stage.supernet.space, config.search.fairness).total
+    return fair + stage.cost(weights) + stage.strategy.alpha_loss(stage.architecture, weights)
 
 
 def temperature(config: Config, done: int) -> float:

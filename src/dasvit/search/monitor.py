@@ -18,7 +18,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from dasvit.cell.genotype import Genotype
-from dasvit.cell.space import Alive, Space
+from dasvit.cell.space import OperationMask, Space
 from dasvit.config import Config
 from dasvit.errors import UserError
 from dasvit.io.files import write_whole
@@ -58,7 +58,7 @@ class Monitor:
         found = {"mixture_top1": self.judge(supernet, mixture, EVERYTHING)}
         cell = self.derived(supernet.space, strengths)
         if cell is not None:
-            found["derived_top1"] = judge_cell(supernet, cell, self.judge)
+            found["derived_top1"] = evaluate_cell(supernet, cell, self.judge)
         return found
 
     def derived(self, space: Space, strengths: Tensor) -> Genotype | None:
@@ -72,7 +72,7 @@ class Monitor:
         except UserError:
             return None
 
-    def keep(self, run: RunFolder, stage: int, supernet: Supernet, alive: Alive) -> None:
+    def keep(self, run: RunFolder, stage: int, supernet: Supernet, alive: OperationMask) -> None:
         """Write a stage's supernet, its depth and candidates into the run's folder, unless `search.monitor` is 0."""
         if not self.config.search.monitor:
             return
@@ -83,7 +83,7 @@ class Monitor:
         write_whole(run.path / FOLDER / f"stage{stage}.safetensors", lambda file: file.write(content))
 
 
-def judge_cell(supernet: Supernet, cell: Genotype, judge: SupernetJudge) -> float:
+def evaluate_cell(supernet: Supernet, cell: Genotype, judge: SupernetJudge) -> float:
     """Return the supernet's top-1 in percent where every edge has the cell's operation alone, at weight 1.
 
     Where channels bypass the operations (pc-darts), they do so on the cell's edges with weight 1.
@@ -110,7 +110,7 @@ class Kept:
 
     stage: int
     layers: int
-    alive: Alive
+    alive: OperationMask
     state: dict[str, Tensor]
 
 

@@ -13,11 +13,11 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from dasvit.cell.space import Alive, Space
+from dasvit.cell.space import OperationMask, Space
 
 
 def perturbation_weights(
-    weights: Tensor, alive: Alive, space: Space, measure: Callable[[Tensor], float], seed: int
+    weights: Tensor, alive: OperationMask, space: Space, measure: Callable[[Tensor], float], seed: int
 ) -> list[list[float]]:
     """Return edge weights `[E][O]` under which DARTS's rule chooses what perturbation would.
 

@@ -28,7 +28,7 @@ from dasvit.search.loop import TrainedSupernet, search
 from dasvit.search.stages import Stages
 from dasvit.search.state import make_architecture, make_supernet
 from dasvit.search.strategies import make_strategy
-from dasvit.search.strategies.base import Moment
+from dasvit.search.strategies.base import StepProgress
 from dasvit.session import Probe, Session, check_memory, load_session
 from dasvit.training.loop import probe_step
 from dasvit.training.pipeline import network_probe
@@ -193,6 +193,6 @@ def supernet_step(config: Config, classes: int, device: torch.device) -> Callabl
     supernet = make_supernet(config, space, alive, next(iter(config.search.stages)).layers, classes).to(device)
     architecture = make_architecture(config, space, alive).to(device)
     strategy = make_strategy(config, space, classes)
-    strategy.begin_step(Moment(0, 0.0, 0, 0.0), architecture)
+    strategy.begin_step(StepProgress(0, 0.0, 0, 0.0), architecture)
     network = WithWeights(supernet, strategy.weights(architecture).detach(), strategy.mode())
     return probe_step(network, config.model.image_size, config.search.batch_size, classes, device)

@@ -14,8 +14,8 @@ from dasvit.config import Config
 from dasvit.data import Data, Preprocess
 from dasvit.errors import UserError
 from dasvit.runtime.distributed import Runtime
-from dasvit.search.evaluation import judge_supernet
-from dasvit.search.monitor import judge_cell, kept_supernet
+from dasvit.search.evaluation import evaluate_supernet
+from dasvit.search.monitor import evaluate_cell, kept_supernet
 from dasvit.search.stages import Stages, with_pruned
 from dasvit.search.state import SearchBatches, make_supernet
 from dasvit.search.supernet import ForwardMode, Supernet
@@ -24,7 +24,7 @@ from dasvit.search.supernet import ForwardMode, Supernet
 def supernet_scores(
     config: Config, data: Data, folder: Path, cells: Sequence[Genotype], runtime: Runtime, images: int = 0
 ) -> tuple[int, int, list[float]] | None:
-    """Judge cells on the shared weights of a search's supernet, on the images that its alphas were trained on.
+    """Evaluator cells on the shared weights of a search's supernet, on the images that its alphas were trained on.
 
     Args:
         config: The search's recipe.
@@ -51,13 +51,13 @@ def supernet_scores(
     except RuntimeError:
         raise UserError(f"the supernet kept in {folder} does not fit its config.yaml.") from None
     supernet.to(runtime.device)
-    loader = SearchBatches(data, config, runtime).judging(images)
+    loader = SearchBatches(data, config, runtime).evaluation_batches(images)
     preprocess = Preprocess(config.model.image_size).to(runtime.device)
 
     def judge(network: Supernet, weights: Tensor, mode: ForwardMode) -> float:
-        return judge_supernet(network, weights, preprocess, loader, runtime, mode).top1
+        return evaluate_supernet(network, weights, preprocess, loader, runtime, mode).top1
 
-    return kept.stage, kept.layers, [judge_cell(supernet, cell, judge) for cell in cells]
+    return kept.stage, kept.layers, [evaluate_cell(supernet, cell, judge) for cell in cells]
 
 
 def weight_scores(stages: Stages, space: Space, rule: str, cells: Sequence[Genotype]) -> list[float]:

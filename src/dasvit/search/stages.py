@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from dasvit.cell.genotype import attends
-from dasvit.cell.space import Alive, Space
+from dasvit.cell.space import OperationMask, Space
 from dasvit.errors import UserError
 from dasvit.io.run_folder import RunFolder
 
@@ -21,14 +21,14 @@ class StageWeights(NamedTuple):
     """
 
     weights: list[list[float]]
-    alive: Alive
+    alive: OperationMask
 
 
 Stages = Sequence[StageWeights]
 """Every stage of a search, in order."""
 
 
-def prune(weights: Sequence[Sequence[float]], alive: Alive, keep: int, space: Space) -> Alive:
+def prune(weights: Sequence[Sequence[float]], alive: OperationMask, keep: int, space: Space) -> OperationMask:
     """Keep the strongest operations of every edge.
 
     An edge keeps an operation besides `zero` whenever it has one, and the cell keeps an attention on a path from its
@@ -62,7 +62,7 @@ def prune(weights: Sequence[Sequence[float]], alive: Alive, keep: int, space: Sp
 
 
 def _restore_attention(
-    chosen: list[list[int]], weights: Sequence[Sequence[float]], alive: Alive, seeing: list[bool]
+    chosen: list[list[int]], weights: Sequence[Sequence[float]], alive: OperationMask, seeing: list[bool]
 ) -> None:
     """Put the strongest attention of all edges in place of the weakest survivor of its edge."""
     attentions = [
@@ -127,7 +127,7 @@ def _finite_row(row: dict[str, Any], space: Space) -> list[float]:
     return weights
 
 
-def _alive(table: list[dict[str, Any]], space: Space) -> Alive:
+def _alive(table: list[dict[str, Any]], space: Space) -> OperationMask:
     """Return which operations are alive on each edge; raises ValueError where none is."""
     alive = tuple(tuple(op in row for op in space.operations) for row in table)
     if not all(map(any, alive)):

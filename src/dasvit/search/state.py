@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from dasvit.cell.space import Alive, Space
+from dasvit.cell.space import OperationMask, Space
 from dasvit.config import Config
 from dasvit.config.methods import find_method
 from dasvit.data import Data, Loader, split_indices, train_transform
@@ -17,7 +17,7 @@ from dasvit.runtime.distributed import Runtime
 from dasvit.search.architecture import Architecture
 from dasvit.search.cost import CostPenalty
 from dasvit.search.stages import Stages
-from dasvit.search.strategies.base import Moment, Strategy
+from dasvit.search.strategies.base import StepProgress, Strategy
 from dasvit.search.supernet import Supernet
 from dasvit.training.metrics import EpochMetrics
 from dasvit.training.optim import make_optimizer, make_schedule
@@ -49,7 +49,7 @@ class SearchBatches:
     def __len__(self) -> int:
         return len(self.train)
 
-    def judging(self, images: int) -> Loader:
+    def evaluation_batches(self, images: int) -> Loader:
         """Return the loader of the images for alpha, each once an epoch: all (0), or so many of them."""
         some = np.random.default_rng(self.val.batches.seed).permutation(self.upper)[: images or None]
         options = {**self.common, "shuffle": False, "drop_last": False, "workers": 0}
@@ -86,7 +86,7 @@ class StageState:
         self,
         config: Config,
         space: Space,
-        alive: Alive,
+        alive: OperationMask,
         number: int,
         classes: int,
         length: int,
@@ -115,9 +115,9 @@ class StageState:
                     pairs = zip(self.architecture.parameters(), inherit_from.architecture.parameters(), strict=True)
                     for mine, theirs in pairs:
                         mine.copy_(theirs)
-        runtime.equalise(self.supernet)
-        runtime.equalise(self.architecture)
-        self.weights: list[nn.Parameter] = list(self.supernet.parameters())
+        runtime.broadcast(self.supernet)
+        runtime.broadcast(self.architecture)
+        self.params: list[nn.Parameter] = list(self.supernet.parameters())
         self.weight_optimizer = make_optimizer(self.supernet, options.weights)
         whole = options.schedule == "search"
         self.schedule = make_schedule(
@@ -164,7 +164,7 @@ class StageState:
         step, here = self.done * self.length + self.step, self.epoch * self.length + self.step
         progress = step / max(1, self.total * self.length - 1)
         stage_progress = here / max(1, self.stage.epochs * self.length - 1)
-        moment = Moment(step, progress, self.number, stage_progress)
+        moment = StepProgress(step, progress, self.number, stage_progress)
         self.strategy.begin_step(moment, self.architecture)
 
     def edge_weights(self) -> Tensor:
@@ -181,19 +181,19 @@ class StageState:
             "epoch": self.epoch,
             "step": self.step,
             "rows": self.done,
-            "parts": self.steps.parts,
+            "parts": self.steps.micro_batches,
             "alive": self.architecture.alive.tolist(),
             "ended_stages": [list(stage) for stage in self.ended],
-            **{name: part.state_dict() for name, part in self.parts().items()},
+            **{name: item.state_dict() for name, item in self.stateful().items()},
         }
 
     def load(self, state: dict[str, Any]) -> None:
         """Take over a checkpoint of this stage."""
-        self.epoch, self.step, self.steps.parts = state["epoch"], state["step"], state["parts"]
-        for name, part in self.parts().items():
-            part.load_state_dict(state[name])
+        self.epoch, self.step, self.steps.micro_batches = state["epoch"], state["step"], state["parts"]
+        for name, item in self.stateful().items():
+            item.load_state_dict(state[name])
 
-    def parts(self) -> dict[str, Any]:
+    def stateful(self) -> dict[str, Any]:
         """Return everything that has a state dictionary."""
         return {
             "metrics": self.metrics,
@@ -205,7 +205,7 @@ class StageState:
         }
 
 
-def make_supernet(config: Config, space: Space, alive: Alive, layers: int, classes: int) -> Supernet:
+def make_supernet(config: Config, space: Space, alive: OperationMask, layers: int, classes: int) -> Supernet:
     """Build a stage's supernet; its width may be narrower than the derived network's."""
     return Supernet(
         space,
@@ -220,7 +220,7 @@ def make_supernet(config: Config, space: Space, alive: Alive, layers: int, class
     )
 
 
-def make_architecture(config: Config, space: Space, alive: Alive) -> Architecture:
+def make_architecture(config: Config, space: Space, alive: OperationMask) -> Architecture:
     """Build a stage's alphas, as the search method has them."""
     options = config.search
     normalise_edges = find_method(options.method).normalises_edges

@@ -15,11 +15,11 @@ from torch.nn import functional as F
 from dasvit.cell.genotype import Genotype
 from dasvit.cell.graph import add
 from dasvit.cell.ops import NORM_EPS, Grid, Identity, Parametric, grid_argument, init_weights, make_operation
-from dasvit.cell.space import Alive, Space
+from dasvit.cell.space import OperationMask, Space
 from dasvit.config import TokensConfig
 from dasvit.models.skeleton import TokenEmbedding
 from dasvit.search.mixture import mix, product_dtype
-from dasvit.search.tokens import TokenSelector, put, take
+from dasvit.search.tokens import TokenSelector, gather_tokens, scatter_tokens
 
 
 def _key(operation: str) -> str:
@@ -57,7 +57,7 @@ class MixedCell(nn.Module):
     def __init__(
         self,
         space: Space,
-        alive: Alive,
+        alive: OperationMask,
         dim: int,
         tokens: TokensConfig,
         share: int = 1,
@@ -95,9 +95,9 @@ class MixedCell(nn.Module):
         if self.selector is None:
             return self._mix(prev2, prev1, weights, mode, class_only, grid=grid)
         places, scores = self.selector(prev1)
-        seen = take(prev2, places, scores), take(prev1, places, scores)
+        seen = gather_tokens(prev2, places, scores), gather_tokens(prev1, places, scores)
         mixed = self._mix(*seen, weights, mode, class_only, places, grid)
-        return mixed if class_only else put(prev1, places, mixed)
+        return mixed if class_only else scatter_tokens(prev1, places, mixed)
 
     def _mix(
         self,
@@ -218,7 +218,7 @@ class Supernet(nn.Module):
     def __init__(
         self,
         space: Space,
-        alive: Alive,
+        alive: OperationMask,
         *,
         image_size: int,
         patch_size: int,

@@ -61,7 +61,7 @@ def kept_tokens(patches: int, ratio: float) -> int:
     return min(patches, max(1, math.ceil(ratio * patches - 1e-9)))
 
 
-def take(x: Tensor, places: Tensor, scores: Tensor) -> Tensor:
+def gather_tokens(x: Tensor, places: Tensor, scores: Tensor) -> Tensor:
     """Return the tokens of x at these places, which carry a gradient to their scores: [B, N, D] -> [B, K, D]."""
     batch, tokens, dim = x.shape
     rows = (places + tokens * torch.arange(batch, device=x.device).unsqueeze(1)).flatten()
@@ -86,6 +86,6 @@ class _Scored(torch.autograd.Function):
         return grad, (grad * x).sum(dim=-1).to(scores.dtype) if ctx.needs_input_grad[1] else None
 
 
-def put(x: Tensor, places: Tensor, tokens: Tensor) -> Tensor:
+def scatter_tokens(x: Tensor, places: Tensor, tokens: Tensor) -> Tensor:
     """Return x [B, N, D] with tokens [B, K, D] at these places: the others carry x on unchanged."""
     return x.scatter(1, places.unsqueeze(-1).expand(-1, -1, x.shape[-1]), tokens.to(x.dtype))

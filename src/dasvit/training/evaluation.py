@@ -47,7 +47,7 @@ def evaluate(
     runtime: Runtime,
     classes: int,
 ) -> Evaluation:
-    """Judge a network on every image of a test set.
+    """Evaluator a network on every image of a test set.
 
     Args:
         model: Maps images [B, 3, S, S] to logits [B, C or more].

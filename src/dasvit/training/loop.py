@@ -55,31 +55,33 @@ def train(model: nn.Module, session: Session, evaluated_on: str = "test") -> Tra
     loader = training_loader(data, config, runtime)
     preprocess = Preprocess(config.model.image_size, erasing=options.augment.erasing).to(runtime.device)
     runtime.share_of(options.batch_size, "train.batch_size")
-    part = TrainState(model, options, len(loader), runtime, Steps(runtime, session.reporter))
+    state = TrainState(model, options, len(loader), runtime, Steps(runtime, session.reporter))
     if runtime.shards:
-        params = sum(param.numel() for param in part.weights)
+        params = sum(param.numel() for param in state.params)
         session.reporter.say(f"weights: {params:,}, of which this process keeps {runtime.kept(model):,}")
     mixup, criterion = make_loss(options, session.classes, runtime.world)
     evaluation = None
     with Saver(session.run, LOGS, runtime, session.reporter, session.deadline) as saver:
-        part.load(saver.load())
-        while part.epoch < options.epochs:
-            run_epoch(part, session, loader, preprocess, mixup, criterion, saver)
-            check_steps(part.metrics, part.where, ADVICE)
-            row = part.metrics.row(
-                runtime, stage="train", epoch=part.epoch + 1, lr=part.optimizer.param_groups[0]["lr"]
+        state.load(saver.load())
+        while state.epoch < options.epochs:
+            run_epoch(state, session, loader, preprocess, mixup, criterion, saver)
+            check_steps(state.metrics, state.where, ADVICE)
+            row = state.metrics.row(
+                runtime, stage="train", epoch=state.epoch + 1, lr=state.optimizer.param_groups[0]["lr"]
             )
-            if (part.epoch + 1) % options.eval_every == 0 or part.epoch + 1 == options.epochs:
+            if (state.epoch + 1) % options.eval_every == 0 or state.epoch + 1 == options.epochs:
                 batches = test_batches(data, config, runtime)
-                watched = saver.watch(batches, part.done, part.state, f"{part.where}, evaluation")
-                evaluation = evaluate(part.judged, preprocess, watched, runtime, session.classes)
+                watched = saver.watch(batches, state.done, state.state, f"{state.where}, evaluation")
+                evaluation = evaluate(state.evaluated, preprocess, watched, runtime, session.classes)
                 row |= {"test_loss": evaluation.loss, "test_top1": evaluation.top1, "test_top5": evaluation.top5}
-            part.epoch, part.step = part.epoch + 1, 0
+            state.epoch, state.step = state.epoch + 1, 0
             session.log(describe_epoch(row, options.epochs, evaluated_on), {"metrics.jsonl": row})
-        saver.finish(part.done, part.state)
+        saver.finish(state.done, state.state)
     if evaluation is None:  # the run had ended before
-        evaluation = evaluate(part.judged, preprocess, test_batches(data, config, runtime), runtime, session.classes)
-    return Trained(part.judged, evaluation)
+        evaluation = evaluate(
+            state.evaluated, preprocess, test_batches(data, config, runtime), runtime, session.classes
+        )
+    return Trained(state.evaluated, evaluation)
 
 
 class TrainState:
@@ -100,18 +102,18 @@ class TrainState:
         self.epoch = self.step = 0
         self.metrics = EpochMetrics(runtime.device)
         self.steps, self.runtime = steps, runtime
-        runtime.equalise(model)
+        runtime.broadcast(model)
         # Copied before it is shared, which it could not be afterwards.
         several = not runtime.shards  # shares and whole tensors, as statistics are, do not go into one call
         self.ema = ModelEmaV3(model, decay=options.ema, use_warmup=True, foreach=several) if options.ema else None
         for network in [model, self.ema.module] if self.ema else [model]:
             runtime.place(network)
-        self.weights = list(model.parameters())
+        self.params = list(model.parameters())
         self.optimizer = make_optimizer(model, options.optim)
         self.schedule = make_schedule(self.optimizer, options.optim, options.epochs, length)
 
     @property
-    def judged(self) -> nn.Module:
+    def evaluated(self) -> nn.Module:
         """The network that is evaluated."""
         average: nn.Module | None = self.ema and self.ema.module
         return average or self.model
@@ -135,25 +137,25 @@ class TrainState:
 
         Batches, rates and random numbers are functions of the position.
         """
-        position = {"epoch": self.epoch, "step": self.step, "rows": self.epoch, "parts": self.steps.parts}
-        parts = {name: part.state_dict() for name, part in self.parts().items()}
-        return {**position, **self.runtime.whole(parts)}
+        position = {"epoch": self.epoch, "step": self.step, "rows": self.epoch, "parts": self.steps.micro_batches}
+        parts = {name: item.state_dict() for name, item in self.stateful().items()}
+        return {**position, **self.runtime.full_state(parts)}
 
     def load(self, state: dict[str, Any] | None) -> None:
         """Take over a checkpoint, where there is one."""
         if state is not None:
-            self.epoch, self.step, self.steps.parts = state["epoch"], state["step"], state["parts"]
-            for name, part in self.parts().items():
-                self.runtime.load(part, state[name])
+            self.epoch, self.step, self.steps.micro_batches = state["epoch"], state["step"], state["parts"]
+            for name, item in self.stateful().items():
+                self.runtime.load(item, state[name])
 
-    def parts(self) -> dict[str, Any]:
+    def stateful(self) -> dict[str, Any]:
         """Return everything that has a state dictionary."""
         parts: dict[str, Any] = {"metrics": self.metrics, "model": self.model, "optimizer": self.optimizer}
         return {**parts, "ema": self.ema} if self.ema else parts
 
 
 def run_epoch(
-    part: TrainState,
+    state: TrainState,
     session: Session,
     loader: Loader,
     preprocess: nn.Module,
@@ -163,49 +165,49 @@ def run_epoch(
 ) -> None:
     """Do what is left of an epoch."""
     config, runtime = session.config, session.runtime
-    if part.step == 0:
-        part.metrics = EpochMetrics(runtime.device)
-    part.model.train()
+    if state.step == 0:
+        state.metrics = EpochMetrics(runtime.device)
+    state.model.train()
     preprocess.train()
-    loader.set_epoch(part.epoch)
-    loader.skip(part.step)
-    for images, labels in session.reporter.track(loader, part.where, part.step, part.live):
-        reseed(config.runtime.seed, part.done, runtime.rank)
+    loader.set_epoch(state.epoch)
+    loader.skip(state.step)
+    for images, labels in session.reporter.track(loader, state.where, state.step, state.live):
+        reseed(config.runtime.seed, state.done, runtime.rank)
         inputs, targets = preprocess(images.to(runtime.device)), labels.to(runtime.device)
         if mixup:
             inputs, targets = mixup(inputs, targets)
-        is_good = weight_step(part, inputs, targets, criterion, config, runtime)
-        part.metrics.skipped += not is_good
-        part.step += 1
-        where = f"{part.where}, step {part.step}/{len(loader)}"
-        part.steps.count(is_good, where, part.optimizer.param_groups[0]["lr"], ADVICE)
-        part.schedule.step_update(part.done)
-        saver.step(part.done, part.state, where, is_good)
+        is_good = weight_step(state, inputs, targets, criterion, config, runtime)
+        state.metrics.skipped += not is_good
+        state.step += 1
+        where = f"{state.where}, step {state.step}/{len(loader)}"
+        state.steps.count(is_good, where, state.optimizer.param_groups[0]["lr"], ADVICE)
+        state.schedule.step_update(state.done)
+        saver.step(state.done, state.state, where, is_good)
 
 
 def weight_step(
-    part: TrainState, inputs: Tensor, targets: Tensor, criterion: Any, config: Config, runtime: Runtime
+    state: TrainState, inputs: Tensor, targets: Tensor, criterion: Any, config: Config, runtime: Runtime
 ) -> bool:
     """Move the weights one step; return False where its numbers were not finite, and it was left out."""
 
     def of(rows: slice) -> tuple[Tensor, dict[str, Tensor]]:
         with runtime.autocast():
-            loss = criterion(at_least_float32(part.model(inputs[rows])), targets[rows])
+            loss = criterion(at_least_float32(state.model(inputs[rows])), targets[rows])
         return loss, {"loss": loss}
 
     loss, clip = BatchLoss(len(inputs), config.train.batch_size, of), config.train.optim.clip_grad
-    part.steps.within_memory(lambda: part.steps.backward(loss, part.weights), part.weights, loss)
-    norm = part.steps.norm(loss, [weight.grad for weight in part.weights])
+    state.steps.within_memory(lambda: state.steps.backward(loss, state.params), state.params, loss)
+    norm = state.steps.norm(loss, [weight.grad for weight in state.params])
     if norm is not None:
         if clip:
-            nn.utils.clip_grads_with_norm_(part.weights, clip, norm)
-        part.optimizer.step()
-        runtime.average_statistics(part.model)
-        part.metrics.add("train_loss", loss.means["loss"], loss.total)
-        part.metrics.images += loss.total
-        if part.ema:
-            part.ema.update(part.model, step=part.done + 1)
-    part.optimizer.zero_grad(set_to_none=True)
+            nn.utils.clip_grads_with_norm_(state.params, clip, norm)
+        state.optimizer.step()
+        runtime.average_statistics(state.model)
+        state.metrics.add("train_loss", loss.means["loss"], loss.total)
+        state.metrics.images += loss.total
+        if state.ema:
+            state.ema.update(state.model, step=state.done + 1)
+    state.optimizer.zero_grad(set_to_none=True)
     return norm is not None
 
 

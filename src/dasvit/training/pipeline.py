@@ -177,7 +177,7 @@ def write_model(
     """Write what a training ended with: the genotype, `result.json` and `model/`; return it."""
     run, runtime, config = session.run, session.runtime, session.config
     result = TrainResult(subject, cost, trained.evaluation, trained.model, session)
-    state = runtime.whole(trained.model.state_dict())
+    state = runtime.full_state(trained.model.state_dict())
     if not runtime.is_main:
         return result
     model = trained.model

@@ -55,13 +55,13 @@ class Steps:
         reporter: Told when a batch is cut.
 
     Attributes:
-        parts: Micro-batches that each process cuts its rows into.
+        micro_batches: Micro-batches that each process cuts its rows into.
         bad: Steps in a row that had to be left out.
     """
 
     def __init__(self, runtime: Runtime, reporter: Reporter) -> None:
         self.runtime, self.reporter = runtime, reporter
-        self.parts = 1
+        self.micro_batches = 1
         self.bad = 0
 
     def differentiate(self, loss: Callable[[], Tensor], tensors: Sequence[Tensor]) -> list[Tensor | None]:
@@ -85,7 +85,7 @@ class Steps:
                 ]
 
         self._on_all(compute)
-        self.runtime.add_up([*loss.means.values(), *(g for g in sums if g is not None)])
+        self.runtime.all_reduce([*loss.means.values(), *(g for g in sums if g is not None)])
         return sums
 
     def backward(self, loss: BatchLoss, parameters: Sequence[Tensor]) -> None:
@@ -101,7 +101,7 @@ class Steps:
 
         self._on_all(compute)
         gradients = [] if self.runtime.shards else [p.grad for p in parameters if p.grad is not None]
-        self.runtime.add_up([*loss.means.values(), *gradients])
+        self.runtime.all_reduce([*loss.means.values(), *gradients])
 
     def within_memory(self, step: Callable[[], None], parameters: Sequence[Tensor], loss: BatchLoss) -> None:
         """Do a step, again and again with micro-batches of half the size while the memory does not suffice.
@@ -124,10 +124,10 @@ class Steps:
                 parameter.grad = None
             if self.runtime.device.type == "cuda":
                 torch.cuda.empty_cache()
-            if self.parts * self.runtime.world >= loss.total:
+            if self.micro_batches * self.runtime.world >= loss.total:
                 raise UserError("the memory does not hold a single image: lower the model's width or depth.")
-            self.parts *= 2
-            size = math.ceil(loss.rows / self.parts)
+            self.micro_batches *= 2
+            size = math.ceil(loss.rows / self.micro_batches)
             self.reporter.say(
                 f"out of memory: from here on gradients are accumulated over micro-batches of {size} images; the "
                 f"batch of {loss.total} stays what it is."
@@ -162,7 +162,7 @@ class Steps:
         """Yield this process's terms of the loss, a micro-batch each, and add up the other means."""
         loss.means.clear()
         # Where weights are shared, processes compute together: each as often as the one that has the fewest rows can.
-        parts = min(self.parts, loss.total // self.runtime.world if self.runtime.shards else loss.rows)
+        parts = min(self.micro_batches, loss.total // self.runtime.world if self.runtime.shards else loss.rows)
         for part in range(parts):
             start, stop = part * loss.rows // parts, (part + 1) * loss.rows // parts
             value, means = loss.of(slice(start, stop))

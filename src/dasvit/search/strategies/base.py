@@ -21,12 +21,12 @@ from dasvit.search.supernet import EVERYTHING, ForwardMode
 
 DRAWS = 4
 """What random numbers of `Strategy.generator` are for, beside those of the search loop."""
-Judge = Callable[[Tensor], float]
+Evaluator = Callable[[Tensor], float]
 """Gives the supernet's top-1 on the validation images under edge weights, in percent."""
 
 
 @dataclass(frozen=True)
-class Moment:
+class StepProgress:
     """Where a search is at the start of a step.
 
     Attributes:
@@ -56,21 +56,21 @@ class Strategy:
     Attributes:
         method: The method's record.
         stopped: Whether the search is over before its last epoch.
-        judged: How often the supernet was judged; the checkpoints' numbers go on by it.
+        evaluations: How often the supernet was evaluated; the checkpoints' numbers go on by it.
     """
 
     def __init__(self, config: Config, space: Space, classes: int) -> None:
         self.config, self.space, self.classes = config, space, classes
         self.method = find_method(config.search.method)
         self.stopped = False
-        self.judged = 0
+        self.evaluations = 0
 
     @property
     def moves_alphas(self) -> bool:
         """Whether there are alpha steps."""
         return self.method.learns_alphas
 
-    def begin_step(self, moment: Moment, architecture: Architecture) -> None:
+    def begin_step(self, moment: StepProgress, architecture: Architecture) -> None:
         """Prepare a step: the alpha step and the weight step that follow see the same."""
 
     def weights(self, architecture: Architecture) -> Tensor:
@@ -92,14 +92,14 @@ class Strategy:
         nothing: Tensor = weights.new_zeros(())
         return nothing
 
-    def end_epoch(self, architecture: Architecture, moved: bool, is_last: bool, judge: Judge) -> None:
+    def end_epoch(self, architecture: Architecture, moved: bool, is_last: bool, evaluate: Evaluator) -> None:
         """Look at an epoch's outcome, before it is logged.
 
         Args:
             architecture: The alphas.
             moved: Whether the epoch had alpha steps.
             is_last: Whether it is the search's last.
-            judge: Judges the supernet; the state is saved in between.
+            evaluate: Evaluates the supernet; the state is saved in between.
         """
 
     def notes(self) -> dict[str, Any]:

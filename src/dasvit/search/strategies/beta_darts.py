@@ -3,7 +3,7 @@
 from torch import Tensor
 
 from dasvit.search.architecture import Architecture
-from dasvit.search.strategies.base import Moment, Strategy
+from dasvit.search.strategies.base import StepProgress, Strategy
 
 
 class BetaDarts(Strategy):
@@ -16,7 +16,7 @@ class BetaDarts(Strategy):
 
     progress = 0.0
 
-    def begin_step(self, moment: Moment, architecture: Architecture) -> None:
+    def begin_step(self, moment: StepProgress, architecture: Architecture) -> None:
         """Note how far the search has come."""
         self.progress = moment.progress
 

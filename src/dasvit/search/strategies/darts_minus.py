@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from dasvit.search.architecture import Architecture
-from dasvit.search.strategies.base import Moment, Strategy
+from dasvit.search.strategies.base import StepProgress, Strategy
 
 
 class DartsMinus(Strategy):
@@ -19,7 +19,7 @@ class DartsMinus(Strategy):
 
     coefficient = 1.0
 
-    def begin_step(self, moment: Moment, architecture: Architecture) -> None:
+    def begin_step(self, moment: StepProgress, architecture: Architecture) -> None:
         """Set the auxiliary skip's coefficient."""
         self.coefficient = 1 - moment.progress
 

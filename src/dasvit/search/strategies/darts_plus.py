@@ -9,7 +9,7 @@ from dasvit.cell.space import Space
 from dasvit.config import Config
 from dasvit.search.architecture import Architecture
 from dasvit.search.derive import skips, strongest_edges
-from dasvit.search.strategies.base import Judge, Strategy
+from dasvit.search.strategies.base import Evaluator, Strategy
 
 
 class DartsPlus(Strategy):
@@ -25,7 +25,7 @@ class DartsPlus(Strategy):
         self.ranking: list[list[int]] = []
         self.stable = 0
 
-    def end_epoch(self, architecture: Architecture, moved: bool, is_last: bool, judge: Judge) -> None:
+    def end_epoch(self, architecture: Architecture, moved: bool, is_last: bool, evaluate: Evaluator) -> None:
         """Stop where either criterion holds; epochs that train weights alone do not count."""
         if not moved:
             return

@@ -14,7 +14,7 @@ from dasvit.config import Config
 from dasvit.search.architecture import Architecture
 from dasvit.search.cost import make_budget
 from dasvit.search.sampling import Cells
-from dasvit.search.strategies.base import Judge, Moment, Strategy
+from dasvit.search.strategies.base import Evaluator, StepProgress, Strategy
 from dasvit.search.supernet import ForwardMode
 
 FAR = 1000.0
@@ -43,7 +43,7 @@ class Evolution(Strategy):
         self.scores: dict[str, float] = {}
         self.best: list[float] = []
 
-    def begin_step(self, moment: Moment, architecture: Architecture) -> None:
+    def begin_step(self, moment: StepProgress, architecture: Architecture) -> None:
         """Draw the step's path."""
         cell = self.paths.draw(random.Random(self.generator(moment.step).initial_seed()))
         self.path = torch.tensor(self.space.one_hot(cell), device=architecture.alpha.device)
@@ -57,14 +57,14 @@ class Evolution(Strategy):
         """Return the step's path."""
         return ForwardMode(active=self.active)
 
-    def end_epoch(self, architecture: Architecture, moved: bool, is_last: bool, judge: Judge) -> None:
+    def end_epoch(self, architecture: Architecture, moved: bool, is_last: bool, evaluate: Evaluator) -> None:
         """Evolve after the last epoch, and set the alphas to the best cell."""
         if is_last:
-            best = torch.tensor(self.space.one_hot(self.evolve(judge)), device=architecture.alpha.device)
+            best = torch.tensor(self.space.one_hot(self.evolve(evaluate)), device=architecture.alpha.device)
             with torch.no_grad():
                 architecture.alpha.copy_(FAR * (best - 1))
 
-    def evolve(self, judge: Judge) -> Genotype:
+    def evolve(self, evaluate: Evaluator) -> Genotype:
         """Return the best cell that the evolution finds; what it judged before is not judged again."""
         options = self.config.search.evolution
         chance = random.Random(self.config.runtime.seed)
@@ -76,7 +76,7 @@ class Evolution(Strategy):
             if generation:
                 population = self.children(parents, chance)
             for cell in population:
-                known[cell] = self.score(cell, judge)
+                known[cell] = self.score(cell, evaluate)
             parents = sorted(known, key=known.__getitem__, reverse=True)[: options.parents]
             self.best.append(known[parents[0]])
         return parents[0]
@@ -93,12 +93,12 @@ class Evolution(Strategy):
         ]
         return [*mutants, *crosses]
 
-    def score(self, cell: Genotype, judge: Judge) -> float:
+    def score(self, cell: Genotype, evaluate: Evaluator) -> float:
         """Return a cell's top-1 in percent, judged once."""
         name = " ".join(cell.ops)
         if name not in self.scores:
-            self.scores[name] = judge(torch.tensor(self.space.one_hot(cell)))
-            self.judged = len(self.scores)
+            self.scores[name] = evaluate(torch.tensor(self.space.one_hot(cell)))
+            self.evaluations = len(self.scores)
         return self.scores[name]
 
     def notes(self) -> dict[str, Any]:
@@ -112,4 +112,4 @@ class Evolution(Strategy):
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take over what `state_dict` returned."""
         self.scores = dict(state["scores"])
-        self.judged = len(self.scores)
+        self.evaluations = len(self.scores)

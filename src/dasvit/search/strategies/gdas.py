@@ -7,7 +7,7 @@ from torch.nn import functional as F
 from dasvit.cell.space import Space
 from dasvit.config import Config
 from dasvit.search.architecture import Architecture
-from dasvit.search.strategies.base import Moment, Strategy
+from dasvit.search.strategies.base import StepProgress, Strategy
 from dasvit.search.supernet import ForwardMode
 
 
@@ -23,7 +23,7 @@ class Gdas(Strategy):
         self.chosen: Tensor = torch.zeros(len(space.edges), dtype=torch.int64)
         self.active: list[int] = self.chosen.tolist()
 
-    def begin_step(self, moment: Moment, architecture: Architecture) -> None:
+    def begin_step(self, moment: StepProgress, architecture: Architecture) -> None:
         """Draw an operation for every edge."""
         uniform = torch.rand(architecture.noise.shape, generator=self.generator(moment.step)).clamp_(1e-9, 1 - 1e-9)
         architecture.noise.copy_(-(-uniform.log()).log())

@@ -4,7 +4,7 @@ import math
 from typing import Any
 
 from dasvit.search.architecture import Architecture
-from dasvit.search.strategies.base import Moment, Strategy
+from dasvit.search.strategies.base import StepProgress, Strategy
 from dasvit.search.supernet import ForwardMode
 
 DECAY = 5.0
@@ -21,7 +21,7 @@ class PDarts(Strategy):
 
     rate = 0.0
 
-    def begin_step(self, moment: Moment, architecture: Architecture) -> None:
+    def begin_step(self, moment: StepProgress, architecture: Architecture) -> None:
         """Set the rate at which skips drop out."""
         rates = self.config.search.p_darts.dropout
         self.rate = rates[min(moment.stage, len(rates) - 1)] * math.exp(-DECAY * moment.stage_progress)
