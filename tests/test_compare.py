@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 
 from dasvit.cell.genotype import PUBLISHED
-from dasvit.cli import parse
+from dasvit.cli.parsing import parse
 from dasvit.commands import compare as command
+from dasvit.commands import run_command
 from dasvit.compare import trainings
 from dasvit.compare.networks import costed, find_networks
 from dasvit.config import Config
@@ -37,7 +38,7 @@ NETWORKS = ["dasvit_cifar10", "vit"]
 
 @pytest.fixture(scope="module")
 def paper_rows() -> list[dict[str, Any]]:
-    config = parse("compare", ["--cost-only"]).config
+    config = parse("compare", ["--cost-only"])[1]
     assert config is not None
     entries = find_networks([], "", "full")
     return [costed(entry, config, entry.classes, ptflops=True) for entry in entries]
@@ -47,8 +48,7 @@ def paper_rows() -> list[dict[str, Any]]:
 def compared(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Two networks with two seeds each."""
     run = tmp_path_factory.mktemp("runs") / "compare"
-    request = parse("compare", [*NETWORKS, *TINY, "--seeds=2", "--run", str(run)])
-    command.compare_command(request)
+    run_command("compare", *parse("compare", [*NETWORKS, *TINY, "--seeds=2", "--run", str(run)]))
     return run
 
 
@@ -152,9 +152,9 @@ def test_an_interrupted_comparison_goes_on(
     compared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     arguments = [*NETWORKS, *TINY, "--seeds=2", "--run", str(tmp_path / "r")]
-    request = parse("compare", arguments)
+    parsed = parse("compare", arguments)
     # Lines: heading, data, two epochs of the first; heading, data, one epoch of the second.
-    cut_off(monkeypatch, 7, lambda: command.compare_command(request))
+    cut_off(monkeypatch, 7, lambda: run_command("compare", *parsed))
     assert (tmp_path / "r" / "compare.md").is_file()  # of what is done
     out, err = call(capsys, "compare", *arguments, "--json")
     assert err.count("is done") == 1

@@ -1,3 +1,4 @@
+import re
 from pathlib import Path
 from typing import Any
 
@@ -7,6 +8,7 @@ import torch
 import dasvit
 from dasvit.cell.genotype import PUBLISHED, Genotype
 from dasvit.cell.space import Space
+from dasvit.config import Config
 from dasvit.config import recipe as recipes
 from dasvit.config.methods import with_method
 from dasvit.config.validation import RELAXATION_NAMES
@@ -136,3 +138,40 @@ def test_nested_dictionaries_are_flattened() -> None:
     content: dict[Any, Any] = {"a": {"b": {"c": 1, "d": [2]}, "e": {}}, 3: None}
     assert recipes.flatten(content) == {"a.b.c": 1, "a.b.d": [2], "3": None}
     assert recipes.flatten(content, "/") == {"a/b/c": 1, "a/b/d": [2], "3": None}
+
+
+RANGES: list[tuple[str, list[float], list[tuple[float, str]]]] = [
+    ("model.width", [8, 32768], [(0, "at least 1"), (32776, "at most 32,768")]),
+    ("space.nodes", [1, 16], [(0, "at least 1"), (17, "at most 16")]),
+    ("runtime.seed", [0, 4294967295], [(-1, "not be negative"), (4294967296, "at most 4,294,967,295")]),
+    ("search.finals.cells", [0, 1000], [(-1, "not be negative")]),
+    ("search.weights.lr", [0, 1e-3], [(-1e-9, "not be negative")]),
+    ("train.ema", [0, 0.999], [(1, r"\[0, 1\)"), (-0.1, r"\[0, 1\)")]),
+    ("search.evolution.mutation", [1e-9, 1], [(0, r"\(0, 1\]"), (1.1, r"\(0, 1\]")]),
+]
+
+
+@pytest.mark.parametrize(("name", "taken", "refused"), RANGES, ids=[name for name, _, _ in RANGES])
+def test_ranges_of_fields(name: str, taken: list[float], refused: list[tuple[float, str]]) -> None:
+    def changed(value: float) -> Config:
+        content = recipes.to_dict(Config())
+        *sections, field = name.split(".")
+        place = content
+        for section in sections:
+            place = place[section]
+        place[field] = value
+        return recipes.from_dict(content, searching=False)
+
+    for value in taken:
+        changed(value)
+    for value, words in refused:
+        with pytest.raises(UserError, match=f"{re.escape(name)} must .*{words}"):
+            changed(value)
+
+
+def test_ranges_of_lists() -> None:
+    recipes.from_dict({"space": {"ratios": [64.0]}}, searching=False)
+    with pytest.raises(UserError, match=r"space\.ratios must be at most 64"):
+        recipes.from_dict({"space": {"ratios": [1.0, 65.0]}}, searching=False)
+    with pytest.raises(UserError, match=r"the number of space\.heads must be at most 64, not 65"):
+        recipes.from_dict({"space": {"heads": list(range(1, 66))}}, searching=False)

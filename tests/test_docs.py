@@ -17,7 +17,8 @@ from dasvit._version import __version__
 from dasvit.cell.cost import COSTS
 from dasvit.cell.genotype import NUMBERED
 from dasvit.cell.ops import OPERATIONS
-from dasvit.cli import SUMMARIES, make_parser
+from dasvit.cli.parsing import make_parser
+from dasvit.commands import COMMANDS
 from dasvit.config.methods import METHODS
 from dasvit.data.sources import SOURCES
 from helpers import SMALL, call_cli
@@ -109,7 +110,7 @@ def test_commands_and_their_options_exist(page: Path) -> None:
     text = "\n".join(blocks(page, "console")).replace("\\\n", " ")
     for line in re.findall(r"(?:^\$|&&) (?:dasvit|python examples/new_operation\.py) (\w.*)$", text, re.M):
         words = re.sub(r"'[^']*'", "VALUE", line.split(" #")[0].split(" && ")[0]).split()
-        assert words[0] in SUMMARIES, line
+        assert words[0] in COMMANDS, line
         for word in words[1:]:
             option = word.split("=")[0]
             known = {"--help", "--model", *options_of(words[0])} if words[0] == "train" else options_of(words[0])

@@ -5,6 +5,7 @@ The same two hundred cases every time in `make test`; `make test-faults` tries t
 
 from __future__ import annotations
 
+import importlib
 import json
 import shutil
 from collections.abc import Callable, Iterator
@@ -19,7 +20,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from dasvit.cell.genotype import PUBLISHED, edge_list
-from dasvit.cli import CONFIGURED, LONGEST, SUMMARIES
+from dasvit.cli import LONGEST
+from dasvit.commands import COMMANDS
 from dasvit.config import Config
 from dasvit.config import recipe as recipes
 from dasvit.errors import UserError
@@ -86,7 +88,8 @@ def no_loops(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
         "commands.memory.count",
         "commands.demo.serve",
     ):
-        monkeypatch.setattr(f"dasvit.{place}", stop)
+        module, _, name = place.rpartition(".")  # of a package that is a function as well, the attribute may be that
+        monkeypatch.setattr(importlib.import_module(f"dasvit.{module}"), name, stop)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HOME", str(tmp_path))
 
@@ -263,9 +266,9 @@ def command_lines(draw: st.DrawFn, home: Path) -> list[str]:
         "memory": [*(option for option in SMALL if option.split(".")[0] not in ("--data", "--train"))],
         "quickstart": [*SMALL, "--run", "out"],
     }
-    command = draw(st.sampled_from(sorted(SUMMARIES)))
+    command = draw(st.sampled_from(sorted(COMMANDS)))
     arguments = [str(argument) for argument in bases[command]]
-    fields = [name for name in OPTIONS if name.split(".")[0][2:] in CONFIGURED.get(command, ("", ()))[1]]
+    fields = [name for name in OPTIONS if name.split(".")[0][2:] in COMMANDS[command].sections]
     paths = st.sampled_from([str(p) for p in (home, run, image, cell, run / "config.yaml", "nowhere", "")])
     words = st.one_of(
         paths, values.map(as_argument), st.sampled_from(["6M", "1e3", "[1,2]", "vit", "resnet18", "digits"])

@@ -11,7 +11,7 @@ import pytest
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
-from dasvit.cli import SUMMARIES
+from dasvit.commands import COMMANDS
 
 HOUSE = Path(__file__).parents[1]
 ROOT = HOUSE / "src" / "dasvit"
@@ -133,7 +133,7 @@ def test_libraries_stay_in_their_rooms(name: str) -> None:
         assert not {"torch", "timm"} & tops
 
 
-@pytest.mark.parametrize("command", ["", *SUMMARIES])
+@pytest.mark.parametrize("command", ["", *COMMANDS])
 def test_help_reads_well_and_imports_nothing_heavy(command: str) -> None:
     code = f"""
 import sys

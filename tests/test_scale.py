@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from dasvit.cli import parse
+from dasvit.cli.parsing import parse
+from dasvit.commands.options import SearchOptions, StudyOptions
 from dasvit.study.cluster import read_cluster
 
 ROOT = Path(__file__).parents[1]
@@ -63,9 +64,10 @@ def test_a_run_is_queued_again_until_it_has_ended(
     log = tmp_path / "scontrol"
     assert ("requeue 42" in (log.read_text() if log.exists() else "")) == again
     command, *arguments = dasvit_of(tmp_path)
-    options = parse(command, arguments).options
+    options, _ = parse(command, arguments)
     limit = re.search(r"--time=(\d\d):00:00", (SLURM / name).read_text())
-    assert limit and options["max_minutes"] == 60 * int(limit[1]) - 10 and options["run"] == str(tmp_path)
+    assert limit and isinstance(options, SearchOptions)
+    assert options.max_minutes == 60 * int(limit[1]) - 10 and options.run == str(tmp_path)
 
 
 def test_several_nodes_meet_on_the_first(tmp_path: Path) -> None:
@@ -77,6 +79,8 @@ def test_several_nodes_meet_on_the_first(tmp_path: Path) -> None:
 def test_the_study_sends_its_runs(tmp_path: Path) -> None:
     assert submit(SLURM / "study.sbatch", tmp_path, "runs/s", "--config", "digits-study", status=3) == 3
     command, *arguments = dasvit_of(tmp_path)
-    options = parse(command, arguments).options
-    assert command == "study" and options["cluster"] == "slurm" and options["jobs"] == 64
-    assert read_cluster(str(ROOT / options["cluster_config"])).partition == "gpu"
+    options, _ = parse(command, arguments)
+    assert (
+        command == "study" and isinstance(options, StudyOptions) and options.cluster == "slurm" and options.jobs == 64
+    )
+    assert read_cluster(str(ROOT / options.cluster_config)).partition == "gpu"

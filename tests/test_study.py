@@ -16,7 +16,7 @@ import torch
 
 from dasvit.cell.genotype import Genotype, is_viable, load_genotype
 from dasvit.cell.space import Space
-from dasvit.cli import parse
+from dasvit.cli.parsing import parse
 from dasvit.config import Config
 from dasvit.config.methods import with_method
 from dasvit.data import load_data, split_indices
@@ -41,7 +41,7 @@ STUDY = [*SMALL, TWO_STAGES, FINALS, "--searches=2", "--trainings=2", "--random=
 
 
 def config_of(*arguments: str) -> Config:
-    config = parse("study", [*SMALL, *arguments]).config
+    config = parse("study", [*SMALL, *arguments])[1]
     assert config is not None
     return config
 
@@ -340,7 +340,7 @@ def test_mistakes_on_the_command_line(tmp_path: Path) -> None:
 
 
 def test_draws_are_uniform_distinct_and_repeatable() -> None:
-    config = parse("study", ["--config=digits-study"]).config
+    config = parse("study", ["--config=digits-study"])[1]
     assert config is not None
     drawn = draw_cells(config, 10, [4_000_000, 4_400_000], 30)
     assert drawn == draw_cells(config, 10, [4_400_000, 4_000_000], 30) and drawn.macs == 4.2e6

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from dasvit.config import Config
-from dasvit.config.validation import MAX_CLASSES
+from dasvit.config.limits import MAX_CLASSES
 from dasvit.data import Data, load_data
 from dasvit.errors import UserError, printable
 from dasvit.io.run_folder import RunFolder

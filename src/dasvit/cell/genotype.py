@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from dasvit.config.validation import MAX_NODES
+from dasvit.config.limits import MAX_NODES
 from dasvit.errors import UserError, unknown
 
 FORMAT = "dasvit-genotype/1"

@@ -8,49 +8,31 @@ from typing import Any
 from rich.console import Console
 
 from dasvit.commands.common import print_json
-from dasvit.commands.request import Request
+from dasvit.commands.options import CompareOptions
 from dasvit.compare.networks import find_networks
-from dasvit.compare.trainings import FORMATS, Comparison, compare_costs, run_comparison
-from dasvit.errors import UserError, unknown
+from dasvit.compare.trainings import Comparison, compare_costs, run_comparison
+from dasvit.config import Config
+from dasvit.errors import UserError
 from dasvit.models.paper_flops import WAY_OUT, has_ptflops
 from dasvit.report.compare.tables import columns, terminal_table
 from dasvit.runtime.progress import Reporter
 
-SCALES = ("full", "small")
 
-
-def compare_command(request: Request) -> None:
+def compare_command(options: CompareOptions, config: Config) -> None:
     """`dasvit compare`: a table of networks, trained or only costed."""
-    assert request.config is not None
-    config, options, reporter = request.config, request.options, Reporter()
-    check_options(options)
-    entries = find_networks(options["networks"], options["rows"], options["scale"])
-    how: dict[str, Any] = {"ptflops": wants_ptflops(options["ptflops"], reporter), "published": options["published"]}
-    if options["cost_only"]:
-        comparison = compare_costs(entries, config, options["run"], classes=options["classes"], **how)
+    reporter = Reporter()
+    if options.classes and not options.cost_only:
+        raise UserError("--classes goes with --cost-only: trained networks have the classes of the data.")
+    entries = find_networks(options.networks, options.rows, options.scale)
+    how: dict[str, Any] = {"ptflops": wants_ptflops(options.ptflops, reporter), "published": options.published}
+    if options.cost_only:
+        comparison = compare_costs(entries, config, options.run, classes=options.classes, **how)
     else:
-        folder = options["run"] or "runs/compare"
-        comparison = run_comparison(entries, config, folder, reporter, seeds=options["seeds"], **how)
+        folder = options.run or "runs/compare"
+        comparison = run_comparison(entries, config, folder, reporter, seeds=options.seeds, **how)
     show(comparison, options)
     if failures := comparison.failures:
         raise UserError(f"{len(failures)} training(s) failed; the same command tries them again. {failures[0]}")
-
-
-def check_options(options: dict[str, Any]) -> None:
-    """Refuse what no option takes, and what cannot go together.
-
-    Raises:
-        UserError: It does.
-    """
-    for name, valid in {"format": ("table", *FORMATS), "scale": SCALES, "ptflops": ("auto", "yes", "no")}.items():
-        if options[name] not in valid:
-            raise unknown(f"--{name}", options[name], valid)
-    if options["rows"] not in ("", "paper"):
-        raise unknown("--rows", options["rows"], ["paper"])
-    if options["seeds"] < 1:
-        raise UserError(f"--seeds must be at least 1, not {options['seeds']}.")
-    if options["classes"] and not options["cost_only"]:
-        raise UserError("--classes goes with --cost-only: trained networks have the classes of the data.")
 
 
 def wants_ptflops(choice: str, reporter: Reporter) -> bool:
@@ -67,13 +49,13 @@ def wants_ptflops(choice: str, reporter: Reporter) -> bool:
     return False
 
 
-def show(comparison: Comparison, options: dict[str, Any]) -> None:
+def show(comparison: Comparison, options: CompareOptions) -> None:
     """Print the table as it is asked for."""
     rows, run = comparison.rows, comparison.run
-    if options["json"]:
+    if options.json:
         print_json({**({"run": str(run.path)} if run else {}), "networks": rows})
-    elif options["format"] != "table":
-        sys.stdout.write(comparison.text(options["format"]))
+    elif options.format != "table":
+        sys.stdout.write(comparison.text(options.format))
     else:
         console = Console()
         wide = None if console.is_terminal else 200  # a file or pipe has no width to fold into

@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 from dasvit.commands.common import print_json
-from dasvit.commands.request import Request
+from dasvit.commands.options import CostOptions
 from dasvit.compare.networks import cost_of_named
-from dasvit.config.validation import MAX_CLASSES
+from dasvit.config import Config
+from dasvit.config.limits import MAX_CLASSES
 from dasvit.errors import UserError
 
 
-def cost_command(request: Request) -> None:
+def cost_command(options: CostOptions, config: Config) -> None:
     """`dasvit cost`: parameters and multiply-adds of one image (section 12)."""
-    assert request.config is not None
-    name, classes = request.options["subject"], request.options["classes"]
-    config = request.config.model
+    name, classes = options.subject, options.classes
     if not 0 <= classes <= MAX_CLASSES:
         raise UserError(f"--classes must lie between 0 and {MAX_CLASSES:,}, not {classes}.")
-    cost = cost_of_named(name, config, classes)
-    if request.options["json"]:
+    cost = cost_of_named(name, config.model, classes)
+    if options.json:
         print_json({"name": name, **cost.to_dict()})
         return
     print(

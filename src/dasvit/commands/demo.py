@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from dasvit.commands.request import Request
+from dasvit.commands.options import DemoOptions
 from dasvit.errors import UserError, printable
 from dasvit.extras import need
 from dasvit.inference.predict import reader
@@ -75,15 +75,14 @@ def spotlight(seen: Seen) -> Image.Image:
     return Image.fromarray(lit.round().astype(np.uint8))
 
 
-def demo_command(request: Request) -> None:
+def demo_command(options: DemoOptions) -> None:
     """`dasvit demo`: serves the page until it is interrupted."""
-    options = request.options
-    if not 0 <= options["port"] < 2**16:
-        raise UserError(f"--port must lie between 0 (any that is free) and 65535, not {options['port']}.")
+    if not 0 <= options.port < 2**16:
+        raise UserError(f"--port must lie between 0 (any that is free) and 65535, not {options.port}.")
     need("demo", "gradio")
     os.environ.update(OFFLINE)
-    classifier = Classifier(find_model(options["model_path"]), find_device(options["device"]))
-    serve(make_app(classifier, options["model_path"]), options["host"], options["port"])
+    classifier = Classifier(find_model(options.model), find_device(options.device))
+    serve(make_app(classifier, options.model), options.host, options.port)
 
 
 def make_app(classifier: Classifier, title: str) -> Any:

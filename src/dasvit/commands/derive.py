@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from dasvit.commands.common import print_derivation, print_json
-from dasvit.commands.request import Request
+from dasvit.commands.options import DeriveOptions
 from dasvit.config import Config, DeriveConfig
 from dasvit.config import recipe as recipes
 from dasvit.config.methods import find_method
@@ -22,27 +21,23 @@ from dasvit.search.evaluation import perturbed, restore
 from dasvit.search.past_run import PastSearch, read_search
 from dasvit.search.pipeline import describe_derivation
 
-RULES = ("darts", "strongest", "perturbation")
-"""The rules of derivation."""
 
-
-def derive_command(request: Request) -> None:
+def derive_command(options: DeriveOptions) -> None:
     """`dasvit derive`: another rule or a budget, from what a search has learned."""
-    options = request.options
-    folder = Path(options["run"])
+    folder = Path(options.run)
     past = read_search(folder)
     choice = chosen(options, past.config.search.derive)
     if choice.rule == "perturbation":
         past = perturbed_again(past, folder, choice)
-    derivation = past.derive(choice, by_weights=bool(options["rule"]))
+    derivation = past.derive(choice, by_weights=bool(options.rule))
     result = describe_derivation(derivation, past.config, past.classes)
-    out = Path(options["out"]) if options["out"] else folder / "derived" / f"{slug(choice)}.json"
+    out = Path(options.out) if options.out else folder / "derived" / f"{slug(choice)}.json"
     text = derivation.genotype.to_json()
     if out.exists() and out.read_bytes() != text.encode():
         raise UserError(f"{out} holds another cell: give --out another file.")
     out.parent.mkdir(parents=True, exist_ok=True)
     write_whole(out, lambda file: file.write(text.encode()))
-    if options["json"]:
+    if options.json:
         print_json({"cell": str(out), **result})
         return
     print_derivation(derivation)
@@ -50,21 +45,19 @@ def derive_command(request: Request) -> None:
     print(f"Train it: dasvit train --cell {out}")
 
 
-def chosen(options: dict[str, Any], base: DeriveConfig) -> DeriveConfig:
+def chosen(options: DeriveOptions, base: DeriveConfig) -> DeriveConfig:
     """Return the run's choice with what the command line changes of it.
 
     Raises:
         UserError: It asks for what there is not.
     """
-    if options["rule"] not in ("", *RULES):
-        raise UserError(f"--rule is {', '.join(RULES[:-1])} or {RULES[-1]}, not {options['rule']!r}.")
     choice = replace(
         base,
-        rule=options["rule"] or base.rule,
-        edges_per_node=options["edges_per_node"] or base.edges_per_node,
-        max_params=recipes.parse_count(options["max_params"], "--max-params") or base.max_params,
-        max_macs=recipes.parse_count(options["max_macs"], "--max-macs") or base.max_macs,
-        max_skips=options["max_skips"] if options["max_skips"] >= 0 else base.max_skips,
+        rule=options.rule or base.rule,
+        edges_per_node=options.edges_per_node or base.edges_per_node,
+        max_params=recipes.parse_count(options.max_params, "--max-params") or base.max_params,
+        max_macs=recipes.parse_count(options.max_macs, "--max-macs") or base.max_macs,
+        max_skips=options.max_skips if options.max_skips >= 0 else base.max_skips,
     )
     if choice.edges_per_node < 1:
         raise UserError("--edges-per-node must be at least 1.")

@@ -5,17 +5,17 @@ from __future__ import annotations
 from rich.console import Console
 
 from dasvit.commands.common import print_json
-from dasvit.commands.request import Request
+from dasvit.commands.options import EvaluateOptions
+from dasvit.config import Config
 from dasvit.inference.evaluate import ModelEvaluation, evaluate_model
 from dasvit.report.tables import confusion_table
 from dasvit.runtime.progress import Reporter
 
 
-def evaluate_command(request: Request) -> None:
+def evaluate_command(options: EvaluateOptions, config: Config) -> None:
     """`dasvit evaluate`: top-1, top-5 and the confusion matrix."""
-    assert request.config is not None
-    found = evaluate_model(request.options["model_path"], request.config, Reporter())
-    if request.options["json"]:
+    found = evaluate_model(options.model, config, Reporter())
+    if options.json:
         print_json(found.to_dict())
         return
     print_evaluation(found)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dasvit.commands.common import print_json
-from dasvit.commands.request import Request
+from dasvit.commands.options import ExportOptions
 from dasvit.inference.export import export_model
 
 HINTS = {
@@ -16,11 +16,10 @@ HINTS = {
 """What to do with each target."""
 
 
-def export_command(request: Request) -> None:
+def export_command(options: ExportOptions) -> None:
     """`dasvit export`: an .onnx file, a .pt2 file, or a folder for the hub."""
-    options = request.options
-    made = export_model(options["model_path"], options["to"], options["out"])
-    if options["json"]:
+    made = export_model(options.model, options.to, options.out)
+    if options.json:
         about = {"model": str(made.model), "to": made.target, "out": str(made.out)}
         print_json({**about, "difference": made.difference, "bytes": made.size})
         return

@@ -12,7 +12,7 @@ from rich.table import Table
 
 from dasvit.cell.cost import token_count
 from dasvit.commands.common import print_json
-from dasvit.commands.request import Request
+from dasvit.commands.options import MemoryOptions
 from dasvit.config import Config
 from dasvit.errors import UserError
 from dasvit.memory.fits import GIB, fitting, is_searched, readable
@@ -29,24 +29,22 @@ CLASSES = 10
 Counted = list[tuple[Subject, Memory]]
 
 
-def memory_command(request: Request) -> None:
+def memory_command(options: MemoryOptions, config: Config) -> None:
     """`dasvit memory`: peak memory of a search step against batch size, and the largest batch that fits."""
-    assert request.config is not None
-    config, options = request.config, request.options
-    stem = figure_stem(options["out"])
+    stem = figure_stem(options.out)
     kind, bfloat16 = kind_of(config), config.runtime.precision == "bfloat16"
     limits = {f"{card} GB": card * GIB for card in CARDS}
-    if options["fits"]:
-        limits = {options["fits"]: parse_bytes(options["fits"])}
-    chosen = [s for s in subjects(config) if is_searched(s, config) or not options["fits"]]
+    if options.fits:
+        limits = {options.fits: parse_bytes(options.fits)}
+    chosen = [s for s in subjects(config) if is_searched(s, config) or not options.fits]
     counted = [(subject, count(subject, config, CLASSES, kind, bfloat16)) for subject in chosen]
     result = describe(config, kind, counted, limits)
-    if not options["fits"]:
+    if not options.fits:
         note_measured(result, counted, config, bfloat16)
         result["figures"] = [str(file) for file in draw(result, counted, stem)] if stem else []
-    if options["json"]:
+    if options.json:
         print_json(result)
-    elif options["fits"]:
+    elif options.fits:
         print(answer(result, *limits))
     else:
         print_all(result)

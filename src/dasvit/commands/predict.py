@@ -7,9 +7,9 @@ import io
 import sys
 
 from dasvit.commands.common import print_json
-from dasvit.commands.request import Request
+from dasvit.commands.options import PredictOptions
 from dasvit.data import find_images
-from dasvit.errors import UserError, printable, unknown
+from dasvit.errors import UserError, printable
 from dasvit.inference.predict import ImageBatches, Row, predictions, reader
 from dasvit.io.run_folder import find_model
 from dasvit.runtime.distributed import find_device
@@ -17,25 +17,15 @@ from dasvit.runtime.progress import Reporter
 from dasvit.session import NAMED
 from dasvit.training.classifier import Classifier
 
-FORMATS = ("text", "csv", "json")
 
-
-def predict_command(request: Request) -> None:
+def predict_command(options: PredictOptions) -> None:
     """`dasvit predict`: labels with probabilities; texts and CSV come batch by batch, JSON at the end."""
-    options = request.options
-    form = "json" if options["json"] else options["format"]
-    if form not in FORMATS:
-        raise unknown("format", form, FORMATS)
-    for option in ("top", "batch_size"):
-        if options[option] < 1:
-            raise UserError(f"--{option.replace('_', '-')} must be at least 1, not {options[option]}.")
-    if options["on_error"] not in ("stop", "skip"):
-        raise UserError(f"--on-error is stop or skip, not {options['on_error']!r}.")
-    folder = find_model(options["model_path"])
-    classifier = Classifier(folder, find_device(options["device"]))
-    paths = find_images(options["images"])
-    batches = ImageBatches(paths, options["batch_size"], reader(classifier), skip=options["on_error"] == "skip")
-    top = min(options["top"], len(classifier.described.classes))
+    form = "json" if options.json else options.format
+    folder = find_model(options.model)
+    classifier = Classifier(folder, find_device(options.device))
+    paths = find_images(options.images)
+    batches = ImageBatches(paths, options.batch_size, reader(classifier), skip=options.on_error == "skip")
+    top = min(options.top, len(classifier.described.classes))
     reporter, out = Reporter(), sys.stdout
     if form == "csv":
         out.write(csv_text([header(top)]))

@@ -5,7 +5,8 @@ from __future__ import annotations
 from rich.console import Console
 
 from dasvit.commands.common import print_json
-from dasvit.commands.request import Request
+from dasvit.commands.options import QuickstartOptions
+from dasvit.config import Config
 from dasvit.errors import UserError
 from dasvit.report.tables import network_table
 from dasvit.runtime.progress import Reporter
@@ -13,10 +14,9 @@ from dasvit.search.pipeline import run_search
 from dasvit.training.pipeline import run_training
 
 
-def quickstart_command(request: Request) -> None:
+def quickstart_command(options: QuickstartOptions, config: Config) -> None:
     """`dasvit quickstart`: search on digits, train what was found and a ViT, and compare."""
-    assert request.config is not None
-    config, root, reporter = request.config, request.options["run"], Reporter()
+    root, reporter = options.run, Reporter()
     if config.model.width % config.model.heads:  # before the search, not after it
         raise UserError(f"model.width {config.model.width} is not divisible by model.heads {config.model.heads}.")
     reporter.say("1/3 search a cell")
@@ -26,7 +26,7 @@ def quickstart_command(request: Request) -> None:
     reporter.say("\n3/3 train a ViT of the same width and depth")
     vit = run_training(config, "vit", f"{root}/vit", reporter).to_dict()
     rows = [{"network": "searched cell", **ours}, {"network": "ViT", **vit}]
-    if request.options["json"]:
+    if options.json:
         print_json({"run": root, "genotype": cell.to_dict(), "networks": rows})
         return
     print(cell)

@@ -5,16 +5,16 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from dasvit.commands.request import Request
+from dasvit.commands.options import ReportOptions
 from dasvit.errors import UserError
 from dasvit.report.compare.page import write_comparison
 from dasvit.report.run.page import write_report
 
 
-def report_command(request: Request) -> None:
+def report_command(options: ReportOptions) -> None:
     """`dasvit report`: one run's page, or several runs side by side; with --figures also PDF and SVG."""
-    folders = [Path(run) for run in request.options["runs"]]
-    out = Path(request.options["out"]) if request.options["out"] else None
+    folders = [Path(run) for run in options.runs]
+    out = Path(options.out) if options.out else None
     if out and out.is_dir():
         raise UserError(f"--out is the page's file, and {out} is a folder: give {out / 'report.html'}, say.")
     if len(folders) > 1:
@@ -22,11 +22,11 @@ def report_command(request: Request) -> None:
     else:
         page = write_report(folders[0], out=out)
     figures: list[Path] = []
-    if request.options["figures"]:
+    if options.figures:
         from dasvit.report.run.figures import write_figures
 
         figures = write_figures(folders, page.parent / "figures")
-    if request.options["json"]:
+    if options.json:
         print(json.dumps({"report": str(page), "figures": [str(path) for path in figures]}, ensure_ascii=False))
         return
     print(f"{page}: open it in a browser.")

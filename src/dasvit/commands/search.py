@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from dasvit.commands.common import print_derivation, print_json, wanted_trackers
-from dasvit.commands.request import Request
+from dasvit.commands.options import SearchOptions
+from dasvit.config import Config
 from dasvit.memory.fits import warn_memory
 from dasvit.report.tables import number
 from dasvit.runtime.progress import Reporter
@@ -11,21 +12,19 @@ from dasvit.runtime.saver import Deadline
 from dasvit.search.pipeline import run_search
 
 
-def search_command(request: Request) -> None:
+def search_command(options: SearchOptions, config: Config) -> None:
     """`dasvit search`: a run folder with a cell in it."""
-    assert request.config is not None
-    options = request.options
     found = run_search(
-        request.config,
-        options["run"],
+        config,
+        options.run,
         Reporter(),
-        resume=options["resume"],
-        deadline=Deadline.after(options["max_minutes"]),
-        track=wanted_trackers(options["track"]),
+        resume=options.resume,
+        deadline=Deadline.after(options.max_minutes),
+        track=wanted_trackers(options.track),
         warn=lambda session: warn_memory(session.config, session.classes, session.reporter),
     )
     folder, content = str(found.session.run.path), found.to_dict()
-    if options["json"]:
+    if options.json:
         print_json({"run": folder, **content})
         return
     print_derivation(found.derivation)

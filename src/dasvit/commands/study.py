@@ -3,24 +3,21 @@
 from __future__ import annotations
 
 from dasvit.commands.common import print_json
-from dasvit.commands.request import Request
+from dasvit.commands.options import StudyOptions
+from dasvit.config import Config
 from dasvit.errors import UserError
 from dasvit.runtime.progress import Reporter
 from dasvit.runtime.saver import Deadline
 from dasvit.study.study import do_study
 
 
-def study_command(request: Request) -> None:
+def study_command(options: StudyOptions, config: Config) -> None:
     """`dasvit study`: searches, trainings and one report of what they show."""
-    assert request.config is not None
-    options, reporter = request.options, Reporter()
-    for name in ("searches", "trainings", "random", "jobs"):
-        if options[name] < 1:
-            raise UserError(f"--{name} must be at least 1, not {options[name]}.")
-    deadline = Deadline.after(options["max_minutes"])
-    content, failures = do_study(request.config, options, reporter, deadline)
-    root = options["run"]
-    if options["json"]:
+    reporter = Reporter()
+    deadline = Deadline.after(options.max_minutes)
+    content, failures = do_study(config, options, reporter, deadline, resume=options.resume)
+    root = options.run
+    if options.json:
         print_json({"run": root, **content["summary"]})
     else:
         print("\n".join(content["summary"]["verdicts"]))

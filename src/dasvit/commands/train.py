@@ -8,7 +8,8 @@ from rich.console import Console
 
 from dasvit.cell.genotype import load_genotype
 from dasvit.commands.common import print_json, wanted_trackers
-from dasvit.commands.request import Request
+from dasvit.commands.options import TrainOptions
+from dasvit.config import Config
 from dasvit.errors import UserError
 from dasvit.io.run_folder import find_run
 from dasvit.report.tables import network_table
@@ -17,11 +18,9 @@ from dasvit.runtime.saver import Deadline
 from dasvit.training.pipeline import Start, Subject, run_training
 
 
-def train_command(request: Request) -> None:
+def train_command(options: TrainOptions, config: Config) -> None:
     """`dasvit train`: a trained model in a run folder."""
-    assert request.config is not None
-    options, config = request.options, request.config
-    cell, baseline, init = options["cell"], options["baseline"], options["init"]
+    cell, baseline, init = options.cell, options.baseline, options.init
     if [bool(cell), bool(baseline), bool(init)].count(True) != 1:
         raise UserError(
             "give one of --cell (a run folder, a genotype's file or a cell's name), --model and --init (the folder of "
@@ -29,17 +28,17 @@ def train_command(request: Request) -> None:
         )
     subject: Subject | Start = Start.read(init, config) if init else load_genotype(cell) if cell else baseline
     name = Path(cell or init).stem if cell or init else baseline
-    folder = options["run"] or default_folder(cell, init, name)
+    folder = options.run or default_folder(cell, init, name)
     trained = run_training(
         config,
         subject,
         folder,
         Reporter(),
-        resume=options["resume"],
-        deadline=Deadline.after(options["max_minutes"]),
-        track=wanted_trackers(options["track"]),
+        resume=options.resume,
+        deadline=Deadline.after(options.max_minutes),
+        track=wanted_trackers(options.track),
     )
-    if options["json"]:
+    if options.json:
         print_json(trained.to_dict())
         return
     Console().print(network_table([{"network": name, **trained.to_dict()}]))

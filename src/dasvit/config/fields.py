@@ -1,6 +1,6 @@
-"""The fields of a recipe: typed dataclasses, each with its defaults.
+"""The fields of a recipe: typed dataclasses, each with its defaults and ranges.
 
-`recipe.py` reads and writes them, `validation.py` says which values go together.
+`recipe.py` reads and writes them, `validation.py` says what holds between them.
 """
 
 from __future__ import annotations
@@ -8,6 +8,18 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Literal
+
+from dasvit.config.limits import (
+    MAX_IMAGE_SIDE,
+    MAX_LAYERS,
+    MAX_NODES,
+    MAX_OPERATIONS,
+    MAX_RATIO,
+    MAX_SEED,
+    MAX_WIDTH,
+    MAX_WORKERS,
+)
+from dasvit.config.ranges import at_least, listed, within
 
 
 @dataclass(kw_only=True)
@@ -29,8 +41,8 @@ class DataConfig:
     name: str = "digits"
     path: str = ""
     download: bool = False
-    limit: int = 0
-    eval_limit: int = 0
+    limit: int = at_least(0, default=0)
+    eval_limit: int = at_least(0, default=0)
     val_fraction: float = 0.2
     on_error: Literal["stop", "skip"] = "stop"
     cache: str = ""
@@ -48,11 +60,11 @@ class ModelConfig:
         heads: Attention heads of the ViT baseline of the same width and depth.
     """
 
-    image_size: int = 224
-    patch_size: int = 16
-    width: int = 768
-    layers: int = 12
-    heads: int = 12
+    image_size: int = at_least(1, default=224, most=MAX_IMAGE_SIDE)
+    patch_size: int = at_least(1, default=16)
+    width: int = at_least(1, default=768, most=MAX_WIDTH)
+    layers: int = at_least(1, default=12, most=MAX_LAYERS)
+    heads: int = at_least(1, default=12)
 
 
 @dataclass(kw_only=True)
@@ -67,11 +79,13 @@ class SpaceConfig:
         extra: Names of further operations, of kinds that `dasvit.register_operation` made known (docs/extending.md).
     """
 
-    nodes: int = 2
-    heads: list[int] = field(default_factory=lambda: [4, 8, 12])
-    ratios: list[float] = field(default_factory=lambda: [0.5, 1.0, 2.0])
-    shifts: list[float] = field(default_factory=list)
-    extra: list[str] = field(default_factory=list)
+    nodes: int = at_least(1, default=2, most=MAX_NODES)
+    heads: list[int] = field(default_factory=lambda: [4, 8, 12], metadata=listed(entries=MAX_OPERATIONS))
+    ratios: list[float] = field(
+        default_factory=lambda: [0.5, 1.0, 2.0], metadata=listed(most=MAX_RATIO, entries=MAX_OPERATIONS)
+    )
+    shifts: list[float] = field(default_factory=list, metadata=listed(most=MAX_RATIO, entries=MAX_OPERATIONS))
+    extra: list[str] = field(default_factory=list, metadata=listed(entries=MAX_OPERATIONS))
 
 
 @dataclass(kw_only=True)
@@ -95,8 +109,8 @@ class AugmentConfig:
     randaugment: str = ""
     color_jitter: float = 0.0
     erasing: float = 0.0
-    mixup: float = 0.0
-    cutmix: float = 0.0
+    mixup: float = at_least(0, default=0.0)
+    cutmix: float = at_least(0, default=0.0)
 
 
 @dataclass(kw_only=True)
@@ -112,12 +126,12 @@ class OptimConfig:
         clip_grad: Largest norm of the gradient. 0: no clipping.
     """
 
-    lr: float = 1e-3
-    min_lr: float = 1e-6
-    weight_decay: float = 0.05
-    warmup_epochs: float = 0.0
-    warmup_lr: float = 1e-6
-    clip_grad: float = 0.0
+    lr: float = at_least(0, default=1e-3)
+    min_lr: float = at_least(0, default=1e-6)
+    weight_decay: float = at_least(0, default=0.05)
+    warmup_epochs: float = at_least(0, default=0.0)
+    warmup_lr: float = at_least(0, default=1e-6)
+    clip_grad: float = at_least(0, default=0.0)
 
 
 @dataclass(kw_only=True)
@@ -131,10 +145,10 @@ class AlphaConfig:
         init_std: Standard deviation of alpha at the start.
     """
 
-    lr: float = 3e-3
-    betas: tuple[float, float] = (0.5, 0.999)
-    weight_decay: float = 1e-3
-    init_std: float = 1e-3
+    lr: float = at_least(0, default=3e-3)
+    betas: tuple[float, float] = within("[0, 1)", default=(0.5, 0.999))
+    weight_decay: float = at_least(0, default=1e-3)
+    init_std: float = at_least(0, default=1e-3)
 
 
 @dataclass(kw_only=True)
@@ -147,8 +161,8 @@ class TokensConfig:
         norm: Score tokens that are normalised, as attention sees them. False: as they are.
     """
 
-    ratio: float = 0.5
-    dim: int = 64
+    ratio: float = within("(0, 1]", default=0.5)
+    dim: int = at_least(1, default=64, most=MAX_WIDTH)
     norm: bool = False
 
 
@@ -165,12 +179,12 @@ class FairnessConfig:
         over: lambda_over, the slope above upper.
     """
 
-    skip: float = 1.0
-    types: float = 1.0
-    lower: float = 0.3
-    upper: float = 0.5
-    under: float = 1.0
-    over: float = 1.0
+    skip: float = at_least(0, default=1.0)
+    types: float = at_least(0, default=1.0)
+    lower: float = at_least(0, default=0.3)
+    upper: float = at_least(0, default=0.5)
+    under: float = at_least(0, default=1.0)
+    over: float = at_least(0, default=1.0)
 
 
 @dataclass(kw_only=True)
@@ -185,7 +199,7 @@ class StagesConfig:
         inherit: What a stage takes over from the one before it: nothing, alphas, weights or both.
     """
 
-    layers: list[int] = field(default_factory=lambda: [2, 4, 6])
+    layers: list[int] = field(default_factory=lambda: [2, 4, 6], metadata=listed(most=MAX_LAYERS))
     keep: list[int] = field(default_factory=lambda: [0, 5, 3])
     epochs: list[int] = field(default_factory=lambda: [30, 30, 30])
     weight_epochs: list[int] = field(default_factory=lambda: [5, 5, 5])
@@ -223,11 +237,11 @@ class DeriveConfig:
     """
 
     rule: Literal["darts", "strongest", "perturbation"] = "darts"
-    edges_per_node: int = 2
-    max_params: int = 0
-    max_macs: int = 0
+    edges_per_node: int = at_least(1, default=2)
+    max_params: int = at_least(0, default=0)
+    max_macs: int = at_least(0, default=0)
     max_skips: int = -1
-    images: int = 0
+    images: int = at_least(0, default=0)
 
 
 @dataclass(kw_only=True)
@@ -242,11 +256,11 @@ class FinalsConfig:
         gain: What an earlier finalist's result does to the chances of its operations in later ones. 0: nothing.
     """
 
-    cells: int = 0
-    epochs: int = 1
-    last: int = 0
-    last_epochs: int = 3
-    gain: float = 4.0
+    cells: int = at_least(0, default=0)
+    epochs: int = at_least(1, default=1)
+    last: int = at_least(0, default=0)
+    last_epochs: int = at_least(1, default=3)
+    gain: float = at_least(0, default=4.0)
 
 
 @dataclass(kw_only=True)
@@ -257,7 +271,7 @@ class PcDartsConfig:
         channels: K: the first D/K channels alone pass through the operations.
     """
 
-    channels: int = 4
+    channels: int = at_least(1, default=4)
 
 
 @dataclass(kw_only=True)
@@ -280,8 +294,8 @@ class DartsPlusConfig:
         patience: Once the operations' order has been the same on every edge for so many epochs. 0: never for that.
     """
 
-    skips: int = 2
-    patience: int = 10
+    skips: int = at_least(1, default=2)
+    patience: int = at_least(0, default=10)
 
 
 @dataclass(kw_only=True)
@@ -292,7 +306,7 @@ class FairDartsConfig:
         weight: Weight of the zero-one loss.
     """
 
-    weight: float = 10.0
+    weight: float = at_least(0, default=10.0)
 
 
 @dataclass(kw_only=True)
@@ -303,7 +317,7 @@ class BetaDartsConfig:
         weight: Weight of the log-sum-exp of the alphas at the search's end; it rises linearly from 0.
     """
 
-    weight: float = 50.0
+    weight: float = at_least(0, default=50.0)
 
 
 @dataclass(kw_only=True)
@@ -316,7 +330,7 @@ class RandomConfig:
     """
 
     reference: str = ""
-    tolerance: float = 0.05
+    tolerance: float = at_least(0, default=0.05)
 
 
 @dataclass(kw_only=True)
@@ -331,11 +345,11 @@ class EvolutionConfig:
         images: Validation images that a cell is judged by. 0: all.
     """
 
-    population: int = 50
-    generations: int = 20
-    parents: int = 10
-    mutation: float = 0.2
-    images: int = 0
+    population: int = at_least(1, default=50)
+    generations: int = at_least(0, default=20)
+    parents: int = at_least(1, default=10)
+    mutation: float = within("(0, 1]", default=0.2)
+    images: int = at_least(0, default=0)
 
 
 @dataclass(kw_only=True)
@@ -363,8 +377,8 @@ class SearchConfig:
     """
 
     method: str = "dasvit"
-    width: int = 0
-    batch_size: int = 64
+    width: int = at_least(0, default=0, most=MAX_WIDTH)
+    batch_size: int = at_least(1, default=64)
     val_fraction: float = 0.5
     order: Literal[1, 2] = 1
     relaxation: str = "softmax"
@@ -372,11 +386,11 @@ class SearchConfig:
     final_temperature: float = 1.0
     annealing: Literal["geometric", "linear"] = "geometric"
     schedule: Literal["stage", "search"] = "stage"
-    smoothing: float = 0.0
-    target_params: int = 0
-    target_macs: int = 0
-    cost_weight: float = 1.0
-    monitor: int = 0
+    smoothing: float = within("[0, 1)", default=0.0)
+    target_params: int = at_least(0, default=0)
+    target_macs: int = at_least(0, default=0)
+    cost_weight: float = at_least(0, default=1.0)
+    monitor: int = at_least(0, default=0)
     tokens: TokensConfig = field(default_factory=TokensConfig)
     fairness: FairnessConfig = field(default_factory=FairnessConfig)
     stages: StagesConfig = field(default_factory=StagesConfig)
@@ -407,12 +421,12 @@ class TrainConfig:
         eval_every: Epochs between two evaluations on the test set; the last epoch always has one.
     """
 
-    epochs: int = 100
-    batch_size: int = 128
-    smoothing: float = 0.1
-    drop_path: float = 0.0
-    ema: float = 0.0
-    eval_every: int = 1
+    epochs: int = at_least(1, default=100)
+    batch_size: int = at_least(1, default=128)
+    smoothing: float = within("[0, 1)", default=0.1)
+    drop_path: float = within("[0, 1)", default=0.0)
+    ema: float = within("[0, 1)", default=0.0)
+    eval_every: int = at_least(1, default=1)
     optim: OptimConfig = field(default_factory=OptimConfig)
     augment: AugmentConfig = field(default_factory=AugmentConfig)
 
@@ -430,10 +444,10 @@ class RuntimeConfig:
             average: for a network that one device does not hold (docs/scale.md). Training and evaluation alone.
     """
 
-    seed: int = 0
+    seed: int = at_least(0, default=0, most=MAX_SEED)
     device: str = "auto"
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
-    workers: int = 0
+    workers: int = at_least(0, default=0, most=MAX_WORKERS)
     shard: bool = False
 
 

@@ -7,31 +7,11 @@ import math
 from typing import Any
 
 from dasvit.config.fields import Config, StagesConfig
+from dasvit.config.limits import MAX_PATCHES, MIN_TEMPERATURE
 from dasvit.config.methods import check_method, find_method
+from dasvit.config.ranges import RANGE
 from dasvit.errors import UserError, unknown
 
-MAX_NODES = 16
-"""The most nodes of a cell."""
-MAX_IMAGE_SIDE = 8192
-"""The largest side of a network's input, in pixels."""
-MAX_PATCHES = 2**16
-"""The most patches of an image: 256 × 256."""
-MAX_WIDTH = 2**15
-"""The widest embedding, and the widest queries and keys of the score of tokens."""
-MAX_LAYERS = 1024
-"""The deepest network."""
-MAX_RATIO = 64.0
-"""The widest hidden layer of an MLP operation, over D."""
-MAX_OPERATIONS = 64
-"""The most attention operations of a space, the most MLP operations, and the most of other kinds."""
-MAX_CLASSES = 10**6
-"""The most classes of a model or data set."""
-MAX_WORKERS = 512
-"""The most processes that load images."""
-MIN_TEMPERATURE = 1e-4
-"""The lowest temperature of a relaxation."""
-MAX_SEED = 2**32 - 1
-"""The largest seed that all of the libraries take."""
 RELAXATION_NAMES = ("softmax", "sigmoid", "gumbel_softmax")
 """The names of `search.architecture.RELAXATIONS`, known here without torch."""
 ImageSize = int | tuple[int, int]
@@ -46,57 +26,12 @@ def validate(config: Config, searching: bool = True) -> None:
         searching: Whether a search is to come; a training of a given cell is free in its width.
     """
     _check_numbers(config)
-    model, space, search, train = config.model, config.space, config.search, config.train
+    model, space, search = config.model, config.space, config.search
     find_method(search.method)
-    for name, value in {
-        "model.image_size": model.image_size,
-        "model.patch_size": model.patch_size,
-        "model.width": model.width,
-        "model.layers": model.layers,
-        "model.heads": model.heads,
-        "space.nodes": space.nodes,
-        "search.batch_size": search.batch_size,
-        "search.tokens.dim": search.tokens.dim,
-        "search.derive.edges_per_node": search.derive.edges_per_node,
-        "search.finals.epochs": search.finals.epochs,
-        "search.finals.last_epochs": search.finals.last_epochs,
-        "search.pc_darts.channels": search.pc_darts.channels,
-        "search.darts_plus.skips": search.darts_plus.skips,
-        "search.evolution.population": search.evolution.population,
-        "search.evolution.parents": search.evolution.parents,
-        "train.epochs": train.epochs,
-        "train.batch_size": train.batch_size,
-        "train.eval_every": train.eval_every,
-    }.items():
-        if value < 1:
-            raise UserError(f"{name} must be at least 1, not {value}.")
-    at_least_zero: dict[str, float] = {
-        "data.limit": config.data.limit,
-        "data.eval_limit": config.data.eval_limit,
-        "search.width": search.width,
-        "search.derive.max_params": search.derive.max_params,
-        "search.derive.max_macs": search.derive.max_macs,
-        "search.derive.images": search.derive.images,
-        "search.finals.cells": search.finals.cells,
-        "search.target_params": search.target_params,
-        "search.target_macs": search.target_macs,
-        "search.cost_weight": search.cost_weight,
-        "search.monitor": search.monitor,
-        "search.darts_plus.patience": search.darts_plus.patience,
-        "search.fair_darts.weight": search.fair_darts.weight,
-        "search.beta_darts.weight": search.beta_darts.weight,
-        "search.finals.last": search.finals.last,
-        "search.finals.gain": search.finals.gain,
-        "search.evolution.generations": search.evolution.generations,
-        "search.evolution.images": search.evolution.images,
-        "search.random.tolerance": search.random.tolerance,
-        "runtime.workers": config.runtime.workers,
-        "runtime.seed": config.runtime.seed,
-    }
-    for name, least in at_least_zero.items():
-        if least < 0:
-            raise UserError(f"{name} must not be negative, but is {least}.")
-    _check_ranges(config)
+    if search.relaxation not in RELAXATION_NAMES:
+        raise unknown("relaxation", search.relaxation, RELAXATION_NAMES)
+    if search.augment.mixup or search.augment.cutmix:
+        raise UserError("search.augment.mixup and cutmix are for train.augment: the search's losses take whole labels.")
     _check_sizes(config)
     if model.image_size % model.patch_size:
         raise UserError(
@@ -123,10 +58,6 @@ def validate(config: Config, searching: bool = True) -> None:
             raise UserError(f"{name} names an operation twice: {values}.")
     if not search.p_darts.dropout or not all(0 <= rate < 1 for rate in search.p_darts.dropout):
         raise UserError(f"search.p_darts.dropout needs rates in [0, 1), not {search.p_darts.dropout}.")
-    if not 0 < search.evolution.mutation <= 1:
-        raise UserError(f"search.evolution.mutation must lie in (0, 1], not {search.evolution.mutation}.")
-    if not 0 < search.tokens.ratio <= 1:
-        raise UserError(f"search.tokens.ratio must lie in (0, 1], not {search.tokens.ratio}.")
     if not 0 < search.val_fraction < 1 or not 0 < config.data.val_fraction < 1:
         raise UserError("search.val_fraction and data.val_fraction must lie between 0 and 1.")
     if min(search.temperature, search.final_temperature) < MIN_TEMPERATURE:
@@ -146,7 +77,7 @@ def validate(config: Config, searching: bool = True) -> None:
 
 
 def _check_numbers(section: Any, prefix: str = "") -> None:
-    """Raise a UserError for a field that is empty, infinite or no number."""
+    """Raise a UserError for a field that is empty, infinite, no number or out of the range that stands at it."""
     for field in dataclasses.fields(section):
         name, value = prefix + field.name, getattr(section, field.name)
         if dataclasses.is_dataclass(value):
@@ -157,70 +88,24 @@ def _check_numbers(section: Any, prefix: str = "") -> None:
                 raise UserError(f"{name} is null: give it a value, or leave it out.")
             if isinstance(item, float) and not math.isfinite(item):
                 raise UserError(f"{name} must be a finite number, not {item}.")
+        if RANGE in field.metadata:
+            field.metadata[RANGE].check(name, value)
 
 
 def _check_sizes(config: Config) -> None:
     """Refuse what no machine could hold, before anything tries to."""
-    model, space, search = config.model, config.space, config.search
-    limits: dict[str, tuple[float, float]] = {
-        "model.image_size": (model.image_size, MAX_IMAGE_SIDE),
-        "model.width": (model.width, MAX_WIDTH),
-        "search.width": (search.width, MAX_WIDTH),
-        "search.tokens.dim": (search.tokens.dim, MAX_WIDTH),
-        "model.layers": (model.layers, MAX_LAYERS),
-        "search.stages.layers": (max(search.stages.layers, default=0), MAX_LAYERS),
-        "space.ratios": (max(space.ratios, default=0.0), MAX_RATIO),
-        "space.shifts": (max(space.shifts, default=0.0), MAX_RATIO),
-        "the number of space.heads": (len(space.heads), MAX_OPERATIONS),
-        "the number of space.ratios": (len(space.ratios), MAX_OPERATIONS),
-        "the number of space.shifts": (len(space.shifts), MAX_OPERATIONS),
-        "the number of space.extra": (len(space.extra), MAX_OPERATIONS),
-        "runtime.workers": (config.runtime.workers, MAX_WORKERS),
-        "runtime.seed": (config.runtime.seed, MAX_SEED),
-    }
-    for section, augment in (("search", search.augment), ("train", config.train.augment)):
-        limits[f"{section}.augment.crop_padding"] = (augment.crop_padding, model.image_size)
-    for name, (value, limit) in limits.items():
-        if value > limit:
-            raise UserError(f"{name} must be at most {limit:,}, not {value:,}.")
+    model = config.model
+    for section, augment in (("search", config.search.augment), ("train", config.train.augment)):
+        if augment.crop_padding > model.image_size:
+            raise UserError(
+                f"{section}.augment.crop_padding must be at most {model.image_size:,}, not {augment.crop_padding:,}."
+            )
     patches = (model.image_size // model.patch_size) ** 2
     if patches > MAX_PATCHES:
         raise UserError(
             f"an image of {model.image_size} pixels in patches of {model.patch_size} has {patches:,} of them, more "
             f"than {MAX_PATCHES:,}: lower model.image_size or raise model.patch_size."
         )
-
-
-def _check_ranges(config: Config) -> None:
-    search, train = config.search, config.train
-    rates: dict[str, float] = {"search.alphas.lr": search.alphas.lr, "search.alphas.init_std": search.alphas.init_std}
-    shares: dict[str, float] = {
-        "train.ema": train.ema,
-        "train.drop_path": train.drop_path,
-        "train.smoothing": train.smoothing,
-        "search.smoothing": search.smoothing,
-        "search.alphas.betas": max(search.alphas.betas),
-    }
-    rates |= {"search.alphas.betas": min(search.alphas.betas), "search.alphas.weight_decay": search.alphas.weight_decay}
-    for section, optim in (("search.weights", search.weights), ("train.optim", train.optim)):
-        rates |= {f"{section}.{field.name}": getattr(optim, field.name) for field in dataclasses.fields(optim)}
-    rates |= {
-        f"search.fairness.{field.name}": getattr(search.fairness, field.name)
-        for field in dataclasses.fields(search.fairness)
-    }
-    rates |= {"train.augment.mixup": train.augment.mixup, "train.augment.cutmix": train.augment.cutmix}
-    for name, value in rates.items():
-        if not value >= 0:
-            raise UserError(f"{name} must not be negative, but is {value}.")
-    for name, value in shares.items():
-        if not 0 <= value < 1:
-            raise UserError(f"{name} must lie in [0, 1), not {value}.")
-    if config.space.nodes > MAX_NODES:
-        raise UserError(f"space.nodes must be at most {MAX_NODES}, not {config.space.nodes}.")
-    if search.relaxation not in RELAXATION_NAMES:
-        raise unknown("relaxation", search.relaxation, RELAXATION_NAMES)
-    if search.augment.mixup or search.augment.cutmix:
-        raise UserError("search.augment.mixup and cutmix are for train.augment: the search's losses take whole labels.")
 
 
 def _check_width(name: str, width: int, heads: list[int]) -> None:

@@ -16,7 +16,7 @@ from safetensors import safe_open
 from safetensors.torch import save
 from torch import nn
 
-from dasvit.config.validation import MAX_CLASSES, MAX_IMAGE_SIDE, MAX_LAYERS, MAX_WIDTH
+from dasvit.config.limits import MAX_CLASSES, MAX_IMAGE_SIDE, MAX_LAYERS, MAX_WIDTH
 from dasvit.errors import UserError
 from dasvit.io.files import write_whole
 from dasvit.models.baselines import check_architecture

@@ -12,8 +12,9 @@ from typing import Any
 from dasvit.cell.genotype import PUBLISHED, Genotype
 from dasvit.cell.space import Space
 from dasvit.config import Config, FairnessConfig
+from dasvit.config.limits import MAX_SEED
 from dasvit.config.methods import with_method
-from dasvit.config.validation import MAX_SEED, validate
+from dasvit.config.validation import validate
 from dasvit.errors import UserError
 from dasvit.search.cost import make_budget
 from dasvit.search.sampling import Cells

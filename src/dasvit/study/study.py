@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,7 @@ from dasvit.study.cluster import Cluster, read_cluster
 from dasvit.study.compute import images_for_weights
 from dasvit.study.describe import describe_cell, describe_search, ranking_file, read_json
 from dasvit.study.jobs import Job, Runner
+from dasvit.study.options import StudyOptions
 from dasvit.study.plan import (
     CONTROL,
     TRAINING_SEEDS,
@@ -50,16 +51,16 @@ BASELINES: dict[str, Genotype | str] = {"vit": "vit", "vit_shift": "vit_shift"}
 
 
 def do_study(
-    config: Config, options: Mapping[str, Any], reporter: Reporter, deadline: Deadline
+    config: Config, options: StudyOptions, reporter: Reporter, deadline: Deadline, *, resume: bool = False
 ) -> tuple[dict[str, Any], list[str]]:
     """Do what is still to be done of a study, and write its report after every phase.
 
     Args:
         config: The recipe.
-        options: run, searches, trainings, control (searches; below 0: as many as the others), random, methods, jobs,
-            cluster, cluster_config, ablate, sweep, resume.
+        options: What is asked for.
         reporter: Where progress goes.
         deadline: When to stop.
+        resume: Fail where there is no study to go on with.
 
     Returns:
         What `study.json` holds, and the runs that failed.
@@ -69,26 +70,26 @@ def do_study(
         Stopped: By a signal or the deadline; the same call goes on.
     """
     cluster = make_cluster(config, options)
-    options = {**options, "control": options["searches"] if options["control"] < 0 else options["control"]}
-    check_seeds(config, max(options["searches"], options["control"]), options["trainings"])
-    session = load_session(config, options["run"], "study", reporter, deadline)
+    options = replace(options, control=options.searches if options.control < 0 else options.control)
+    check_seeds(config, max(options.searches, options.control), options.trainings)
+    session = load_session(config, options.run, "study", reporter, deadline)
     config, run = session.config, session.run
-    methods = [name.strip() for name in str(options["methods"]).split(",") if name.strip()]
-    variants = plan_variants(config, methods, options["ablate"], options["sweep"])
-    if options["control"]:
+    methods = [name.strip() for name in options.methods.split(",") if name.strip()]
+    variants = plan_variants(config, methods, options.ablate, options.sweep)
+    if options.control:
         variants.append(plan_control(variants[0].config, images_for_weights(config, len(session.data.train))))
-    session.claim("study", options["resume"])
+    session.claim("study", resume)
     session.settle_precision(search_probe(session))
     study = Study(run, config, options, variants, session.data, session.runtime, reporter)
-    runner = Runner(run.path, reporter, options["jobs"], deadline, cluster=cluster)
+    runner = Runner(run.path, reporter, options.jobs, deadline, cluster=cluster)
     baselines = len(BASELINES) + (published_cell(config) is not None)
     runner.left = {"search": len(study.search_jobs())}
-    runner.left["train"] = (runner.left["search"] + options["random"] + baselines) * options["trainings"]
+    runner.left["train"] = (runner.left["search"] + options.random + baselines) * options.trainings
     runner.total = sum(runner.left.values())
     runner.run(study.search_jobs())
     study.write()
     cells = study.cells()
-    spare = runner.left["train"] - len(cells) * options["trainings"]  # of cells that were found twice, or not at all
+    spare = runner.left["train"] - len(cells) * options.trainings  # of cells that were found twice, or not at all
     runner.left["train"] -= spare
     runner.total -= spare
     for seed in study.training_seeds:
@@ -98,22 +99,22 @@ def do_study(
     return study.write(), runner.failures
 
 
-def make_cluster(config: Config, options: Mapping[str, Any]) -> Cluster | None:
+def make_cluster(config: Config, options: StudyOptions) -> Cluster | None:
     """Return where the runs are sent; None: they are done on this machine.
 
     Raises:
         UserError: The cluster, or what sends runs to it, is not there; or its precision would be measured here.
     """
-    if not options["cluster"]:
-        if options["cluster_config"]:
+    if not options.cluster:
+        if options.cluster_config:
             raise UserError("--cluster-config is for runs that are sent to a cluster: say which, as --cluster slurm.")
         return None
     need("cluster", "submitit")
-    if options["cluster"] == "slurm" and config.runtime.precision == "auto":
+    if options.cluster == "slurm" and config.runtime.precision == "auto":
         raise UserError(
             "runtime.precision auto would be measured on a machine that does no run: say float32 or bfloat16."
         )
-    return Cluster(options["cluster"], read_cluster(options["cluster_config"]), Path(options["run"]), options["jobs"])
+    return Cluster(options.cluster, read_cluster(options.cluster_config), Path(options.run), options.jobs)
 
 
 @dataclass
@@ -123,7 +124,7 @@ class Study:
     Attributes:
         run: The folder.
         config: The recipe, with everything settled but the precision.
-        options: Of the command.
+        options: What is asked for, the control's searches settled.
         variants: What is searched with, the control last. The first one's cost is the random cells'.
         data: The images.
         runtime: Device and precision; every run has the same.
@@ -133,7 +134,7 @@ class Study:
 
     run: RunFolder
     config: Config
-    options: Mapping[str, Any]
+    options: StudyOptions
     variants: list[Variant]
     data: Data
     runtime: Runtime
@@ -143,13 +144,13 @@ class Study:
     def seeds(self, key: str) -> range:
         """Return the seeds of a variant's searches."""
         first = self.config.runtime.seed
-        return range(first, first + self.options["control" if key == CONTROL else "searches"])
+        return range(first, first + (self.options.control if key == CONTROL else self.options.searches))
 
     @property
     def training_seeds(self) -> range:
         """The seeds of the trainings: none of the searches'."""
         first = self.config.runtime.seed + TRAINING_SEEDS
-        return range(first, first + self.options["trainings"])
+        return range(first, first + self.options.trainings)
 
     def settled(self, config: Config, seed: int) -> Config:
         """Return a run's recipe: a seed, and the study's precision."""
@@ -180,12 +181,12 @@ class Study:
     def drawn(self) -> Drawn | None:
         """Return the cells drawn at random, None where the first method found nothing yet."""
         found = self.found()[self.variants[0].key]
-        if len(found) < self.options["searches"] and not self.searched:
+        if len(found) < self.options.searches and not self.searched:
             return None
         if not found:
             raise UserError(f"no search of {self.variants[0].key} succeeded: see {self.run.path}/logs.")
         macs = [cost_of(cell, self.config.model, len(self.data.classes)).macs for cell in found.values()]
-        return draw_cells(self.variants[0].config, len(self.data.classes), macs, self.options["random"])
+        return draw_cells(self.variants[0].config, len(self.data.classes), macs, self.options.random)
 
     def cells(self) -> dict[str, Genotype | str]:
         """Return everything that is trained, by folder: found cells, cells drawn at random, references."""
@@ -272,7 +273,7 @@ class Study:
         return {
             "format": FORMAT,
             "name": self.run.path.resolve().name,
-            "options": {key: self.options[key] for key in OPTIONS},
+            "options": {key: getattr(self.options, key) for key in OPTIONS},
             "seeds": {"search": self.config.runtime.seed, "train": self.training_seeds.start},
             "data": self.config.data.name,
             "machine": {key: self.run.notes().get(key) for key in ("machine", "device", "precision", "versions")},

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from dasvit.config.validation import MAX_CLASSES, MAX_IMAGE_SIDE
+from dasvit.config.limits import MAX_CLASSES, MAX_IMAGE_SIDE
 from dasvit.data import Preprocess
 from dasvit.errors import UserError
 from dasvit.models.folder import load_model, read_model_config

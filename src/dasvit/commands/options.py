@@ -1,0 +1,278 @@
+"""The options of every command, as dataclasses: their docstrings are the texts of `--help`.
+
+A field is an option of the same name, `--edges-per-node` for `edges_per_node`; one made by `positional` is an argument
+without a name.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from dasvit.config.methods import METHODS
+from dasvit.config.ranges import at_least
+from dasvit.study.options import StudyOptions as StudyPlan
+
+
+def positional(metavar: str = "", nargs: Literal["", "+", "*"] = "") -> Any:
+    """Return a field that is given by its place: one value, or at least one (+), or any number of them (*)."""
+    return dataclasses.field(metadata={"positional": True, "metavar": metavar, "nargs": nargs})
+
+
+def shown(metavar: str, default: Any = "") -> Any:
+    """Return a field whose value has another name in `--help`."""
+    return dataclasses.field(default=default, metadata={"metavar": metavar})
+
+
+def name_of(table: Mapping[str, Any]) -> Any:
+    """Return a field that takes a name of a table, all of which stand in `--help`."""
+    return dataclasses.field(default="", metadata={"names": table})
+
+
+def choice(default: str, sentence: str) -> Any:
+    """Return a field of fixed choices with a sentence of its own for all others, in which {value} is what was given."""
+    return dataclasses.field(default=default, metadata={"sentence": sentence})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """What every command takes.
+
+    Attributes:
+        json: Print one JSON object, and nothing else, on standard output.
+    """
+
+    json: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Resumable(Options):
+    """What commands take that go on where they stopped.
+
+    Attributes:
+        resume: Go on with the run in the folder, and fail where there is none (without it: go on, or begin).
+        max_minutes: Stop, with a checkpoint, after so many minutes; the same command goes on (default: 0, no limit).
+    """
+
+    resume: bool = False
+    max_minutes: float = shown("M", default=0.0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tracked(Options):
+    """What commands take that train.
+
+    Attributes:
+        track: Also send every epoch's numbers to tensorboard, wandb or trackio (several: tensorboard,wandb).
+    """
+
+    track: str = shown("TRACKER")
+
+
+@dataclass(frozen=True, kw_only=True)
+class SearchOptions(Resumable, Tracked):
+    """Options of `dasvit search`.
+
+    Attributes:
+        run: Folder that the run writes.
+        method: Search method (search.method).
+    """
+
+    run: str = "runs/search"
+    method: str = name_of(METHODS)
+
+
+@dataclass(frozen=True, kw_only=True)
+class DeriveOptions(Options):
+    """Options of `dasvit derive`.
+
+    Attributes:
+        run: Run folder of a search.
+        rule: How to derive: darts, strongest, or perturbation, which needs checkpoints and images (default: the run's).
+        edges_per_node: Edges kept into each node (default: the run's).
+        max_params: Budget of parameters, as 6M.
+        max_macs: Budget of multiply-adds of one image, as 500M.
+        max_skips: Most edges that may be identity (default: the run's).
+        out: File of the cell (default: in RUN/derived/).
+    """
+
+    run: str = positional()
+    rule: Literal["", "darts", "strongest", "perturbation"] = choice(
+        "", "--rule is darts, strongest or perturbation, not {value!r}."
+    )
+    edges_per_node: int = 0
+    max_params: str = ""
+    max_macs: str = ""
+    max_skips: int = -1
+    out: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainOptions(Resumable, Tracked):
+    """Options of `dasvit train`.
+
+    Attributes:
+        cell: Run folder of a search, a genotype's JSON file, or a cell's name.
+        baseline: Instead of a cell (also --model): vit, of the recipe's width and depth, or a timm model's name.
+        init: Instead of both: begin with a trained model's weights (a run or model folder), with a new head.
+        run: Folder that the run writes (default: RUN/train for --cell RUN, RUN/finetune for --init, else runs/NAME).
+    """
+
+    cell: str = ""
+    baseline: str = shown("NAME")
+    init: str = shown("RUN")
+    run: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluateOptions(Options):
+    """Options of `dasvit evaluate`.
+
+    Attributes:
+        model: Run folder of a training, or a model folder.
+    """
+
+    model: str = positional("MODEL")
+
+
+@dataclass(frozen=True, kw_only=True)
+class PredictOptions(Options):
+    """Options of `dasvit predict`.
+
+    Attributes:
+        model: Run folder of a training, or a model folder.
+        images: Image files, and folders of them (with all below).
+        top: Classes shown for an image.
+        format: Text, csv or json (as --json).
+        batch_size: Images that the model sees at once.
+        on_error: Stop at a broken image, or skip it and name it.
+        device: The device: auto, cpu, cuda, cuda:N or mps.
+    """
+
+    model: str = positional("MODEL")
+    images: tuple[str, ...] = positional("IMAGE", "+")
+    top: int = at_least(1, default=5)
+    format: Literal["text", "csv", "json"] = "text"
+    batch_size: int = at_least(1, default=64)
+    on_error: Literal["stop", "skip"] = choice("stop", "--on-error is stop or skip, not {value!r}.")
+    device: str = "auto"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExportOptions(Options):
+    """Options of `dasvit export`.
+
+    Attributes:
+        model: Run folder of a training, or a model folder.
+        to: What is written: onnx: one .onnx file; torch: a .pt2 file of torch.export; hub: a folder with a model card.
+        out: File, or folder of hub (default: in export/ of the run's folder; never written over).
+    """
+
+    model: str = positional("MODEL")
+    to: str = shown("TARGET")
+    out: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DemoOptions(Options):
+    """Options of `dasvit demo`.
+
+    Attributes:
+        model: Run folder of a training, or a model folder.
+        host: Address to listen at (default: this machine alone).
+        port: Port to listen at; 0: the first free one from 7860 on.
+        device: The device: auto, cpu, cuda, cuda:N or mps.
+    """
+
+    model: str = positional("MODEL")
+    host: str = "127.0.0.1"
+    port: int = 7860
+    device: str = "auto"
+
+
+@dataclass(frozen=True, kw_only=True)
+class CostOptions(Options):
+    """Options of `dasvit cost`.
+
+    Attributes:
+        subject: What is counted.
+        classes: Classes of the head (default: 10 for a cell, else the model's own).
+    """
+
+    subject: str = positional("CELL|MODEL|TIMM_NAME")
+    classes: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReportOptions(Options):
+    """Options of `dasvit report`.
+
+    Attributes:
+        runs: Run folders; several are set side by side.
+        out: The page (default: RUN/report.html; of several: comparison.html).
+        figures: Also write PDF and SVG figures, to figures/ beside the page.
+    """
+
+    runs: tuple[str, ...] = positional("RUN", "+")
+    out: str = ""
+    figures: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class CompareOptions(Options):
+    """Options of `dasvit compare`.
+
+    Attributes:
+        networks: Cells' and timm models' names, genotype files, run folders (default: the paper's thirteen).
+        rows: Rows besides these: paper, the thirteen networks of the paper's Table I.
+        scale: Full, or small: networks and recipe that two CPU cores can train.
+        cost_only: Train nothing: parameters and multiply-adds.
+        classes: With --cost-only, classes of every head (default: as the paper).
+        seeds: Train every network with so many seeds, from runtime.seed on.
+        published: Show the paper's figures beside ours.
+        ptflops: FLOPs as the paper counts them: auto (where ptflops is installed), yes or no.
+        format: Form of the table: table, csv, md, tex or json.
+        run: Folder that the runs and the table are written to (default: runs/compare; none with --cost-only).
+    """
+
+    networks: tuple[str, ...] = positional("NETWORK", "*")
+    rows: Literal["", "paper"] = ""
+    scale: Literal["full", "small"] = "full"
+    cost_only: bool = False
+    classes: int = 0
+    seeds: int = at_least(1, default=1)
+    published: bool = False
+    ptflops: Literal["auto", "yes", "no"] = "auto"
+    format: Literal["table", "csv", "md", "tex", "json"] = "table"
+    run: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class StudyOptions(StudyPlan, Resumable):
+    """Options of `dasvit study`."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class MemoryOptions(Options):
+    """Options of `dasvit memory`.
+
+    Attributes:
+        fits: Print only the largest batch that fits, as 24G.
+        out: Figure, saved as PNG and as SVG (default: runs/memory.png; empty: none).
+    """
+
+    fits: str = shown("MEMORY")
+    out: str = shown("FILE", default="runs/memory.png")
+
+
+@dataclass(frozen=True, kw_only=True)
+class QuickstartOptions(Options):
+    """Options of `dasvit quickstart`.
+
+    Attributes:
+        run: Folder that the runs write.
+    """
+
+    run: str = "runs/quickstart"
