@@ -11,6 +11,7 @@ from PIL import Image
 from sklearn.datasets import load_digits
 
 import dasvit
+from dasvit.commands import COMMANDS as SUMMARIES
 from dasvit.config.recipe import load
 from dasvit.errors import UserError
 from helpers import SMALL, call_cli, untimed
@@ -136,6 +137,39 @@ def test_compare(found: dasvit.FoundCell, small_run: Path, tmp_path: Path) -> No
     assert [{key: row[key] for key in kept} for row in ours.rows] == [{key: row[key] for key in kept} for row in theirs]
     frame = ours.to_frame()
     assert list(frame["name"]) == ["run", "vit"] and not ours.failures
+
+
+def test_study(tmp_path: Path) -> None:
+    """One search, one training, one random cell and no control: what the command says, and the same page."""
+    few: dict[str, Any] = {"searches": 1, "trainings": 1, "random": 1, "control": 0}
+    ours = dasvit.study(recipe="digits", run=tmp_path / "ours", methods=["darts"], options=OPTIONS, quiet=True, **few)
+    options = [part for name, value in few.items() for part in (f"--{name}", value)]
+    theirs = said("study", *SMALL, *options, "--methods", "darts", "--run", tmp_path / "theirs")
+    assert ours.verdicts == theirs["verdicts"] and not ours.failures
+    assert (tmp_path / "ours/report.html").is_file() and list(ours.to_frame()["key"]) == ["darts"]
+    with pytest.raises(UserError, match="searches must be at least 1"):
+        dasvit.study(recipe="digits", run=tmp_path / "none", searches=0, quiet=True)
+
+
+COMMANDS = {
+    "search": dasvit.search,
+    "derive": dasvit.FoundCell.derive,
+    "train": dasvit.train,
+    "evaluate": dasvit.TrainedModel.evaluate,
+    "predict": dasvit.TrainedModel.predict,
+    "export": dasvit.TrainedModel.export,
+    "cost": dasvit.cost,
+    "report": dasvit.report,
+    "compare": dasvit.compare,
+    "study": dasvit.study,
+}
+"""Each is held against its command above."""
+
+
+def test_every_command_has_its_function() -> None:
+    """But for those that are programs: a page that is served, a table of memory, and the path of the README."""
+    assert set(SUMMARIES) - set(COMMANDS) == {"demo", "memory", "quickstart"}
+    assert all(f"def test_{name}(" in Path(__file__).read_text(encoding="utf-8") for name in COMMANDS)
 
 
 def test_options_are_those_of_the_command_line(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from dasvit._version import __version__
 
 if TYPE_CHECKING:
-    from dasvit.api import FoundCell, TrainedModel, compare, cost, report, search, train
+    from dasvit.api import FoundCell, StudyResult, TrainedModel, compare, cost, report, search, study, train
     from dasvit.cell.cost import Cost
     from dasvit.cell.genotype import PUBLISHED, Edge, Genotype, load_genotype
     from dasvit.cell.ops import Parametric, register_operation
@@ -41,6 +41,7 @@ _HOMES = {
     "Genotype": "dasvit.cell.genotype",
     "Parametric": "dasvit.cell.ops",
     "Space": "dasvit.cell.space",
+    "StudyResult": "dasvit.api",
     "Supernet": "dasvit.search.supernet",
     "TrainedModel": "dasvit.api",
     "UserError": "dasvit.errors",
@@ -54,6 +55,7 @@ _HOMES = {
     "register_operation": "dasvit.cell.ops",
     "report": "dasvit.api",
     "search": "dasvit.api",
+    "study": "dasvit.api",
     "train": "dasvit.api",
 }
 
@@ -68,6 +70,7 @@ __all__ = [
     "Genotype",
     "Parametric",
     "Space",
+    "StudyResult",
     "Supernet",
     "TrainedModel",
     "UserError",
@@ -82,6 +85,7 @@ __all__ = [
     "register_operation",
     "report",
     "search",
+    "study",
     "train",
 ]
 

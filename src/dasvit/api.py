@@ -22,7 +22,7 @@ from dasvit.compare.trainings import Comparison, run_comparison
 from dasvit.config import Config, DataConfig
 from dasvit.config import recipe as recipes
 from dasvit.config.methods import with_method
-from dasvit.config.validation import validate
+from dasvit.config.validation import check_numbers, validate
 from dasvit.data import find_images, open_image, predict_transform
 from dasvit.data.given import give, picture
 from dasvit.errors import UserError, unknown
@@ -41,6 +41,8 @@ from dasvit.search.candidates import Candidate
 from dasvit.search.past_run import read_search
 from dasvit.search.pipeline import SearchResult, run_search
 from dasvit.session import Session
+from dasvit.study.options import StudyOptions
+from dasvit.study.study import do_study
 from dasvit.training.classifier import Classifier
 from dasvit.training.pipeline import Start, Subject, run_training
 
@@ -387,6 +389,91 @@ def compare(
     config = make_config(recipe or (first.config if first else ""), data, _epochs(options, epochs), searching=False)
     entries = [_entry(one, place) for place, one in enumerate(chosen)]
     return run_comparison(entries, config, str(run), Reporter(quiet=quiet), seeds=seeds)
+
+
+@dataclass(frozen=True)
+class StudyResult:
+    """What a study says so far.
+
+    Attributes:
+        run: Its folder, with report.html, study.json and study.md.
+        summary: The figures, as study.json holds them under `summary` (docs/study.md).
+        failures: Runs that failed, and are left out.
+    """
+
+    run: Path
+    summary: dict[str, Any]
+    failures: Sequence[str]
+
+    @property
+    def verdicts(self) -> list[str]:
+        """Whether searches beat luck, and what is there already, in sentences."""
+        found: list[str] = self.summary["verdicts"]
+        return found
+
+    def to_frame(self) -> pd.DataFrame:
+        """Return a row for every method and variant, the control among them, for pandas."""
+        need("frame", "pandas")
+        import pandas as pd
+
+        kept = ("key", "label", "group", "mean", "sd", "n", "searches", "macs", "params", "seconds")
+        return pd.DataFrame([{key: row.get(key) for key in kept} for row in self.summary["variants"]])
+
+
+def study(
+    data: Any = None,
+    *,
+    recipe: str | Config = "digits-study",
+    run: str | Path = "runs/study",
+    searches: int = 4,
+    trainings: int = 3,
+    control: int = -1,
+    random: int = 12,
+    methods: Sequence[str] = ("dasvit", "darts"),
+    ablate: bool = False,
+    jobs: int = 1,
+    options: Mapping[str, Any] | None = None,
+    resume: bool = False,
+    max_minutes: float = 0.0,
+    quiet: bool = False,
+) -> StudyResult:
+    """Find out whether a search beats luck, and what is there already (`dasvit study`).
+
+    Args:
+        data: As in `search`. None: what the recipe says.
+        recipe: A recipe's name, a YAML file, or a Config.
+        run: The study's folder. The same call goes on where it stopped.
+        searches: Searches with each method.
+        trainings: Trainings of each network.
+        control: Searches of the control, the best of evenly drawn cells. -1: as many as `searches`; 0: none.
+        random: Random cells of the found cells' multiply-adds.
+        methods: Search methods, the first of which has the random cells' cost.
+        ablate: Also search without tokens, fairness, stages and candidates.
+        jobs: Runs beside each other, each a process.
+        options: Other fields of the recipe by their dotted names.
+        resume: There must be a study to go on with.
+        max_minutes: Stop after so many minutes. 0: no limit.
+        quiet: Show no progress.
+
+    Raises:
+        UserError: What a user can mend, in a sentence.
+        Stopped: The time was up, or a signal came; the same call goes on.
+    """
+    config = make_config(recipe, data, options, searching=False)
+    validate(config)
+    plan = StudyOptions(
+        run=str(run),
+        searches=searches,
+        trainings=trainings,
+        control=control,
+        random=random,
+        methods=",".join(methods),
+        ablate=ablate,
+        jobs=jobs,
+    )
+    check_numbers(plan)
+    content, failures = do_study(config, plan, Reporter(quiet=quiet), Deadline.after(max_minutes), resume=resume)
+    return StudyResult(Path(run), content["summary"], failures)
 
 
 def cost(

@@ -25,7 +25,7 @@ def validate(config: Config, searching: bool = True) -> None:
         config: What to check.
         searching: Whether a search is to come; a training of a given cell is free in its width.
     """
-    _check_numbers(config)
+    check_numbers(config)
     model, space, search = config.model, config.space, config.search
     find_method(search.method)
     if search.relaxation not in RELAXATION_NAMES:
@@ -76,12 +76,12 @@ def validate(config: Config, searching: bool = True) -> None:
         )
 
 
-def _check_numbers(section: Any, prefix: str = "") -> None:
+def check_numbers(section: Any, prefix: str = "") -> None:
     """Raise a UserError for a field that is empty, infinite, no number or out of the range that stands at it."""
     for field in dataclasses.fields(section):
         name, value = prefix + field.name, getattr(section, field.name)
         if dataclasses.is_dataclass(value):
-            _check_numbers(value, f"{name}.")
+            check_numbers(value, f"{name}.")
             continue
         for item in value if isinstance(value, (list, tuple)) else [value]:
             if item is None:
