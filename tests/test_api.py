@@ -1,6 +1,8 @@
 """dasvit in Python: the same as the commands, on the same folders, with images as people have them in memory."""
 
 import json
+import subprocess
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -288,3 +290,19 @@ def test_fields_are_checked(tmp_path: Path) -> None:
         dasvit.search(recipe="digits", run=tmp_path, max_macs="many", quiet=True)
     with pytest.raises(UserError, match="under which recipe"):
         dasvit.compare(["vit"], quiet=True)
+
+
+@pytest.mark.parametrize("name", ["search", "compare", "report", "study"])
+def test_a_function_is_the_package_of_its_name_too(name: str) -> None:
+    """Whatever is asked for first, in a process of its own: the package, its modules, and the call."""
+    code = f"""
+import inspect, types, dasvit
+first = dasvit.{name}
+assert isinstance(first, types.ModuleType) and first is dasvit.{name} and first.__path__
+from dasvit import {name}
+assert {name} is first and 'run' in str(inspect.signature(first)) or '{name}' == 'report'
+import dasvit.search.pipeline as pipeline
+assert dasvit.search.pipeline is pipeline
+"""
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr

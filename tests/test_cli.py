@@ -1,6 +1,5 @@
 """The command line end to end on digits, good and bad."""
 
-import importlib
 import json
 import re
 import shutil
@@ -114,14 +113,15 @@ def test_a_run_cut_off_leaves_a_page_that_says_so(
 ) -> None:
     pages: list[str] = []
 
-    def interrupted(*arguments: Any) -> None:
-        refresh_report(*arguments)
+    def interrupted(*arguments: Any, **more: Any) -> None:
+        refresh_report(*arguments, **more)
         pages.append((tmp_path / "run" / "report.html").read_text(encoding="utf-8"))
-        raise KeyboardInterrupt
+        if len(pages) == 2:  # the first is written before the first epoch
+            raise KeyboardInterrupt
 
-    monkeypatch.setattr(importlib.import_module("dasvit.search.loop"), "refresh_report", interrupted)
+    monkeypatch.setattr("dasvit.session.refresh_report", interrupted)
     _, err = call(capsys, "search", *TINY, "--run", tmp_path / "run", status=130)
-    assert f"report: {tmp_path}/run/report.html" in err and "data-live>" in pages[0]
+    assert f"report: {tmp_path}/run/report.html" in err and "data-live>" in pages[0] and "data-live>" in pages[1]
     text = (tmp_path / "run" / "report.html").read_text(encoding="utf-8")
     assert "Not ended: epoch 1 of 3, stage 1 of 2." in text and "data-live>" not in text
 
@@ -352,7 +352,7 @@ def test_plain_darts(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
 def test_print_config_shows_the_whole_resolved_configuration(capsys: pytest.CaptureFixture[str]) -> None:
     out, _ = call(capsys, "search", "--config", "digits", "--search.tokens.ratio", 0.25, "--print_config")
     shown = yaml.safe_load(out)
-    assert shown["search"]["tokens"] == {"ratio": 0.25, "dim": 64}
+    assert shown["search"]["tokens"] == {"ratio": 0.25, "dim": 64, "norm": False}
     assert shown["model"]["width"] == 64 and shown["train"]["optim"]["lr"] == 0.002
 
 

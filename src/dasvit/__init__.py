@@ -94,7 +94,8 @@ def __getattr__(name: str) -> Any:
     """Import a public name when it is first asked for."""
     if name not in _HOMES:
         raise AttributeError(f"module 'dasvit' has no attribute {name!r}")
-    return getattr(importlib.import_module(_HOMES[name]), name)
+    found = getattr(importlib.import_module(_HOMES[name]), name)
+    return sys.modules.get(f"dasvit.{name}", found)  # a package of that name is the function as well
 
 
 class _RegisterWithTimm(MetaPathFinder):
