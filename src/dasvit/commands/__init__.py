@@ -47,14 +47,14 @@ COMMANDS = {
         usage="RUN",
     ),
     "train": Command(
-        summary="train a cell, or a timm model, from scratch; or go on with a trained one on other data",
+        summary="train a cell or a timm model from scratch, or fine-tune a trained one",
         options=own.TrainOptions,
         recipe="cifar10-small",
         sections=ALL,
         goes_on=True,
     ),
     "evaluate": Command(
-        summary="judge a trained model on a data set",
+        summary="evaluate a trained model on a data set",
         options=own.EvaluateOptions,
         usage="MODEL",
         sections=("data", "runtime"),

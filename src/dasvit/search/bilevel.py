@@ -50,7 +50,7 @@ def second_order(
     """Return the gradients of L_val(w', alpha) in alpha, where w' = w - lr * grad_w L_train(w, alpha).
 
     DARTS's unrolled step: grad_alpha L_val(w', alpha) - lr * grad²_{alpha,w} L_train(w, alpha) · v with
-    v = grad_w' L_val(w', alpha), the product by central differences. The weights are as before afterwards, to the bit,
+    v = grad_w' L_val(w', alpha), the product by central differences. The weights are bit-identical afterwards,
     also where a loss cannot be computed.
 
     Args:
