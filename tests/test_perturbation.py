@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import math
 import random
 from pathlib import Path
 
@@ -11,8 +12,9 @@ from torch import Tensor
 
 from dasvit.cell.genotype import Genotype, is_viable
 from dasvit.cell.space import Space
-from dasvit.search.derive import derive
-from dasvit.search.perturbation import perturbation_weights
+from dasvit.search.derive import derive, derive_by_scores
+from dasvit.search.perturbation import perturbation_scores
+from dasvit.search.stages import StageWeights
 from helpers import SMALL, call_cli
 
 SPACE = Space(2, ("zero", "identity", "msa_2", "mlp_1"))
@@ -34,14 +36,14 @@ def test_it_finds_the_operations_and_edges_that_matter_most(seed: int) -> None:
     # what the weights say is the opposite, and a bypass column is there, too
     weights = torch.cat([1 - gains / 10, torch.ones(5, 1)], dim=1)
     before = weights.clone()
-    found = perturbation_weights(weights, SPACE.everything(), SPACE, measure, seed)
+    found = perturbation_scores(weights, SPACE.everything(), SPACE, measure, seed)
     assert torch.equal(weights, before)
     best = gains[:, 1:].max(dim=1)
     into_x2 = sorted(range(2, 5), key=lambda e: -float(best.values[e]))[:2]
     ops = [
         SPACE.operations[1 + int(best.indices[e])] if e < 2 or e in into_x2 else "zero" for e in range(len(SPACE.edges))
     ]
-    derived = derive(found, SPACE.everything(), SPACE, rule="darts")
+    derived = derive_by_scores(found, SPACE, rule="darts")
     assert derived.unconstrained == Genotype.from_ops(2, ops)
 
 
@@ -52,9 +54,9 @@ def test_later_edges_are_judged_with_the_earlier_ones_decided() -> None:
         seen.append((weights > 0).sum(dim=1).tolist())
         return float(weights[:, 2].sum())
 
-    found = perturbation_weights(torch.full((5, 4), 0.25), SPACE.everything(), SPACE, measure, 0)
-    assert [row.index(max(row)) for row in found] == [2] * 5
-    assert all(row[0] == 0 for row in found)
+    found = perturbation_scores(torch.full((5, 4), 0.25), SPACE.everything(), SPACE, measure, 0)
+    assert [max(row, key=row.__getitem__) for row in found] == ["msa_2"] * 5
+    assert all(row.keys() == {"identity", "msa_2", "mlp_1"} for row in found)
     order = list(range(5))
     random.Random(0).shuffle(order)
     for place, edge in enumerate(order):
@@ -66,8 +68,18 @@ def test_later_edges_are_judged_with_the_earlier_ones_decided() -> None:
 
 def test_pruned_operations_are_not_measured() -> None:
     alive = tuple((True, True, e == 4, False) for e in range(5))
-    found = perturbation_weights(torch.tensor(alive) / 3, alive, SPACE, lambda weights: float(weights.sum()), 0)
-    assert all((w > 0) <= a for row, mask in zip(found, alive, strict=True) for w, a in zip(row, mask, strict=True))
+    found = perturbation_scores(torch.tensor(alive) / 3, alive, SPACE, lambda weights: float(weights.sum()), 0)
+    left = [{op for op, is_alive in zip(SPACE.operations, mask, strict=True) if is_alive} for mask in alive]
+    assert [row.keys() for row in found] == [ops - {"zero"} for ops in left]
+
+
+def test_weights_that_stand_for_scores_choose_the_same() -> None:
+    draw = random.Random(3)
+    scores = [{op: draw.uniform(-100, 100) for op in SPACE.operations[1:]} for _ in SPACE.edges]
+    stage = StageWeights.of_scores(scores, SPACE.everything(), SPACE)
+    for row, found in zip(scores, stage.weights, strict=True):
+        assert found == pytest.approx([0.0, *map(math.exp, row.values())])
+    assert derive(*stage, SPACE) == derive_by_scores(scores, SPACE)
 
 
 @pytest.mark.parametrize("rule", ["darts", "strongest"])

@@ -19,6 +19,7 @@ import math
 import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 from dasvit.cell.genotype import INPUTS, SKIPS, Genotype, attends, is_viable
 from dasvit.cell.graph import live_edges
@@ -90,7 +91,7 @@ def derive(
     max_skips: int = -1,
     seed: int = 0,
 ) -> Derivation:
-    """Return the best viable cell within the budget; of equal ones one drawn by the seed.
+    """Return the viable cell of the heaviest weights within the budget; of equal ones one drawn by the seed.
 
     Args:
         weights: Edge weights `[E][O]`, not negative.
@@ -106,9 +107,35 @@ def derive(
         UserError: No cell of the rule is viable, or none that is viable fits; then the message says what the
             cheapest costs.
     """
+    scores = _scores(weights, alive, space, random.Random(seed))
+    limits: dict[str, Any] = {"edges_per_node": edges_per_node, "budget": budget, "max_skips": max_skips}
+    return derive_by_scores(scores, space, rule=rule, **limits)
+
+
+def derive_by_scores(
+    scores: Sequence[Mapping[str, float]],
+    space: Space,
+    *,
+    rule: str = "darts",
+    edges_per_node: int = 2,
+    budget: Budget | None = None,
+    max_skips: int = -1,
+) -> Derivation:
+    """Return the viable cell of the highest sum of scores within the budget.
+
+    Args:
+        scores: For every edge, its candidates and what each is worth, of either sign.
+        space: The search space.
+        rule: As for `derive`.
+        edges_per_node: Likewise.
+        budget: Likewise.
+        max_skips: Likewise.
+
+    Raises:
+        UserError: As `derive` does.
+    """
     if rule not in RULES:
         raise unknown("rule", rule, RULES)
-    scores = _scores(weights, alive, space, random.Random(seed))
     keep = edges_per_node if rule == "darts" else 0
     free = RULES[rule](scores, space, keep)
     reasons = [] if is_viable(free) else ["it holds no attention on a path from input to output"]
@@ -179,60 +206,130 @@ def _scores(
     ]
 
 
-# nodes' sight, current node's sight, edges kept, skips, params, macs
-_State = tuple[tuple[int, ...], int, int, int, int, int]
+class _State(NamedTuple):
+    """All of a cell so far that what comes depends on.
+
+    Attributes:
+        sight: Of the inputs and the nodes so far: 0 where one sees no image, 1 where it does, 2 through an attention.
+        here: The current node's sight so far.
+        kept: Edges kept into the current node; 0 where the rule does not count them.
+        skipped: Skips so far; 0 where there is no limit.
+        params: Parameters so far.
+        macs: Multiply-adds so far.
+    """
+
+    sight: tuple[int, ...]
+    here: int
+    kept: int
+    skipped: int
+    params: int
+    macs: int
+
+
+class _Edge(NamedTuple):
+    """An edge's place in a cell.
+
+    Attributes:
+        source: Where its source stands in `_State.sight`.
+        left: Edges that follow into its node.
+        wanted: Edges that its node keeps.
+    """
+
+    source: int
+    left: int
+    wanted: int
+
+
+class _Choice(NamedTuple):
+    """What an edge can be, what that scores, and what it costs."""
+
+    op: str
+    score: float
+    params: int
+    macs: int
+
+
+@dataclass(frozen=True)
+class _Limits:
+    """What a cell must keep to: edges kept into a node (0: any number), a budget, and the most skips (-1: any)."""
+
+    keep: int
+    budget: Budget | None
+    max_skips: int
+
+
+_Table = dict[_State, tuple[float, tuple[str, ...]]]
+"""The best score of every state, and the operations that reach it."""
 
 
 def _best(
-    scores: list[dict[str, float]], space: Space, keep: int, budget: Budget | None, max_skips: int = -1
+    scores: Sequence[Mapping[str, float]], space: Space, keep: int, budget: Budget | None, max_skips: int = -1
 ) -> Genotype | None:
     """Return the viable cell of the highest score within the budget, or None where there is none."""
-    edges = space.edges
-    places = {name: place for place, name in enumerate([*INPUTS, *dict.fromkeys(target for _, target in edges)])}
-    table: dict[_State, tuple[float, tuple[str, ...]]] = {
-        ((1, 1), 0, 0, 0, *(budget.base if budget else (0, 0))): (0.0, ())
-    }
-    for index, (source, target) in enumerate(edges):
-        incoming = sum(t == target for _, t in edges)
-        left = sum(t == target for _, t in edges[index + 1 :])
-        wanted = min(keep, incoming) if keep else 0
-        choices = _choices(scores[index], keep, budget)
-        grown: dict[_State, tuple[float, tuple[str, ...]]] = {}
-        for (sight, here, kept, skipped, params, macs), (score, ops) in table.items():
-            at_source = sight[places[source]]
-            for op, gain, more_params, more_macs in choices:
-                count = kept + (op != "zero")
-                # What reads a node that sees nothing is not built, and costs nothing.
-                cost = (params + more_params, macs + more_macs) if at_source else (params, macs)
-                skip_count = skipped + (op in SKIPS) if max_skips >= 0 else 0
-                if skip_count > max_skips >= 0:
-                    continue
-                if (keep and not wanted - left <= count <= wanted) or (budget and not budget.fits(cost)):
-                    continue
-                through = 0 if op == "zero" or not at_source else 2 if attends(op) else at_source
-                now = max(here, through)
-                state: _State = (sight, now, count if keep else 0, skip_count, *cost)
-                if left == 0:
-                    state = ((*sight, now), 0, 0, skip_count, *cost)
-                if state not in grown or score + gain > grown[state][0]:
-                    grown[state] = (score + gain, (*ops, op))
-        table = grown
-    ends = [value for (sight, *_), value in table.items() if 2 in sight[2:]]
+    limits = _Limits(keep, budget, max_skips)
+    table: _Table = {_State((1, 1), 0, 0, 0, *(budget.base if budget else (0, 0))): (0.0, ())}
+    for edge, candidates in zip(_places(space, keep), scores, strict=True):
+        table = _grown(table, edge, _choices(candidates, keep, budget), limits)
+    ends = [value for state, value in table.items() if 2 in state.sight[2:]]
     return Genotype.from_ops(space.nodes, max(ends, key=lambda end: end[0])[1]) if ends else None
 
 
-def _choices(candidates: dict[str, float], keep: int, budget: Budget | None) -> list[tuple[str, float, int, int]]:
-    """Return (operation, score, parameters, multiply-adds) of every choice an edge has.
+def _places(space: Space, keep: int) -> list[_Edge]:
+    """Return the edges in order."""
+    targets = [target for _, target in space.edges]
+    order = [*INPUTS, *dict.fromkeys(targets)]
+    return [
+        _Edge(order.index(source), targets[index + 1 :].count(target), min(keep, targets.count(target)))
+        for index, (source, target) in enumerate(space.edges)
+    ]
+
+
+def _grown(table: _Table, edge: _Edge, choices: list[_Choice], limits: _Limits) -> _Table:
+    """Return the table after one more edge: of the cells that agree in their state the one of the highest score."""
+    grown: _Table = {}
+    for state, (score, ops) in table.items():
+        for choice in choices:
+            after = _after(state, edge, choice, limits)
+            if after is not None and (after not in grown or score + choice.score > grown[after][0]):
+                grown[after] = (score + choice.score, (*ops, choice.op))
+    return grown
+
+
+def _after(state: _State, edge: _Edge, choice: _Choice, limits: _Limits) -> _State | None:
+    """Return the state after a choice, or None where it breaks a limit."""
+    sight, here, kept, skipped, params, macs = state
+    at_source, op = sight[edge.source], choice.op
+    if limits.keep:
+        kept += op != "zero"
+        if not edge.wanted - edge.left <= kept <= edge.wanted:
+            return None
+    if at_source:  # what reads a node that sees nothing is not built, and costs nothing
+        params, macs = params + choice.params, macs + choice.macs
+        if limits.budget and not limits.budget.fits((params, macs)):
+            return None
+        if op != "zero":
+            here = max(here, 2 if attends(op) else at_source)
+    if limits.max_skips >= 0:
+        skipped += op in SKIPS
+        if skipped > limits.max_skips:
+            return None
+    if edge.left:
+        return _State(sight, here, kept, skipped, params, macs)
+    return _State((*sight, here), 0, 0, skipped, params, macs)
+
+
+def _choices(candidates: Mapping[str, float], keep: int, budget: Budget | None) -> list[_Choice]:
+    """Return every choice an edge has.
 
     Under the rule darts an edge may be left out at no score, and `zero` is no operation to be kept.
     """
     rows = {op: score for op, score in candidates.items() if op != "zero"} if keep else candidates
-    choices = [(op, score, *(budget.operations[op] if budget else (0, 0))) for op, score in rows.items()]
-    return [*choices, ("zero", 0.0, 0, 0)] if keep else choices
+    choices = [_Choice(op, score, *(budget.operations[op] if budget else (0, 0))) for op, score in rows.items()]
+    return [*choices, _Choice("zero", 0.0, 0, 0)] if keep else choices
 
 
 def _why_none(
-    scores: list[dict[str, float]], space: Space, keep: int, budget: Budget | None, max_skips: int = -1
+    scores: Sequence[Mapping[str, float]], space: Space, keep: int, budget: Budget | None, max_skips: int = -1
 ) -> str:
     if budget is None or _best(scores, space, keep, None) is None:
         return (

@@ -18,7 +18,7 @@ from dasvit.runtime.distributed import Runtime
 from dasvit.runtime.progress import Reporter
 from dasvit.runtime.saver import Saver
 from dasvit.search.monitor import Monitor
-from dasvit.search.perturbation import perturbation_weights
+from dasvit.search.perturbation import perturbation_scores
 from dasvit.search.stages import StageWeights
 from dasvit.search.state import SearchBatches, StageState
 from dasvit.search.strategies import make_strategy
@@ -76,7 +76,8 @@ def perturbed(stage: StageState, data: Data, config: Config, runtime: Runtime) -
         found = evaluate_supernet(stage.supernet, weights, preprocess, loader, runtime)
         return found.top1 - TIE * found.loss
 
-    return StageWeights(perturbation_weights(mixture, alive, space, measure, config.runtime.seed), alive)
+    scores = perturbation_scores(mixture, alive, space, measure, config.runtime.seed)
+    return StageWeights.of_scores(scores, alive, space)
 
 
 def restore(config: Config, classes: int, run: RunFolder, runtime: Runtime, reporter: Reporter) -> StageState:

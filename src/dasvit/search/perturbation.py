@@ -6,9 +6,8 @@ arXiv:2108.04392). Sees edge weights and a measure, never modules. Shapes: E edg
 
 from __future__ import annotations
 
-import math
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -16,15 +15,15 @@ from torch import Tensor
 from dasvit.cell.space import OperationMask, Space
 
 
-def perturbation_weights(
+def perturbation_scores(
     weights: Tensor, alive: OperationMask, space: Space, measure: Callable[[Tensor], float], seed: int
-) -> list[list[float]]:
-    """Return edge weights `[E][O]` under which DARTS's rule chooses what perturbation would.
+) -> list[dict[str, float]]:
+    """Return for every edge what each of its operations but `zero` is worth, in percent of accuracy.
 
-    In an order drawn by the seed each edge is left with the one operation whose removal hurts most; `zero` is never
-    chosen where there is another. Then each edge's own removal is measured. The logarithm of an operation's weight is
-    the harm of removing its edge, less what removing the operation falls short of removing the edge's best one: the
-    rule then takes each edge's best operation and each node's best edges, and a budget moves what hurts least.
+    In an order drawn by the seed each edge is left with the one operation whose removal hurts most. Then each edge's
+    own removal is measured. An operation's score is the harm of removing its edge, less what removing the operation
+    falls short of removing the edge's best one: so the rule darts takes each edge's best operation and each node's best
+    edges (`dasvit.search.derive.derive_by_scores`), and a budget moves what hurts least.
 
     Args:
         weights: The supernet's edge weights [E, O], or [E, O + 1] with a bypass.
@@ -34,29 +33,37 @@ def perturbation_weights(
         seed: Fixes the order of the edges.
     """
     table = weights.detach().clone()
-    count, zero = len(space.operations), [op == "zero" for op in space.operations]
     order = list(range(len(space.edges)))
     random.Random(seed).shuffle(order)
     harms: list[dict[int, float]] = [{} for _ in order]
     for edge in order:
-        candidates = [o for o in range(count) if alive[edge][o] and not zero[o]]
-        if len(candidates) > 1:
-            whole = measure(table)
-            harms[edge] = {o: whole - measure(_without(table, edge, o)) for o in candidates}
-        else:
-            harms[edge] = dict.fromkeys(candidates, 0.0)
+        candidates = [o for o, name in enumerate(space.operations) if alive[edge][o] and name != "zero"]
+        harms[edge] = operation_harms(table, edge, candidates, measure)
         if candidates:
-            best = max(candidates, key=harms[edge].__getitem__)
-            total = table[edge, :count].sum().clamp(max=1)
-            table[edge, :count] = 0
-            table[edge, best] = total
+            decide(table, edge, max(candidates, key=harms[edge].__getitem__), len(space.operations))
     whole = measure(table)
-    found = [[0.0] * count for _ in order]
+    scores = []
     for edge, harm in enumerate(harms):
         lost = whole - measure(_without(table, edge)) if harm else 0.0
-        for o, value in harm.items():
-            found[edge][o] = math.exp(lost + value - max(harm.values()))
-    return found
+        scores.append({space.operations[o]: lost + value - max(harm.values()) for o, value in harm.items()})
+    return scores
+
+
+def operation_harms(
+    table: Tensor, edge: int, candidates: Sequence[int], measure: Callable[[Tensor], float]
+) -> dict[int, float]:
+    """Return how much accuracy the supernet loses without each of an edge's candidates; nothing is measured for one."""
+    if len(candidates) < 2:
+        return dict.fromkeys(candidates, 0.0)
+    whole = measure(table)
+    return {o: whole - measure(_without(table, edge, o)) for o in candidates}
+
+
+def decide(table: Tensor, edge: int, operation: int, count: int) -> None:
+    """Give one of an edge's `count` operations the weights of all of them, 1 at most."""
+    total = table[edge, :count].sum().clamp(max=1)
+    table[edge, :count] = 0
+    table[edge, operation] = total
 
 
 def _without(table: Tensor, edge: int, operation: int | None = None) -> Tensor:

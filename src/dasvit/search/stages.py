@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from dasvit.cell.genotype import attends
@@ -22,6 +22,12 @@ class StageWeights(NamedTuple):
 
     weights: list[list[float]]
     alive: OperationMask
+
+    @classmethod
+    def of_scores(cls, scores: Sequence[Mapping[str, float]], alive: OperationMask, space: Space) -> StageWeights:
+        """Return the weights whose logarithms are these scores; operations without a score weigh nothing."""
+        weights = [[math.exp(row[op]) if op in row else 0.0 for op in space.operations] for row in scores]
+        return cls(weights, alive)
 
 
 Stages = Sequence[StageWeights]
