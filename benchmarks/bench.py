@@ -5,9 +5,9 @@
 
 Prints one JSON object. Every speed is a ratio of medians over repetitions that alternate between the two sides in one
 run; figures over several sizes are geometric means. A search step is an alpha step and a weight step with their
-optimisers, the same fused AdamW on both sides.
+optimisers, ours the search loop's own (`search/probe.py`); the same fused AdamW on both sides.
 
-* search_speedup_*: time of plain DARTS (`plain_darts.py`, always with all tokens) over ours at ratio 1 and 0.5.
+* search_speedup_*: time of plain DARTS (`search/plain_darts.py`, always with all tokens) over ours at ratio 1 and 0.5.
 * activation_ratio_*: bytes that autograd keeps at the end of the forward pass, ours over plain, parameters not counted,
   the larger of the two steps on each side.
 * train_speedup_vs_vit: images/s of the published cell over timm's ViT, the same width, depth, batch and optimiser.
@@ -25,7 +25,7 @@ import platform
 import statistics
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from datetime import date
@@ -40,20 +40,19 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from dasvit.cell.genotype import PUBLISHED
 from dasvit.cell.space import Space
-from dasvit.config import Config, ModelConfig, OptimConfig, SpaceConfig, TokensConfig
+from dasvit.config import Config, ModelConfig, OptimConfig, SpaceConfig
 from dasvit.config import recipe as recipes
 from dasvit.data import Loader, Preprocess, load_data, train_transform
 from dasvit.data.image_set import HeldPixels, ImageSet
 from dasvit.models.baselines import make_network, prefer_fast_attention
-from dasvit.search.bilevel import first_order, frozen
-from dasvit.search.state import make_supernet
-from dasvit.search.supernet import Supernet
+from dasvit.search.bilevel import frozen
+from dasvit.search.loop import train_loss, val_loss
+from dasvit.search.plain_darts import PlainStep, PlainSupernet
+from dasvit.search.probe import LoneRuntime, SearchStep
 from dasvit.training.optim import make_optimizer
-from plain_darts import PlainSupernet, alpha_gradient
 
 CLASSES, LAYERS, PATCH = 10, 2, 4
 SPACE = Space.from_config(SpaceConfig())
-EDGES = len(SPACE.edges)
 PRECISIONS = {"bfloat16": torch.bfloat16, "float32": torch.float32}
 RATIOS = {"ours_rho1": 1.0, "ours_rho05": 0.5}
 Step = Callable[[], None]
@@ -82,79 +81,37 @@ class Size:
 SIZES = (Size(192, 8, 64), Size(384, 14, 16), Size(768, 14, 8))
 
 
-class SearchStep:
-    """An alpha step and a weight step of one supernet, on noise.
+def saved_bytes(step: SearchStep | PlainStep) -> dict[str, int]:
+    """Return what autograd keeps for the backward pass of either step, parameters not counted."""
+    if isinstance(step, PlainStep):
+        train, val = step.batches
+        return {
+            "alpha": saved(lambda: step.loss(val, step.alpha), list(step.supernet.parameters())),
+            "weights": saved(lambda: step.loss(train, step.alpha.detach()), list(step.supernet.parameters())),
+        }
+    stage, (train, val), how = step.stage, step.batches, (step.config, step.runtime)
+    weights = stage.edge_weights().detach()
+    with frozen(stage.params):
+        alpha = saved(val_loss(stage, *val, *how), stage.params)
+    return {"alpha": alpha, "weights": saved(train_loss(stage, *train, *how, lambda: weights), stage.params)}
 
-    Args:
-        net: Plain DARTS or our supernet.
-        batch: Images of either step.
-        side: Side of the images in pixels.
-        device: Where it runs.
-        dtype: Precision of the matrix products.
-    """
 
-    def __init__(
-        self, net: PlainSupernet | Supernet, batch: int, side: int, device: torch.device, dtype: torch.dtype
-    ) -> None:
-        self.net, self.device, self.dtype = net.to(device), device, dtype
-        self.parameters = list(net.parameters())
-        self.alpha = torch.zeros(EDGES, len(SPACE.operations), device=device).normal_(std=1e-3).requires_grad_()
-        self.images = torch.randn(batch, 3, side, side, device=device)
-        self.labels = torch.arange(batch, device=device) % CLASSES
-        self.alpha_optimizer = torch.optim.Adam([self.alpha], lr=1e-3)
-        self.optimizer = make_optimizer(net, OptimConfig())
+def saved(loss: Callable[[], Tensor], parameters: Sequence[Tensor]) -> int:
+    """Return the bytes that autograd keeps of a loss for its backward pass, parameters not counted."""
+    owned = {p.untyped_storage().data_ptr() for p in parameters}
+    storages: dict[int, int] = {}
+    kept = []  # alive to the end, or a storage's address could serve twice
 
-    def loss(self, weights: Tensor) -> Tensor:
-        """Return the loss under edge weights [E, O]."""
-        with autocast(self.device, self.dtype):
-            logits = self.net(self.images, weights)
-        return F.cross_entropy(logits.float(), self.labels)
+    def pack(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in owned:
+            storages[storage.data_ptr()] = storage.nbytes()
+        kept.append(tensor)
+        return tensor
 
-    def alpha_step(self) -> None:
-        """Move alpha."""
-        if isinstance(self.net, PlainSupernet):
-            with autocast(self.device, self.dtype):
-                self.alpha.grad = alpha_gradient(self.net, self.images, self.labels, self.alpha)
-        else:
-            (self.alpha.grad,) = first_order(lambda: self.loss(self.alpha.softmax(-1)), [self.alpha], self.parameters)
-        self.alpha_optimizer.step()
-        self.alpha.grad = None
-
-    def weight_step(self) -> None:
-        """Move the weights."""
-        self.loss(self.alpha.detach().softmax(-1)).backward()
-        self.optimizer.step()
-        self.optimizer.zero_grad(set_to_none=True)
-
-    def __call__(self) -> None:
-        """Do both."""
-        self.alpha_step()
-        self.weight_step()
-
-    def saved_bytes(self) -> dict[str, int]:
-        """Return what autograd keeps for the backward pass of either step, parameters not counted."""
-        return {"alpha": self._saved(True), "weights": self._saved(False)}
-
-    def _saved(self, for_alpha: bool) -> int:
-        owned = {p.untyped_storage().data_ptr() for p in self.parameters}
-        storages: dict[int, int] = {}
-        kept = []  # alive to the end, or a storage's address could serve twice
-
-        def pack(tensor: Tensor) -> Tensor:
-            storage = tensor.untyped_storage()
-            if storage.data_ptr() not in owned:
-                storages[storage.data_ptr()] = storage.nbytes()
-            kept.append(tensor)
-            return tensor
-
-        ours_for_alpha = for_alpha and isinstance(self.net, Supernet)
-        alpha = self.alpha if for_alpha else self.alpha.detach()
-        with (
-            frozen(self.parameters if ours_for_alpha else []),
-            torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor),
-        ):
-            self.loss(alpha.softmax(-1))
-        return sum(storages.values())
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        loss()
+    return sum(storages.values())
 
 
 class TrainStep:
@@ -200,10 +157,8 @@ def now(device: torch.device) -> float:
 
 def bench_size(size: Size, device: torch.device, dtype: torch.dtype, repeats: int) -> dict[str, Any]:
     """Measure search and training at one size."""
-    searches = {
-        kind: SearchStep(net, size.batch, size.side, device, dtype) for kind, net in make_supernets(size).items()
-    }
-    saved = {kind: step.saved_bytes() for kind, step in searches.items()}
+    searches = make_searches(size, device, dtype)
+    saved = {kind: saved_bytes(step) for kind, step in searches.items()}
     seconds = alternate(dict(searches), device, repeats)
     del searches
     networks = make_networks(size, device, dtype)
@@ -219,16 +174,39 @@ def bench_size(size: Size, device: torch.device, dtype: torch.dtype, repeats: in
     }
 
 
-def make_supernets(size: Size) -> dict[str, PlainSupernet | Supernet]:
-    """Return plain DARTS, and our supernet with all tokens and with half of them, of the same weights."""
-    shape: dict[str, Any] = {"image_size": size.side, "patch_size": PATCH, "dim": size.dim, "layers": LAYERS}
+def make_searches(size: Size, device: torch.device, dtype: torch.dtype) -> dict[str, SearchStep | PlainStep]:
+    """Return a step of plain DARTS, and ours with all tokens and with half of them, of the same weights."""
+    runtime = LoneRuntime(device, lambda: autocast(device, dtype))
     ours = {
-        kind: Supernet(SPACE, SPACE.everything(), **shape, num_classes=CLASSES, tokens=TokensConfig(ratio=ratio))
-        for kind, ratio in RATIOS.items()
+        kind: SearchStep(search_config(size, ratio), CLASSES, size.batch, runtime) for kind, ratio in RATIOS.items()
     }
-    plain = PlainSupernet(SPACE.nodes, SPACE.operations, **shape, classes=CLASSES)
-    plain.load_state_dict(ours["ours_rho1"].state_dict())
-    return {"plain": plain, **ours}
+    with device:
+        plain = PlainSupernet(
+            SPACE.nodes,
+            SPACE.operations,
+            image_size=size.side,
+            patch_size=PATCH,
+            dim=size.dim,
+            layers=LAYERS,
+            classes=CLASSES,
+        )
+    first = ours["ours_rho1"]
+    plain.load_state_dict(first.stage.supernet.state_dict())
+    alpha = first.stage.architecture.alpha.detach().clone().requires_grad_()
+    return {"plain": PlainStep(plain, alpha, first.batches, first.config.search, runtime), **ours}
+
+
+def search_config(size: Size, ratio: float) -> Config:
+    """Return the recipe of a search of one stage at a size, which keeps a share of the tokens."""
+    return recipes.from_dict(
+        {
+            "model": {"image_size": size.side, "patch_size": PATCH, "width": size.dim},
+            "search": {
+                "tokens": {"ratio": ratio},
+                "stages": {"layers": [LAYERS], "keep": [0], "epochs": [2], "weight_epochs": [1]},
+            },
+        }
+    )
 
 
 def make_networks(size: Size, device: torch.device, dtype: torch.dtype) -> dict[str, nn.Module]:
@@ -316,12 +294,9 @@ def input_rate(images: ImageSet, config: Config, device: torch.device, seconds: 
 
 def consumption(config: Config, device: torch.device, dtype: torch.dtype, repeats: int = 2) -> float:
     """Return the images per second that the first stage of a recipe's search consumes, where steps are fastest."""
-    side = config.model.image_size
-    stage = next(iter(config.search.stages))
-    space = Space.from_config(config.space)  # eight operations as well
-    net = make_supernet(config, space, space.everything(), stage.layers, CLASSES)
-    batch = config.search.batch_size if side < 64 or device.type == "cuda" else 8  # a large batch gains nothing there
-    step = SearchStep(net, batch, side, device, dtype)
+    small = config.model.image_size < 64 or device.type == "cuda"
+    batch = config.search.batch_size if small else 8  # a large batch gains nothing there
+    step = SearchStep(config, CLASSES, batch, LoneRuntime(device, lambda: autocast(device, dtype)))
     return 2 * batch / alternate({"step": step}, device, repeats)["step"]
 
 
@@ -356,12 +331,11 @@ def bench_paper(device: torch.device, config: Config, batch: int, images: int, r
         repeats: Timed repetitions.
     """
     rate, stages, total = matrix_rate(device), [], 0.0
-    space = Space.from_config(config.space)
-    for stage in config.search.stages:
+    space, runtime = Space.from_config(config.space), LoneRuntime(device, lambda: autocast(device, torch.bfloat16))
+    for number, stage in enumerate(config.search.stages):
         dearest = len(space.operations) - stage.keep if stage.keep else 0
         alive = tuple(tuple(o >= dearest for o in range(len(space.operations))) for _ in space.edges)
-        net = make_supernet(config, space, alive, stage.layers, CLASSES)
-        step = SearchStep(net, batch, config.model.image_size, device, torch.bfloat16)
+        step = SearchStep(config, CLASSES, batch, runtime, number, alive)
         with FlopCounterMode(display=False) as counter:
             step()
         if device.type == "cuda":

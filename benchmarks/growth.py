@@ -29,8 +29,9 @@ from dasvit.cell.space import Space
 from dasvit.config import Config, recipe
 from dasvit.errors import UserError
 from dasvit.memory.live_bytes import Kind
-from dasvit.memory.search_step import SearchStep, Subject, count
+from dasvit.memory.search_step import Subject, count
 from dasvit.search.derive import Budget, derive
+from dasvit.search.probe import LoneRuntime, SearchStep
 
 BASE: dict[str, Any] = {"side": 32, "width": 192, "each": 3, "nodes": 2, "layers": 2}
 AXES: dict[str, tuple[str, tuple[int, ...]]] = {
@@ -57,7 +58,11 @@ def make_config(size: Mapping[str, Any], batch: int, ratio: float) -> Config:
                 "heads": HEADS[: size["each"]],
                 "ratios": RATIOS[: size["each"]],
             },
-            "search": {"batch_size": batch, "tokens": {"ratio": ratio}},
+            "search": {
+                "batch_size": batch,
+                "tokens": {"ratio": ratio},
+                "stages": {"layers": [size["layers"]], "keep": [0], "epochs": [2], "weight_epochs": [1]},
+            },
         }
     )
 
@@ -73,6 +78,10 @@ def grow(axis: str, sizes: Sequence[Mapping[str, Any]], args: argparse.Namespace
     device, bfloat16 = torch.device(args.device), args.precision == "bfloat16"
     kind: Kind = "cpu" if device.type == "cpu" else "cuda"
     rows, steps = [], []
+
+    def autocast() -> torch.autocast:
+        return torch.autocast(device.type, torch.bfloat16, enabled=bfloat16)
+
     for size in sizes:
         config = make_config(size, args.batch, args.ratio)
         space = Space.from_config(config.space)
@@ -81,16 +90,7 @@ def grow(axis: str, sizes: Sequence[Mapping[str, Any]], args: argparse.Namespace
         peak = memory.peak(args.batch)
         an_image = (memory.peak(1000 * args.batch) - memory.peak(999 * args.batch)) / args.batch
         rows.append({axis: along(axis, size, config), "bytes": peak, "bytes_an_image": an_image})
-        steps.append(
-            SearchStep(
-                subject,
-                config,
-                10,
-                args.batch,
-                device,
-                lambda: torch.autocast(device.type, torch.bfloat16, enabled=bfloat16),
-            )
-        )
+        steps.append(SearchStep(config, 10, args.batch, LoneRuntime(device, autocast)))
     for row, seconds in zip(rows, time_steps(steps, device, args.repeats), strict=True):
         row["seconds"] = seconds
     return {"rows": rows, "exponents": {name: fit(rows, axis, name) for name in COLUMNS}}
@@ -102,8 +102,7 @@ def time_steps(steps: Sequence[SearchStep], device: torch.device, repeats: int) 
     for _ in range(repeats + 1):
         for step, seconds in zip(steps, times, strict=True):
             start = now(device)
-            step.alpha_step()
-            step.weight_step()
+            step()
             seconds.append(now(device) - start)
     return [statistics.median(seconds[1:]) for seconds in times]
 

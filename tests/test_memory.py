@@ -1,9 +1,9 @@
 """Memory: closed forms, autograd's own hooks, and the same step on a CPU against the count that needs no device."""
 
-import os
 import weakref
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,10 +14,14 @@ from torch.autograd.graph import saved_tensors_hooks
 from torch.nn import functional as F
 
 from dasvit.config import Config, recipe
+from dasvit.config.methods import METHODS, with_method
 from dasvit.memory import fits
 from dasvit.memory.live_bytes import FLOAT32, LOWER, Kind, LiveBytes, Pretend
-from dasvit.memory.search_step import PROBE, Memory, SearchStep, Subject, count, subjects
+from dasvit.memory.search_step import PROBE, Memory, Subject, count, make_step, subjects
 from dasvit.runtime.progress import Reporter
+from dasvit.search.loop import train_loss
+from dasvit.search.plain_darts import PlainStep
+from dasvit.search.probe import LoneRuntime, SearchStep
 from helpers import TINY_SEARCH, merge
 
 SMALL = merge(
@@ -38,15 +42,9 @@ SUBJECTS = subjects(CONFIG)
 IDS = [f"{subject.stage}: {subject.name}" for subject in SUBJECTS]
 
 
-def on_cpu(subject: Subject, config: Config, batch: int, bfloat16: bool) -> SearchStep:
-    return SearchStep(
-        subject,
-        config,
-        10,
-        batch,
-        torch.device("cpu"),
-        lambda: torch.autocast("cpu", torch.bfloat16, enabled=bfloat16),
-    )
+def on_cpu(subject: Subject, config: Config, batch: int, bfloat16: bool) -> SearchStep | PlainStep:
+    runtime = LoneRuntime(torch.device("cpu"), lambda: torch.autocast("cpu", torch.bfloat16, enabled=bfloat16))
+    return make_step(subject, config, 10, batch, runtime)
 
 
 @pytest.mark.parametrize("device", ["cpu", "meta"])
@@ -97,15 +95,22 @@ def test_what_a_forward_pass_leaves_is_what_autograd_saves(subject: Subject, bfl
         saved.add(item)
         return item
 
-    held = [*step.tensors(), *step.architecture.buffers(), step.architecture.alpha]
+    held = step.tensors()
     with LiveBytes() as live, saved_tensors_hooks(pack, lambda item: item.tensor):
         live.hold(held)
         before = live.live[0]
-        weights = step.architecture()
-        loss = step.loss(step.batches[0], weights)
+        loss = forward(step)
         left = live.live[0] - before
-    kept = sizes([loss, weights, *(item.tensor for item in saved)])
+    kept = sizes([loss, *(item.tensor for item in saved)])
     assert left == sum(size for key, size in kept.items() if key not in sizes(held)) > 0
+
+
+def forward(step: SearchStep | PlainStep) -> Tensor:
+    """Return the loss of a weight step under edge weights that alphas' gradients reach, too."""
+    if isinstance(step, PlainStep):
+        return step.loss(step.batches[0], step.alpha)
+    weights = step.stage.edge_weights
+    return train_loss(step.stage, *step.batches[0], step.config, step.runtime, weights)()
 
 
 def sizes(tensors: Iterable[Tensor]) -> dict[int, int]:
@@ -123,16 +128,29 @@ def test_the_count_is_what_a_step_on_a_cpu_allocates(subject: Subject, bfloat16:
         assert memory.peak(batch) == pytest.approx(measured, rel=tolerance)
 
 
-def allocated(step: SearchStep) -> int:
-    """Return the peak of a step's second run, in which the optimiser has its states."""
+def allocated(step: SearchStep | PlainStep) -> int:
+    """Return the peak of a step's second run, in which the optimisers have their states."""
+    step.alpha_step()
     step.weight_step()
     with LiveBytes() as live:
         live.hold(step.tensors())
-        live.hold(state for states in step.optimizer.state.values() for state in states.values())
+        live.hold(s for one in step.optimizers() for states in one.state.values() for s in states.values())
         step.alpha_step()
         step.weight_step()
     peak: int = live.peak
     return peak
+
+
+@pytest.mark.parametrize("method", [name for name, method in METHODS.items() if method.trains_supernet])
+def test_every_method_is_counted(method: str) -> None:
+    config = with_method(recipe.from_dict(merge(SMALL, {"space": {"heads": [2, 4]}})), method)
+    subject = [s for s in subjects(config) if fits.is_searched(s, config)][-1]
+    step = on_cpu(subject, config, 9, bfloat16=False)
+    assert isinstance(step, SearchStep)
+    fill_states(step)
+    step.stage.begin_step()
+    peak, measured = count(subject, config, 10, "cpu", bfloat16=False).peak(9), allocated(step)
+    assert peak >= 0.999 * measured and (step.paths() or peak <= 1.001 * measured)
 
 
 def test_the_second_order_is_counted() -> None:
@@ -140,6 +158,70 @@ def test_the_second_order_is_counted() -> None:
     second = count(SUBJECTS[2], config, 10, "cpu", bfloat16=False).peak(3)
     assert second == pytest.approx(allocated(on_cpu(SUBJECTS[2], config, 3, False)), rel=1e-3)
     assert second > count(SUBJECTS[2], CONFIG, 10, "cpu", bfloat16=False).peak(3)
+
+
+@pytest.mark.parametrize("method", ["gdas", "evolution"])
+def test_a_method_that_evaluates_single_paths_is_counted_with_its_dearest(method: str) -> None:
+    """The count is the most that any path of one operation takes on a CPU; drawn ones take no more."""
+    config = with_method(recipe.from_dict(merge(SMALL, {"space": {"heads": [2], "ratios": [1.0, 2.0]}})), method)
+    subject = subjects(config)[1]
+    memory = count(subject, config, 10, "cpu", bfloat16=False)
+    everything = count(subject, with_method(config, "darts"), 10, "cpu", bfloat16=False)
+    for batch in (5, 40):
+        step = on_cpu(subject, config, batch, bfloat16=False)
+        assert isinstance(step, SearchStep)
+        measured = []
+        for path in step.paths():
+            fill_states(step)
+            step.choose(path)
+            measured.append(allocated(step))
+        assert memory.peak(batch) == pytest.approx(max(measured), rel=1e-3)
+        for number in range(5):
+            step.stage.step = number
+            step.stage.begin_step()
+            assert allocated(step) <= memory.peak(batch) * 1.001
+    assert slope(memory) < slope(everything)  # operations that are not drawn keep nothing of an image
+
+
+def slope(memory: Memory) -> int:
+    return memory.peak(10**6 + 1) - memory.peak(10**6)
+
+
+def fill_states(step: SearchStep) -> None:
+    """Let every weight have had a gradient."""
+    for parameter in step.stage.params:
+        parameter.grad = torch.ones_like(parameter)
+    step.stage.weight_optimizer.step()
+    step.stage.weight_optimizer.zero_grad()
+
+
+def test_evolution_is_counted_without_an_alpha_step() -> None:
+    step = on_cpu(SUBJECTS[1], with_method(CONFIG, "evolution"), 3, bfloat16=False)
+    assert isinstance(step, SearchStep)
+    before = step.stage.architecture.alpha.detach().clone()
+    step()
+    assert torch.equal(step.stage.architecture.alpha, before) and "val_loss" not in step.stage.metrics.means()
+    step = on_cpu(SUBJECTS[1], CONFIG, 3, bfloat16=False)
+    assert isinstance(step, SearchStep)
+    step()
+    assert step.stage.metrics.means().keys() == {"train_loss", "val_loss", "val_top1"}
+
+
+def test_the_dropout_of_skips_is_counted() -> None:
+    peaks = []
+    for rate in (0.4, 0.0):
+        config = with_method(recipe.from_dict(merge(SMALL, {"search": {"p_darts": {"dropout": [rate]}}})), "p-darts")
+        subject = next(s for s in subjects(config) if not s.plain)
+        peaks.append(count(subject, config, 10, "cpu", bfloat16=False).peak(7))
+        assert peaks[-1] == pytest.approx(allocated_from_the_start(config, subject), rel=1e-3)
+    assert peaks[0] > peaks[1]
+
+
+def allocated_from_the_start(config: Config, subject: Subject) -> int:
+    step = on_cpu(subject, config, 7, bfloat16=False)
+    assert isinstance(step, SearchStep)
+    step.stage.begin_step()
+    return allocated(step)
 
 
 def test_autocast_keeps_a_weights_cast() -> None:
@@ -294,9 +376,11 @@ def test_search_warns_where_it_does_not_fit(monkeypatch: pytest.MonkeyPatch) -> 
     assert "not even a batch of one" in said[1]
 
 
+@pytest.mark.skipif(not Path("/proc/meminfo").is_file(), reason="the kernel is asked through a file of Linux")
 def test_memory_of_this_machine() -> None:
-    total = fits.total_memory(torch.device("cpu"))
-    assert total == os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") > 2**28
+    lines = dict(line.split(":") for line in Path("/proc/meminfo").read_text().splitlines())
+    kibibytes = int(lines["MemTotal"].removesuffix("kB"))
+    assert fits.total_memory(torch.device("cpu")) == pytest.approx(1024 * kibibytes, rel=1e-3)
 
 
 def test_memory_adds_up() -> None:

@@ -1,9 +1,5 @@
 """Our supernet and plain DARTS are the same mathematics: outputs and gradients, in float64 to 1e-10."""
 
-import importlib.util
-import sys
-from pathlib import Path
-
 import torch
 from torch import nn
 from torch.nn import functional as F
@@ -12,13 +8,8 @@ from dasvit.cell.space import Space
 from dasvit.config import TokensConfig
 from dasvit.search.architecture import Architecture
 from dasvit.search.bilevel import first_order
+from dasvit.search.plain_darts import PlainSupernet, alpha_gradient
 from dasvit.search.supernet import Supernet
-
-PATH = Path(__file__).parents[1] / "benchmarks" / "plain_darts.py"
-SPEC = importlib.util.spec_from_file_location("plain_darts", PATH)
-assert SPEC is not None and SPEC.loader is not None
-plain_darts = sys.modules["plain_darts"] = importlib.util.module_from_spec(SPEC)
-SPEC.loader.exec_module(plain_darts)
 
 OPERATIONS = ("zero", "identity", "msa_2", "msa_4", "msa_8", "mlp_0.5", "mlp_1", "mlp_2")
 
@@ -42,7 +33,7 @@ def test_same_outputs_same_gradients() -> None:
     ).double()
     for parameter in ours.parameters():
         nn.init.normal_(parameter, std=0.3)
-    plain = plain_darts.PlainSupernet(2, OPERATIONS, image_size=8, patch_size=2, dim=16, layers=2, classes=5).double()
+    plain = PlainSupernet(2, OPERATIONS, image_size=8, patch_size=2, dim=16, layers=2, classes=5).double()
     plain.load_state_dict(ours.state_dict())
     architecture = Architecture(space, space.everything(), init_std=1.0).double()
     images, labels = torch.randn(4, 3, 8, 8, dtype=torch.float64), torch.tensor([0, 1, 2, 3])
@@ -54,7 +45,7 @@ def test_same_outputs_same_gradients() -> None:
 
     (gradient,) = first_order(loss, [architecture.alpha], list(ours.parameters()))
     alpha = architecture.alpha.detach().clone().requires_grad_()
-    close(gradient, plain_darts.alpha_gradient(plain, images, labels, alpha))
+    close(gradient, alpha_gradient(plain, images, labels, alpha))
 
     loss().backward()
     F.cross_entropy(plain(images, architecture().detach()), labels).backward()

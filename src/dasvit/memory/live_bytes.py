@@ -108,6 +108,8 @@ def _run(func: Any, args: Any, kwargs: Any) -> Any:
         return func(*args, **kwargs)
     if func is torch.ops.aten._local_scalar_dense.default:
         return torch.ones((), dtype=inputs[0].dtype).item()  # a number that nobody can know here
+    if func is torch.ops.aten.index.Tensor:
+        args = (args[0], _as_if_all(args[1]))
     if not func._schema.returns:
         return None  # it writes into lists of tensors
     key = tuple(signature)
@@ -117,6 +119,17 @@ def _run(func: Any, args: Any, kwargs: Any) -> Any:
     output = func(*args, **kwargs)
     _KNOWN.setdefault(key, _describe(output, inputs))
     return output
+
+
+def _as_if_all(indices: list[Tensor | None]) -> list[Tensor | None]:
+    """Return indices in which masks leave nothing out: their values are not known."""
+    found: list[Tensor | None] = []
+    for index in indices:
+        if index is not None and index.is_meta and index.dtype == torch.bool:
+            found += [index.new_empty(index.numel(), dtype=torch.int64)] * index.ndim
+        else:
+            found.append(index)
+    return found
 
 
 @cache
@@ -212,6 +225,8 @@ class Pretend(TorchFunctionMode):
             return self._getters[func]
         if func in (torch.autograd.grad, torch.autograd.backward, Tensor.backward):
             return self._backward(func, args, kwargs)
+        if func is Tensor.tolist and args[0].is_meta:
+            return torch.ones(args[0].shape, dtype=args[0].dtype).tolist()  # numbers that nobody can know here
         args = tuple(map(self._place, args))
         kwargs = {name: self._place(value) for name, value in kwargs.items()}
         precision = self._precision(getattr(func, "__name__", ""))

@@ -1,6 +1,6 @@
 """The memory that a search needs: the most bytes alive in a step, as a function of the batch.
 
-A step is an alpha step and a weight step, as `search/loop.py` does them. It is run once on the meta device, with a
+A step is the search loop's own alpha step and weight step (`search/probe.py`). It is run on the meta device, with a
 large prime as its batch: tensors whose size this divides grow with the batch, all others are the same at every batch.
 So the bytes alive at any moment of the step are a constant plus a multiple of the batch, and the peak at every batch
 follows. Weights, gradients, optimiser states, casts and both batches of images are alive like all else. What no
@@ -14,24 +14,22 @@ from __future__ import annotations
 import dataclasses
 import warnings
 from collections.abc import Callable
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
+from typing import Any, Protocol
 
 import numpy as np
 import torch
-from torch import Tensor, nn
-from torch.nn import functional as F
+from torch import Tensor
+from torch.optim import Optimizer
 
 from dasvit.cell.cost import operation_cost, token_count
 from dasvit.cell.space import OperationMask, Space
 from dasvit.config import Config
 from dasvit.memory.live_bytes import Kind, LiveBytes, Pretend
-from dasvit.search.bilevel import first_order, second_order
-from dasvit.search.plain_darts import PlainSupernet
-from dasvit.search.state import make_architecture, make_supernet
-from dasvit.search.strategies import make_strategy
-from dasvit.training.optim import make_optimizer
+from dasvit.runtime.distributed import Runtime
+from dasvit.search.plain_darts import PlainStep, PlainSupernet
+from dasvit.search.probe import LoneRuntime, SearchStep, noise
 
 PROBE = 10007
 """The batch that is run on the meta device: a prime that divides the size of no weight."""
@@ -93,106 +91,50 @@ def costliest(space: Space, keep: int, config: Config) -> OperationMask:
     return tuple(tuple(o in kept for o in range(len(costs))) for _ in space.edges)
 
 
-class SearchStep:
-    """One step of a search, on any device.
+class Step(Protocol):
+    """A step that can be counted."""
+
+    def alpha_step(self) -> None:
+        """Move alpha."""
+
+    def weight_step(self) -> None:
+        """Move the weights."""
+
+    def optimizers(self) -> list[Optimizer]:
+        """Return the optimisers."""
+
+    def tensors(self) -> list[Tensor]:
+        """Return what is alive between two steps."""
+
+
+def make_step(subject: Subject, config: Config, classes: int, batch: int, runtime: Runtime) -> SearchStep | PlainStep:
+    """Build a network and return its step: the search loop's own, or plain DARTS's.
 
     Args:
         subject: The network.
         config: The recipe.
         classes: Classes of the head.
-        batch: Images B of a step.
-        device: Where it runs.
-        autocast: Makes the context that forward passes run in.
+        batch: Images B of a step, for the weights and for alpha each.
+        runtime: Where it runs.
     """
-
-    def __init__(
-        self,
-        subject: Subject,
-        config: Config,
-        classes: int,
-        batch: int,
-        device: torch.device,
-        autocast: Callable[[], AbstractContextManager[Any]],
-    ) -> None:
-        self.config, self.plain, self.autocast = config, subject.plain, autocast
-        space, options = Space.from_config(config.space), config.search
-        with device:
-            self.network = make_network(subject, config, space, classes)
-            self.architecture = make_architecture(config, space, subject.alive)
-            side = config.model.image_size
-            self.batches = [(torch.zeros(batch, 3, side, side), torch.zeros(batch).long()) for _ in range(2)]
-        self.strategy = make_strategy(config, space, classes)
-        self.weights = list(self.network.parameters())
-        self.optimizer = make_optimizer(self.network, options.weights)
-
-    def tensors(self) -> list[Tensor]:
-        """Return what is alive before a step, besides the optimiser's states."""
-        return [*self.weights, *self.network.buffers(), *(t for batch in self.batches for t in batch)]
-
-    def loss(self, batch: tuple[Tensor, Tensor], weights: Tensor) -> Tensor:
-        """Return the loss of a batch under edge weights [E, O]."""
-        images, labels = batch
-        with self.autocast():
-            logits = self.network(images, weights).float()
-        return F.cross_entropy(logits, labels)
-
-    def edge_weights(self) -> Tensor:
-        """Return the edge weights of a forward pass: a search method's, where it moves alphas."""
-        if self.plain or not self.strategy.moves_alphas:
-            weights: Tensor = self.architecture()
-            return weights
-        return self.strategy.weights(self.architecture)
-
-    def alpha_step(self) -> None:
-        """Compute the gradient in alpha."""
-        train, val = self.batches
-        alphas = list(self.architecture.parameters())
-        if self.plain:
-            self.loss(val, self.edge_weights()).backward()
-            self.optimizer.zero_grad(set_to_none=True)
-        elif self.config.search.order == 1:
-            first_order(lambda: self.loss(val, self.edge_weights()), alphas, self.weights)
-        else:
-            second_order(
-                lambda: self.loss(train, self.edge_weights()),
-                lambda: self.loss(val, self.edge_weights()),
-                alphas,
-                self.weights,
-                self.config.search.weights.lr,
-            )
-
-    def weight_step(self) -> None:
-        """Move the weights."""
-        self.weight_gradients()
-        self.update()
-
-    def weight_gradients(self) -> None:
-        """Compute the gradients of the weights."""
-        self.loss(self.batches[0], self.edge_weights().detach()).backward()
-
-    def update(self) -> None:
-        """Move the weights down their gradients, and drop these."""
-        if self.config.search.weights.clip_grad:
-            nn.utils.clip_grad_norm_(self.weights, self.config.search.weights.clip_grad)
-        self.optimizer.step()
-        self.optimizer.zero_grad(set_to_none=True)
-
-
-def make_network(subject: Subject, config: Config, space: Space, classes: int) -> nn.Module:
-    """Build the network of a subject."""
     if not subject.plain:
         tokens = dataclasses.replace(config.search.tokens, ratio=subject.ratio)
         config = dataclasses.replace(config, search=dataclasses.replace(config.search, tokens=tokens))
-        return make_supernet(config, space, subject.alive, subject.layers, classes)
-    return PlainSupernet(
-        space.nodes,
-        space.operations,
-        image_size=config.model.image_size,
-        patch_size=config.model.patch_size,
-        dim=config.search.width or config.model.width,
-        layers=subject.layers,
-        classes=classes,
-    )
+        return SearchStep(config, classes, batch, runtime, subject.stage - 1, subject.alive)
+    space, device = Space.from_config(config.space), runtime.device
+    with device:
+        supernet = PlainSupernet(
+            space.nodes,
+            space.operations,
+            image_size=config.model.image_size,
+            patch_size=config.model.patch_size,
+            dim=config.search.width or config.model.width,
+            layers=subject.layers,
+            classes=classes,
+        )
+    alpha = torch.zeros(len(space.edges), len(space.operations), device=device, requires_grad=True)
+    batches = [noise(batch, config.model.image_size, classes, device) for _ in range(2)]
+    return PlainStep(supernet, alpha, batches, config.search, runtime)
 
 
 @dataclass(frozen=True)
@@ -225,19 +167,45 @@ def count(subject: Subject, config: Config, classes: int, kind: Kind, bfloat16: 
         bfloat16: Whether autocast to bfloat16 is on.
     """
     pretend = Pretend(kind)
-    step = SearchStep(subject, config, classes, PROBE, torch.device("meta"), lambda: pretend.autocast(enabled=bfloat16))
-    with LiveBytes(PROBE) as live, pretend, warnings.catch_warnings():
+    runtime = LoneRuntime(torch.device("meta"), lambda: pretend.autocast(enabled=bfloat16))
+    step = make_step(subject, config, classes, PROBE, runtime)
+    curve: list[tuple[int, int]] = []
+    with pretend, warnings.catch_warnings():
         # A backward pass that computes features again asks for the GPU's autocast, which need not be there.
         warnings.filterwarnings("ignore", message="CUDA is not available")
+        for choose in choices(step):
+            choose()
+            curve += bytes_alive(step)
+    table = np.array(curve, dtype=np.int64)
+    return Memory(table[:, 0], table[:, 1])
+
+
+def choices(step: SearchStep | PlainStep) -> list[Callable[[], None]]:
+    """Return what prepares each of the steps among which the dearest is."""
+    if isinstance(step, PlainStep):
+        return [lambda: None]
+    return [partial(step.choose, path) for path in step.paths()] or [step.stage.begin_step]
+
+
+def bytes_alive(step: Step) -> list[tuple[int, int]]:
+    """Return the bytes alive at every moment of a step in which the optimisers already have their states."""
+    live = LiveBytes(PROBE)
+    with live:
         live.hold(step.tensors())
-        step.weight_gradients()
-        moments, before = len(live.curve), live.live[0]
-        step.update()
-        states = live.live[0] - before + sum(weight.nbytes for weight in step.weights)  # the gradients are gone
+        for optimizer in step.optimizers():
+            make_states(optimizer)
         step.alpha_step()
-    curve = np.array(live.curve, dtype=np.int64)
-    curve[:moments, 0] += states  # they are alive from the second step on
-    return Memory(curve[:, 0], curve[:, 1])
+        step.weight_step()
+    return live.curve
+
+
+def make_states(optimizer: Optimizer) -> None:
+    """Let an optimiser make the states that it makes in its first step."""
+    for group in optimizer.param_groups:
+        for parameter in group["params"]:
+            parameter.grad = torch.zeros_like(parameter)
+    optimizer.step()
+    optimizer.zero_grad(set_to_none=True)
 
 
 def measure(subject: Subject, config: Config, classes: int, batch: int, device: torch.device, bfloat16: bool) -> int:
@@ -251,11 +219,9 @@ def measure(subject: Subject, config: Config, classes: int, batch: int, device: 
         device: The GPU.
         bfloat16: Whether autocast to bfloat16 is on.
     """
-    step = SearchStep(
-        subject, config, classes, batch, device, lambda: torch.autocast("cuda", torch.bfloat16, enabled=bfloat16)
-    )
+    runtime = LoneRuntime(device, lambda: torch.autocast("cuda", torch.bfloat16, enabled=bfloat16))
+    step = make_step(subject, config, classes, batch, runtime)
     for _ in range(2):  # the optimiser's states are there in the second one
         torch.cuda.reset_peak_memory_stats(device)
-        step.alpha_step()
-        step.weight_step()
+        step()
     return torch.cuda.max_memory_allocated(device)

@@ -189,38 +189,42 @@ def alpha_step(
     runtime: Runtime,
 ) -> bool:
     """Move alpha one step down L_val + L_fair (section 7); return False where its numbers were not finite: left out."""
-    options = config.search
-
-    def of(rows: slice) -> tuple[Tensor, dict[str, Tensor]]:
-        weights = stage.edge_weights()
-        with runtime.autocast():
-            logits = at_least_float32(stage.supernet(val_inputs[rows], weights, stage.strategy.mode()))
-        loss = F.cross_entropy(logits, val_targets[rows])
-        hits = (logits.detach().argmax(1) == val_targets[rows]).double().mean()
-        more = alpha_loss(stage, weights[:, : len(stage.supernet.space.operations)], config)
-        return loss + more, {"val_loss": loss, "val_top1": 100 * hits}
-
     alphas, found = list(stage.architecture.parameters()), list[Tensor]()
-    val_loss = BatchLoss(len(val_inputs), options.batch_size, of)
+    above = val_loss(stage, val_inputs, val_targets, config, runtime)
 
     def differentiate() -> None:
-        if options.order == 1:
-            found[:] = first_order(val_loss, alphas, stage.params, stage.steps.differentiate)
+        if config.search.order == 1:
+            found[:] = first_order(above, alphas, stage.params, stage.steps.differentiate)
             return
         rate = stage.weight_optimizer.param_groups[0]["lr"]
         below = train_loss(stage, inputs, targets, config, runtime, stage.edge_weights)
-        found[:] = second_order(below, val_loss, alphas, stage.params, rate, stage.steps.differentiate)
+        found[:] = second_order(below, above, alphas, stage.params, rate, stage.steps.differentiate)
 
-    stage.steps.within_memory(differentiate, stage.params, val_loss)
-    if stage.steps.norm(val_loss, found) is None:
+    stage.steps.within_memory(differentiate, stage.params, above)
+    if stage.steps.norm(above, found) is None:
         return False
     for alpha, gradient in zip(alphas, found, strict=True):
         alpha.grad = gradient
     stage.alpha_optimizer.step()
     stage.alpha_optimizer.zero_grad(set_to_none=True)
-    for name, mean in val_loss.means.items():
-        stage.metrics.add(name, mean, val_loss.total)
+    for name, mean in above.means.items():
+        stage.metrics.add(name, mean, above.total)
     return True
+
+
+def val_loss(stage: StageState, inputs: Tensor, targets: Tensor, config: Config, runtime: Runtime) -> BatchLoss:
+    """Return L_val + L_fair of a batch under the edge weights as they are, with what else alpha minimises."""
+
+    def of(rows: slice) -> tuple[Tensor, dict[str, Tensor]]:
+        weights = stage.edge_weights()
+        with runtime.autocast():
+            logits = at_least_float32(stage.supernet(inputs[rows], weights, stage.strategy.mode()))
+        loss = F.cross_entropy(logits, targets[rows])
+        hits = (logits.detach().argmax(1) == targets[rows]).double().mean()
+        more = alpha_loss(stage, weights[:, : len(stage.supernet.space.operations)], config)
+        return loss + more, {"val_loss": loss, "val_top1": 100 * hits}
+
+    return BatchLoss(len(inputs), config.search.batch_size, of)
 
 
 def end_epoch(stage: StageState, session: Session, monitor: Monitor, maps: TokenMaps) -> None:

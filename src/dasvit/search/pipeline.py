@@ -7,8 +7,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-import torch
-
 from dasvit.cell.cost import operation_cost, skeleton_cost, token_count
 from dasvit.cell.genotype import Genotype
 from dasvit.cell.space import Space
@@ -23,14 +21,11 @@ from dasvit.search.candidates import Candidate, choose_best, train_candidates
 from dasvit.search.comparable import comparable_cells
 from dasvit.search.derivation import derive_found, even_stages
 from dasvit.search.derive import Derivation
-from dasvit.search.evaluation import WithWeights, perturbed
+from dasvit.search.evaluation import perturbed
 from dasvit.search.loop import TrainedSupernet, search
+from dasvit.search.probe import LoneRuntime, SearchStep
 from dasvit.search.stages import Stages
-from dasvit.search.state import make_architecture, make_supernet
-from dasvit.search.strategies import make_strategy
-from dasvit.search.strategies.base import StepProgress
 from dasvit.session import Probe, Session, check_memory, load_session
-from dasvit.training.loop import probe_step
 from dasvit.training.pipeline import network_probe
 
 
@@ -179,20 +174,8 @@ def search_probe(session: Session) -> Probe | None:
     """
     config, classes = session.config, session.classes
     if find_method(config.search.method).trains_supernet:
-        return lambda device: supernet_step(config, classes, device)
+        return lambda device: SearchStep(config, classes, config.search.batch_size, LoneRuntime(device))
     if not config.search.finals.cells:
         return None
     cell = draw_cell(session).genotype
     return network_probe(lambda: make_network(cell, config.model, classes, config.train.drop_path), config, classes)
-
-
-def supernet_step(config: Config, classes: int, device: torch.device) -> Callable[[], None]:
-    """Return one weight step of the first stage's supernet, to time a precision with."""
-    space = Space.from_config(config.space)
-    alive = space.everything()
-    supernet = make_supernet(config, space, alive, next(iter(config.search.stages)).layers, classes).to(device)
-    architecture = make_architecture(config, space, alive).to(device)
-    strategy = make_strategy(config, space, classes)
-    strategy.begin_step(StepProgress(0, 0.0, 0, 0.0), architecture)
-    network = WithWeights(supernet, strategy.weights(architecture).detach(), strategy.mode())
-    return probe_step(network, config.model.image_size, config.search.batch_size, classes, device)

@@ -8,15 +8,23 @@ Parameters carry the names of `dasvit.search.supernet.Supernet` at ratio 1, so t
 Shapes: B images, N tokens, D width, E edges, O operations.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.optim import Optimizer
 
 from dasvit.cell import ops as cell_ops
 from dasvit.cell.genotype import edge_list, parse_operation
+from dasvit.config import SearchConfig
 from dasvit.models.skeleton import TokenEmbedding
+from dasvit.runtime.distributed import Runtime
+from dasvit.search.probe import Batch, optimizer_states
+from dasvit.training.optim import make_optimizer
+from dasvit.training.steps import at_least_float32
 
 
 class Zero(nn.Module):
@@ -130,13 +138,84 @@ class PlainSupernet(nn.Module):
         return logits
 
 
-def alpha_gradient(supernet: PlainSupernet, images: Tensor, labels: Tensor, alpha: Tensor) -> Tensor:
+def alpha_gradient(
+    supernet: PlainSupernet,
+    images: Tensor,
+    labels: Tensor,
+    alpha: Tensor,
+    autocast: Callable[[], AbstractContextManager[Any]] = nullcontext,
+) -> Tensor:
     """Return the gradient of the validation loss in alpha, [E, O], by a full backward pass."""
-    loss = F.cross_entropy(supernet(images, alpha.softmax(dim=-1)), labels)
-    loss.backward()
+    loss_of(supernet, images, labels, alpha.softmax(dim=-1), autocast).backward()
     for parameter in supernet.parameters():
         parameter.grad = None
     gradient = alpha.grad
     assert gradient is not None, "alpha is no leaf that requires a gradient"
     alpha.grad = None
     return gradient
+
+
+def loss_of(
+    supernet: PlainSupernet,
+    images: Tensor,
+    labels: Tensor,
+    weights: Tensor,
+    autocast: Callable[[], AbstractContextManager[Any]] = nullcontext,
+) -> Tensor:
+    """Return the loss of a batch under edge weights [E, O]; `autocast` makes the forward pass's context."""
+    with autocast():
+        logits = supernet(images, weights)
+    return F.cross_entropy(at_least_float32(logits), labels)
+
+
+class PlainStep:
+    """One step of plain DARTS: alpha by a full backward pass, and the weights, each with its optimiser.
+
+    Args:
+        supernet: The supernet.
+        alpha: The architecture parameters [E, O], a leaf.
+        batches: Images and labels for the weights, and for alpha.
+        config: The recipe's search: its optimisers count.
+        runtime: Makes the context that forward passes run in.
+    """
+
+    def __init__(
+        self, supernet: PlainSupernet, alpha: Tensor, batches: Sequence[Batch], config: SearchConfig, runtime: Runtime
+    ) -> None:
+        self.supernet, self.alpha, self.batches, self.runtime = supernet, alpha, list(batches), runtime
+        self.clip = config.weights.clip_grad
+        self.optimizer = make_optimizer(supernet, config.weights)
+        alphas = config.alphas
+        self.alpha_optimizer = torch.optim.Adam([alpha], alphas.lr, alphas.betas, weight_decay=alphas.weight_decay)
+
+    def __call__(self) -> None:
+        """Do a step."""
+        self.alpha_step()
+        self.weight_step()
+
+    def alpha_step(self) -> None:
+        """Move alpha."""
+        self.alpha.grad = alpha_gradient(self.supernet, *self.batches[1], self.alpha, self.runtime.autocast)
+        self.alpha_optimizer.step()
+        self.alpha_optimizer.zero_grad(set_to_none=True)
+
+    def weight_step(self) -> None:
+        """Move the weights."""
+        self.loss(self.batches[0], self.alpha.detach()).backward()
+        if self.clip:
+            nn.utils.clip_grad_norm_(self.supernet.parameters(), self.clip)
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+
+    def loss(self, batch: Batch, alpha: Tensor) -> Tensor:
+        """Return the loss of a batch under alphas [E, O]."""
+        return loss_of(self.supernet, *batch, alpha.softmax(dim=-1), self.runtime.autocast)
+
+    def optimizers(self) -> list[Optimizer]:
+        """Return the optimisers of the weights and of alpha."""
+        return [self.optimizer, self.alpha_optimizer]
+
+    def tensors(self) -> list[Tensor]:
+        """Return what is alive between two steps."""
+        owned = [*self.supernet.parameters(), *self.supernet.buffers(), self.alpha]
+        return [*owned, *(t for batch in self.batches for t in batch), *optimizer_states(self.optimizers())]

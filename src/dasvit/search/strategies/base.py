@@ -5,7 +5,7 @@ Shapes: E edges, O operations.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dasvit.cell.space import Space
+from dasvit.cell.space import OperationMask, Space
 from dasvit.config import Config
 from dasvit.config.methods import find_method
 from dasvit.search.architecture import Architecture
@@ -81,6 +81,18 @@ class Strategy:
     def mode(self) -> ForwardMode:
         """Return which operations a step's forward passes evaluate, and what drops out."""
         return EVERYTHING
+
+    def extreme_paths(self, alive: OperationMask) -> list[list[int]]:
+        """Return the paths among which the step is that takes the most memory; none where steps do not differ.
+
+        Args:
+            alive: The candidates of every edge.
+        """
+        return []
+
+    def choose(self, active: Sequence[int], architecture: Architecture) -> None:
+        """Evaluate one of the `extreme_paths` in the steps that come, as `begin_step` would have drawn it."""
+        raise NotImplementedError(f"{type(self).__name__} has no paths to choose from")
 
     def alpha_loss(self, architecture: Architecture, weights: Tensor) -> Tensor:
         """Return what the upper level's loss has beside L_val and L_fair, a scalar.

@@ -3,25 +3,26 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from dasvit.cell.genotype import Genotype
-from dasvit.cell.space import Space
+from dasvit.cell.space import OperationMask, Space
 from dasvit.config import Config
 from dasvit.search.architecture import Architecture
 from dasvit.search.cost import make_budget
 from dasvit.search.sampling import Cells
-from dasvit.search.strategies.base import Evaluator, StepProgress, Strategy
-from dasvit.search.supernet import ForwardMode
+from dasvit.search.strategies.base import Evaluator, StepProgress
+from dasvit.search.strategies.single_path import SinglePath
 
 FAR = 1000.0
 """How far below the chosen operation's alpha the others are put: a softmax of them is exactly 0."""
 
 
-class Evolution(Strategy):
+class Evolution(SinglePath):
     """A one-shot supernet trained by single paths drawn uniformly, then an evolution over its cells.
 
     Single Path One-Shot NAS with Uniform Sampling (Guo, Zhang, Mu, Heng, Liu, Wei, Sun; 2019; arXiv:1904.00420); for
@@ -39,23 +40,32 @@ class Evolution(Strategy):
         self.cells = Cells(space, keep, make_budget(config, classes, derive.max_params, derive.max_macs))
         self.cells.draw(random.Random(0))  # a budget that nothing fits is told before the training
         self.path = torch.zeros(0)
-        self.active: list[int] = []
         self.scores: dict[str, float] = {}
         self.best: list[float] = []
 
     def begin_step(self, moment: StepProgress, architecture: Architecture) -> None:
         """Draw the step's path."""
         cell = self.paths.draw(random.Random(self.generator(moment.step).initial_seed()))
-        self.path = torch.tensor(self.space.one_hot(cell), device=architecture.alpha.device)
-        self.active = [self.space.operations.index(op) for op in cell.ops]
+        self.choose([self.space.operations.index(op) for op in cell.ops], architecture)
+
+    def choose(self, active: Sequence[int], architecture: Architecture) -> None:
+        """Evaluate this path, at weight 1, until another is chosen."""
+        super().choose(active, architecture)
+        rows = [[float(o == one) for o in range(len(self.space.operations))] for one in active]
+        self.path = torch.tensor(rows, device=architecture.alpha.device)
+
+    def extreme_paths(self, alive: OperationMask) -> list[list[int]]:
+        """Return for every operation the path that has it on as many edges into each node as the rule keeps."""
+        found, keep = super().extreme_paths(alive), self.paths.edges_per_node
+        if not keep:
+            return found
+        zero, targets = self.space.operations.index("zero"), [target for _, target in self.space.edges]
+        kept = [targets[:place].count(target) < keep for place, target in enumerate(targets)]
+        return [[o if is_kept else zero for o, is_kept in zip(path, kept, strict=True)] for path in found]
 
     def weights(self, architecture: Architecture) -> Tensor:
         """Return the one-hot weights of the step's path, [E, O]."""
         return self.path
-
-    def mode(self) -> ForwardMode:
-        """Return the step's path."""
-        return ForwardMode(active=self.active)
 
     def end_epoch(self, architecture: Architecture, moved: bool, is_last: bool, evaluate: Evaluator) -> None:
         """Evolve after the last epoch, and set the alphas to the best cell."""

@@ -4,40 +4,28 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from dasvit.cell.space import Space
-from dasvit.config import Config
 from dasvit.search.architecture import Architecture
-from dasvit.search.strategies.base import StepProgress, Strategy
-from dasvit.search.supernet import ForwardMode
+from dasvit.search.strategies.base import StepProgress
+from dasvit.search.strategies.single_path import SinglePath
 
 
-class Gdas(Strategy):
+class Gdas(SinglePath):
     """GDAS: Searching for A Robust Neural Architecture in Four GPU Hours (Dong, Yang; 2019; arXiv:1910.04465).
 
     Each step draws one operation an edge (the largest of alpha plus Gumbel noise) and evaluates that alone. Its weight
     is 1, with the gradient of the softmax at `search.temperature` (straight through).
     """
 
-    def __init__(self, config: Config, space: Space, classes: int) -> None:
-        super().__init__(config, space, classes)
-        self.chosen: Tensor = torch.zeros(len(space.edges), dtype=torch.int64)
-        self.active: list[int] = self.chosen.tolist()
-
     def begin_step(self, moment: StepProgress, architecture: Architecture) -> None:
         """Draw an operation for every edge."""
         uniform = torch.rand(architecture.noise.shape, generator=self.generator(moment.step)).clamp_(1e-9, 1 - 1e-9)
         architecture.noise.copy_(-(-uniform.log()).log())
         noisy = (architecture.alpha.detach() + architecture.noise).masked_fill(~architecture.alive, float("-inf"))
-        self.chosen = noisy.argmax(dim=1)
-        self.active = self.chosen.tolist()
+        self.choose(noisy.argmax(dim=1).tolist(), architecture)
 
     def weights(self, architecture: Architecture) -> Tensor:
         """Return weights [E, O] of exactly 1 and 0 that have the gradient of the softmax of the noisy alphas."""
         noisy = (architecture.alpha + architecture.noise) / architecture.temperature
         soft = noisy.masked_fill(~architecture.alive, float("-inf")).softmax(dim=1)
-        hard = F.one_hot(self.chosen, soft.shape[1]).to(soft)
+        hard = F.one_hot(torch.tensor(self.active), soft.shape[1]).to(soft)
         return hard + (soft - soft.detach())
-
-    def mode(self) -> ForwardMode:
-        """Return the operations that were drawn."""
-        return ForwardMode(active=self.active)

@@ -1,0 +1,117 @@
+"""A search's own alpha step and weight step on noise: to time them, and to count their memory on no device at all."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.optim import Optimizer
+
+from dasvit.cell.space import OperationMask, Space
+from dasvit.config import Config
+from dasvit.runtime.distributed import Runtime
+from dasvit.runtime.progress import Reporter
+from dasvit.search.loop import alpha_step, weight_step
+from dasvit.search.state import StageState
+from dasvit.search.strategies import make_strategy
+from dasvit.training.steps import Steps
+
+Batch = tuple[Tensor, Tensor]
+"""Images [B, 3, S, S] and labels [B]."""
+
+
+class LoneRuntime(Runtime):
+    """A device, without peers and without accelerate.
+
+    Args:
+        device: Where the arithmetic is done; the meta device does none.
+        autocast: Makes the context that forward passes run in. The default leaves the caller's in force.
+    """
+
+    def __init__(self, device: torch.device, autocast: Callable[[], AbstractContextManager[Any]] = nullcontext) -> None:
+        self.device, self.make_autocast = device, autocast
+        self.rank, self.world, self.is_main, self.shards = 0, 1, True, False
+
+    def autocast(self) -> AbstractContextManager[None]:
+        """Return the context that forward passes run in."""
+        return self.make_autocast()
+
+
+class SearchStep:
+    """One step of a stage of a search, as `search/loop.py` does it, on noise.
+
+    Args:
+        config: The recipe.
+        classes: Classes of the head.
+        batch: Images B of a step, for the weights and for alpha each.
+        runtime: Where it runs.
+        number: Which stage it is, from 0.
+        alive: The candidates of every edge. None: all of the space.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        classes: int,
+        batch: int,
+        runtime: Runtime,
+        number: int = 0,
+        alive: OperationMask | None = None,
+    ) -> None:
+        self.config, self.runtime = replace(config, search=replace(config.search, batch_size=batch)), runtime
+        space = Space.from_config(config.space)
+        self.alive = space.everything() if alive is None else alive
+        strategy, steps = make_strategy(config, space, classes), Steps(runtime, Reporter(quiet=True))
+        with runtime.device:
+            self.stage = StageState(self.config, space, self.alive, number, classes, 1, runtime, steps, strategy)
+        self.batches = [noise(batch, config.model.image_size, classes, runtime.device) for _ in range(2)]
+
+    def __call__(self) -> None:
+        """Do a step: the search method prepares it, alphas move where they ever do in the stage, and weights move."""
+        self.stage.begin_step()
+        self.alpha_step()
+        self.weight_step()
+
+    def alpha_step(self) -> None:
+        """Move alpha; nothing where the stage's alphas never move."""
+        plan = self.stage.stage
+        if self.stage.strategy.moves_alphas and plan.weight_epochs < plan.epochs:
+            train, val = self.batches
+            alpha_step(self.stage, *train, *val, self.config, self.runtime)
+
+    def weight_step(self) -> None:
+        """Move the weights."""
+        weight_step(self.stage, *self.batches[0], self.config, self.runtime)
+
+    def paths(self) -> list[list[int]]:
+        """Return the paths among which the dearest step is; none where a step evaluates all operations."""
+        return self.stage.strategy.extreme_paths(self.alive)
+
+    def choose(self, path: Sequence[int]) -> None:
+        """Evaluate in the next steps, for every edge, the one operation of this index."""
+        self.stage.strategy.choose(path, self.stage.architecture)
+
+    def optimizers(self) -> list[Optimizer]:
+        """Return the optimisers of the weights and of alpha."""
+        return [self.stage.weight_optimizer, self.stage.alpha_optimizer]
+
+    def tensors(self) -> list[Tensor]:
+        """Return what is alive between two steps."""
+        stage = self.stage
+        modules = [stage.supernet, stage.architecture]
+        owned = [t for module in modules for t in (*module.parameters(), *module.buffers())]
+        return [*owned, *(t for batch in self.batches for t in batch), *optimizer_states(self.optimizers())]
+
+
+def optimizer_states(optimizers: Sequence[Optimizer]) -> list[Tensor]:
+    """Return the tensors that optimisers keep from step to step."""
+    return [t for one in optimizers for entry in one.state.values() for t in entry.values() if isinstance(t, Tensor)]
+
+
+def noise(batch: int, side: int, classes: int, device: torch.device) -> Batch:
+    """Return random images [B, 3, S, S], and labels [B] that take turns."""
+    return torch.randn(batch, 3, side, side, device=device), torch.arange(batch, device=device) % classes
