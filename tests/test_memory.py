@@ -18,7 +18,7 @@ from dasvit.memory import fits
 from dasvit.memory.live_bytes import FLOAT32, LOWER, Kind, LiveBytes, Pretend
 from dasvit.memory.search_step import PROBE, Memory, SearchStep, Subject, count, subjects
 from dasvit.runtime.progress import Reporter
-from helpers import TINY_SEARCH, merge
+from helpers import TINY_SEARCH, call_cli, merge
 
 SMALL = merge(
     TINY_SEARCH,
@@ -316,3 +316,9 @@ def test_a_gpu_allocates_what_is_counted() -> None:
     for subject in subjects(config):
         measured = measure(subject, config, 10, 64, torch.device("cuda"), bfloat16=True)
         assert count(subject, config, 10, "cuda", bfloat16=True).peak(64) == pytest.approx(measured, rel=0.1)
+
+
+@pytest.mark.parametrize("method", ["random", "finals"])
+def test_no_memory_is_counted_of_a_supernet_that_is_not_trained(method: str) -> None:
+    status, _, err = call_cli("memory", "--config", "digits", "--search.method", method, "--search.finals.cells", "0")
+    assert status == 2 and ("trains no supernet" in err or "needs finalists" in err)
