@@ -15,6 +15,7 @@ import pytest
 
 from dasvit.cli import main
 from dasvit.runtime.progress import Reporter
+from dasvit.session import Session
 
 SMALL = (
     "--config=digits",
@@ -114,6 +115,17 @@ def cut_off(patch: pytest.MonkeyPatch, after: int, run: Callable[[], object]) ->
         patched.setattr(Reporter, "say", say)
         with pytest.raises(KeyboardInterrupt):
             run()
+
+
+def interrupt_after_an_epoch(patch: pytest.MonkeyPatch) -> None:
+    """Have a run interrupted when an epoch's lines are written and whatever follows the run has seen them."""
+    log = Session.log
+
+    def interrupted(self: Session, said: str, rows: Mapping[str, Mapping[str, Any]]) -> None:
+        log(self, said, rows)
+        raise KeyboardInterrupt
+
+    patch.setattr(Session, "log", interrupted)
 
 
 def untimed(path: Path) -> list[dict[str, Any]]:

@@ -17,7 +17,7 @@ from dasvit.errors import UserError
 from dasvit.models.baselines import make_model, make_network
 from dasvit.models.finetune import load_start, sizes_of, subject_of
 from dasvit.models.folder import load_model, save_model
-from helpers import call_cli, untimed
+from helpers import call_cli, interrupt_after_an_epoch, untimed
 
 STILL = ("--train.optim.lr=0", "--train.optim.min_lr=0", "--train.optim.warmup_lr=0")
 """Steps that move nothing."""
@@ -86,7 +86,7 @@ def test_cut_off_and_resumed_it_ends_as_if_it_had_not(
     assert call_cli(*options, "--run", tmp_path / "whole")[0] == 0
     before = weights(tmp_path / "whole")
     with monkeypatch.context() as patched:
-        patched.setattr("dasvit.training.loop.describe_epoch", interrupt)
+        interrupt_after_an_epoch(patched)
         assert call_cli(*options, "--run", tmp_path / "cut")[0] == 130
     assert not (tmp_path / "cut" / "result.json").exists()
     status, _, err = call_cli(*options, "--run", tmp_path / "cut", "--resume")
@@ -98,10 +98,6 @@ def test_cut_off_and_resumed_it_ends_as_if_it_had_not(
         "train", "--cell", small_run, "--config", tmp_path / "cut" / "config.yaml", "--run", tmp_path / "cut"
     )
     assert status == 2 and "already holds another run" in err
-
-
-def interrupt(*_: object) -> str:
-    raise KeyboardInterrupt
 
 
 @pytest.mark.parametrize(

@@ -22,7 +22,7 @@ from dasvit.runtime.progress import Reporter
 from dasvit.search.loop import train_loss
 from dasvit.search.plain_darts import PlainStep
 from dasvit.search.probe import LoneRuntime, SearchStep
-from helpers import TINY_SEARCH, merge
+from helpers import TINY_SEARCH, call_cli, merge
 
 SMALL = merge(
     TINY_SEARCH,
@@ -400,3 +400,9 @@ def test_a_gpu_allocates_what_is_counted() -> None:
     for subject in subjects(config):
         measured = measure(subject, config, 10, 64, torch.device("cuda"), bfloat16=True)
         assert count(subject, config, 10, "cuda", bfloat16=True).peak(64) == pytest.approx(measured, rel=0.1)
+
+
+@pytest.mark.parametrize("method", ["random", "finals"])
+def test_no_memory_is_counted_of_a_supernet_that_is_not_trained(method: str) -> None:
+    status, _, err = call_cli("memory", "--config", "digits", "--search.method", method, "--search.finals.cells", "0")
+    assert status == 2 and ("trains no supernet" in err or "needs finalists" in err)

@@ -1,7 +1,6 @@
 """Token maps: what each layer keeps of a few images, recorded without a trace in the search, and shown."""
 
 import base64
-import importlib
 import io
 import json
 from pathlib import Path
@@ -16,11 +15,9 @@ from dasvit.report import write_report
 from dasvit.report.run.reading import read_run
 from dasvit.report.run.tokens import covered, flags, middle, token_section
 from dasvit.search.token_maps import TokenMaps, bits, encode, spread
-from helpers import SMALL, call_cli
+from helpers import SMALL, call_cli, interrupt_after_an_epoch
 from run_folders import write_search
 from runs import newest
-
-LOOP = importlib.import_module("dasvit.search.loop")
 
 
 def lines(run: Path) -> list[dict[str, Any]]:
@@ -63,11 +60,8 @@ def test_looking_leaves_no_trace(searched: Path, tmp_path: Path, monkeypatch: py
 def test_cut_off_and_gone_on_no_epoch_stands_there_twice(
     searched: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def interrupt(*_: object) -> str:
-        raise KeyboardInterrupt
-
     with monkeypatch.context() as patched:
-        patched.setattr(LOOP, "describe_epoch", interrupt)
+        interrupt_after_an_epoch(patched)
         assert call_cli("search", *SMALL, "--run", tmp_path / "run")[0] == 130
     assert len(lines(tmp_path / "run")) == 1
     assert call_cli("search", *SMALL, "--run", tmp_path / "run")[0] == 0

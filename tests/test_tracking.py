@@ -1,6 +1,5 @@
 """--track: what TensorBoard, Weights & Biases and trackio are sent, once each."""
 
-import importlib
 import json
 import os
 import sys
@@ -17,15 +16,11 @@ from dasvit.errors import UserError
 from dasvit.io.run_folder import RunFolder
 from dasvit.runtime.progress import Reporter
 from dasvit.runtime.tracking import Tracking, parse_trackers, scalars
-from helpers import SMALL, call_cli
+from helpers import SMALL, call_cli, interrupt_after_an_epoch
 
 
 def rows(run: Path, name: str = "metrics.jsonl") -> list[dict[str, Any]]:
     return [json.loads(line) for line in (run / name).read_text(encoding="utf-8").splitlines()]
-
-
-def interrupt(*_: object) -> str:
-    raise KeyboardInterrupt
 
 
 def test_tensorboard_of_a_search_that_was_cut_off(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -33,7 +28,7 @@ def test_tensorboard_of_a_search_that_was_cut_off(tmp_path: Path, monkeypatch: p
     run = tmp_path / "run"
     options = ["search", *SMALL, "--run", run, "--track", "tensorboard", "--json"]
     with monkeypatch.context() as patched:
-        patched.setattr(importlib.import_module("dasvit.search.loop"), "describe_epoch", interrupt)
+        interrupt_after_an_epoch(patched)
         assert call_cli(*options)[0] == 130
     assert len(rows(run)) == 1 and not (run / "checkpoints").exists()
     status, out, err = call_cli(*options)
@@ -91,7 +86,7 @@ def test_the_others_are_told_once_and_recognise_the_run(
     monkeypatch.delenv("WANDB_MODE")
     options = ["train", "--cell=dasvit_imagenet100", *SMALL, "--model.heads=2", "--model.width=24", "--train.epochs=2"]
     with monkeypatch.context() as patched:
-        patched.setattr("dasvit.training.loop.describe_epoch", interrupt)
+        interrupt_after_an_epoch(patched)
         assert call_cli(*options, "--run", run, "--track", name)[0] == 130
     status, out, err = call_cli(*options, "--run", run, "--track", name, "--json")
     assert status == 0 and json.loads(out)["run"] == str(run) and "welcome" in err, err

@@ -14,6 +14,7 @@ from dasvit.cell.cost import token_count
 from dasvit.commands.common import print_json
 from dasvit.commands.options import MemoryOptions
 from dasvit.config import Config
+from dasvit.config.methods import find_method
 from dasvit.errors import UserError
 from dasvit.memory.fits import GIB, fitting, is_searched, readable
 from dasvit.memory.live_bytes import Kind
@@ -31,6 +32,8 @@ Counted = list[tuple[Subject, Memory]]
 
 def memory_command(options: MemoryOptions, config: Config) -> None:
     """`dasvit memory`: peak memory of a search step against batch size, and the largest batch that fits."""
+    if not find_method(config.search.method).trains_supernet:
+        raise UserError(f"the method {config.search.method} trains no supernet, whose memory could be counted.")
     stem = figure_stem(options.out)
     kind, bfloat16 = kind_of(config), config.runtime.precision == "bfloat16"
     limits = {f"{card} GB": card * GIB for card in CARDS}
