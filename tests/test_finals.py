@@ -258,7 +258,7 @@ def test_no_supernet_is_timed_where_none_is_trained(
     def built(*arguments: object) -> None:
         raise AssertionError("a supernet was built")
 
-    monkeypatch.setattr("dasvit.search.pipeline.make_supernet", built)
+    monkeypatch.setattr("dasvit.search.state.make_supernet", built)
     more = ["--search.finals.cells=2"] if method == "finals" else ["--search.finals.cells=0"]
     status, _, err = call_cli(
         "search", *SMALL, "--method", method, *more, "--runtime.precision=auto", "--run", tmp_path / "run"
