@@ -4,6 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import NamedTuple
+
+
+class Tile(NamedTuple):
+    """A figure at the top of a page: what it is, the value, and a remark."""
+
+    name: str
+    value: str
+    remark: str = ""
 
 
 def plain(value: float) -> str:

@@ -9,8 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from dasvit.io.run_folder import RunFolder
-from dasvit.report.rendering import render, write_page
-from dasvit.report.study.markdown import as_markdown
+from dasvit.report.rendering import render, render_text, write_page
 from dasvit.report.study.page import page_of
 from dasvit.report.study.words import REFERENCES
 from dasvit.study.plan import CONTROL
@@ -51,8 +50,9 @@ def write_study(folder: Path, study: Study) -> dict[str, Any]:
     text = json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
     run = RunFolder(folder, "study")
     run.write_text("study.json", text)
-    run.write_text("study.md", as_markdown(content))
-    write_page(folder / "report.html", render("study.html.j2", page_of(content)))
+    page = page_of(content)
+    run.write_text("study.md", render_text("study.md.j2", page) + "\n")
+    write_page(folder / "report.html", render("study.html.j2", page))
     return content
 
 

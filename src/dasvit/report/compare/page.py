@@ -8,7 +8,7 @@ from typing import Any
 
 from dasvit.report.drawing.cells import describe_cell, found_cell
 from dasvit.report.drawing.charts import Chart, Points, Series, limited
-from dasvit.report.drawing.palette import DASHES, LINES
+from dasvit.report.drawing.palette import line_style
 from dasvit.report.rendering import render, write_page
 from dasvit.report.run.plots import operations_of
 from dasvit.report.run.reading import Run, read_run
@@ -43,7 +43,7 @@ def comparison_of(runs: Sequence[Run]) -> dict[str, Any]:
     return {
         "title": " · ".join(names),
         "operations": index,
-        "runs": [{"number": i, "name": name, "css": css(i), "dash": dashes(i)} for i, name in enumerate(names)],
+        "runs": [(i, name, *line_style(i)) for i, name in enumerate(names)],
         "results": results(runs, names),
         "cells": cells(runs, names, index),
         "searching": overlaid(SEARCH_CURVES, runs, names),
@@ -59,16 +59,6 @@ def distinct_names(runs: Sequence[Run]) -> list[str]:
     """Return the runs' names, with as much of their paths as tells them apart."""
     names = [run.name for run in runs]
     return [name if names.count(name) == 1 else str(run.path) for name, run in zip(names, runs, strict=True)]
-
-
-def css(i: int) -> str:
-    """Return the colour class of the i-th run."""
-    return f"line-{i % len(LINES['light'])}"
-
-
-def dashes(i: int) -> str:
-    """Return the dashes of the i-th run."""
-    return DASHES[(i + i // len(LINES["light"])) % len(DASHES)]
 
 
 def training_of(run: Run) -> Run | None:
@@ -183,7 +173,7 @@ def overlaid(curves: Curves, runs: Sequence[Run | None], names: Sequence[str]) -
     charts = []
     for title, points_of, show in curves:
         series = [
-            Series(name, points_of(run), css(i), dashes(i), breaks=[stage.start + 1 for stage in run.stages])
+            Series(name, points_of(run), *line_style(i), breaks=[stage.start + 1 for stage in run.stages])
             for i, (run, name) in enumerate(zip(runs, names, strict=True))
             if run and (run.kind == "search") == searching
         ]

@@ -10,7 +10,7 @@ from typing import Any
 from rich.table import Table
 
 from dasvit.config.recipe import flatten
-from dasvit.report.latex import table_row
+from dasvit.report.markup import latex_table, markdown_table
 from dasvit.report.tables import number
 
 Row = Mapping[str, Any]
@@ -23,13 +23,7 @@ DATASETS = {"cifar10": "CIFAR-10", "cifar100": "CIFAR-100", "imagenet100": "Imag
 
 @dataclass(frozen=True)
 class Column:
-    """A column of the table.
-
-    Attributes:
-        title: Its head.
-        text: A row's entry.
-        number: Whether it holds figures, which stand at the right.
-    """
+    """A column: its head, a row's entry, and whether it holds figures, which stand at the right."""
 
     title: str
     text: Callable[[Row], str]
@@ -101,26 +95,20 @@ def terminal_table(rows: Sequence[Row], shown: Sequence[Column], title: str) -> 
 
 def as_markdown(rows: Sequence[Row], shown: Sequence[Column]) -> str:
     """Return the table as Markdown."""
-    lines = [
-        [column.title for column in shown],
-        ["---:" if column.number else "---" for column in shown],
-        *([column.text(row).replace("|", "\\|") for column in shown] for row in rows),
-    ]
-    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+    return markdown_table(_written(rows, shown), _align(shown)) + "\n"
 
 
 def as_latex(rows: Sequence[Row], shown: Sequence[Column]) -> str:
     """Return the table as LaTeX, in the manner of the package booktabs."""
-    lines = [
-        f"\\begin{{tabular}}{{{''.join('r' if column.number else 'l' for column in shown)}}}",
-        "\\toprule",
-        table_row([column.title for column in shown]),
-        "\\midrule",
-        *(table_row([column.text(row) for column in shown]) for row in rows),
-        "\\bottomrule",
-        "\\end{tabular}",
-    ]
-    return "\n".join(lines) + "\n"
+    return latex_table(*_written(rows, shown), _align(shown))
+
+
+def _written(rows: Sequence[Row], shown: Sequence[Column]) -> tuple[list[str], list[list[str]]]:
+    return [column.title for column in shown], [[column.text(row) for column in shown] for row in rows]
+
+
+def _align(shown: Sequence[Column]) -> str:
+    return "".join("r" if column.number else "l" for column in shown)
 
 
 def as_csv(rows: Sequence[Row]) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 
 from markupsafe import Markup
 
-from dasvit.cell.genotype import INPUTS, Genotype, edge_list, is_viable
+from dasvit.cell.genotype import INPUTS, Edge, Genotype, edge_list, is_viable
 from dasvit.cell.graph import live_edges
 from dasvit.errors import UserError
 from dasvit.report.drawing.layout import OUTPUT, Drawing, Sizes, lay_out
@@ -86,22 +86,26 @@ def found_cell(genotype: Genotype, weights: Weights, index: Mapping[str, int], l
         lines.append(_arrow(points, width, f"edge {css}"))
         boxes.append(_box(edge.op, centre, weight, css))
     title = f"{label or 'Cell'}: {describe_cell(genotype)}"
-    return _svg(drawing, [*_sums(drawing), *lines, *boxes, *_nodes(drawing, set(genotype_fed(genotype)))], title)
+    return _svg(drawing, [*_sums(drawing), *lines, *boxes, *_nodes(drawing, fed_nodes(genotype))], title)
 
 
-def genotype_fed(genotype: Genotype) -> list[str]:
-    """Return the nodes that something reaches."""
-    targets = (genotype.edges[i].target for i in live_edges(genotype))
-    return [*INPUTS, OUTPUT, *dict.fromkeys(targets)]
+def sums_of(genotype: Genotype) -> dict[str, list[Edge]]:
+    """Return the nodes that something reaches, each with the edges that it sums."""
+    sums: dict[str, list[Edge]] = {}
+    for i in live_edges(genotype):
+        sums.setdefault(genotype.edges[i].target, []).append(genotype.edges[i])
+    return sums
+
+
+def fed_nodes(genotype: Genotype) -> set[str]:
+    """Return the nodes that are not empty."""
+    return {*INPUTS, OUTPUT, *sums_of(genotype)}
 
 
 def describe_cell(genotype: Genotype) -> str:
     """Return a cell in words."""
-    nodes: dict[str, list[str]] = {}
-    for i in live_edges(genotype):
-        edge = genotype.edges[i]
-        nodes.setdefault(edge.target, []).append(f"{edge.op} of {edge.source}")
-    sums = [f"{target} is {' plus '.join(parts)}" for target, parts in nodes.items()]
+    nodes = sums_of(genotype)
+    sums = [f"{target} is {' plus '.join(f'{e.op} of {e.source}' for e in edges)}" for target, edges in nodes.items()]
     own = " plus ".join(f"x{i + 1}" for i in range(genotype.nodes) if f"x{i + 1}" in nodes)
     return "; ".join([*sums, f"the output is {own or 'nothing'}"]) + "."
 

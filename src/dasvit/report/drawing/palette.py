@@ -113,3 +113,9 @@ def ink(colour: str) -> str:
 def dash(name: str) -> str:
     """Return the dashes of an operation's line."""
     return {"identity": "6 3", "zero": "2 2.5"}.get(kind_of(name), "")
+
+
+def line_style(i: int) -> tuple[str, str]:
+    """Return the colour class and the dashes of the i-th run or method."""
+    lines = len(LINES["light"])
+    return f"line-{i % lines}", DASHES[(i + i // lines) % len(DASHES)]

@@ -19,11 +19,11 @@ from matplotlib.ticker import MaxNLocator
 
 from dasvit.cell.genotype import Genotype
 from dasvit.cell.graph import live_edges
-from dasvit.report.compare.page import dashes, distinct_names, training_of
-from dasvit.report.drawing.cells import FOUND, LAYERS, RIBBON, describe_operation, edge_name, genotype_fed
+from dasvit.report.compare.page import distinct_names, training_of
+from dasvit.report.drawing.cells import FOUND, LAYERS, RIBBON, describe_operation, edge_name, fed_nodes
 from dasvit.report.drawing.layout import Drawing, Point, lay_out
-from dasvit.report.drawing.palette import LINES, colours, dash, ink
-from dasvit.report.latex import table_row
+from dasvit.report.drawing.palette import LINES, colours, dash, ink, line_style
+from dasvit.report.markup import latex_table
 from dasvit.report.run.plots import edge_charts, frame, operations_of, shown_in
 from dasvit.report.run.reading import Run, Weights, read_run
 from dasvit.report.tables import number
@@ -71,7 +71,7 @@ def write_figures(folders: Sequence[Path], out: Path) -> list[Path]:
             if figure:
                 files += save(figure, out / name)
     table = out / "networks.tex"
-    table.write_text(latex_table(runs, names), encoding="utf-8")
+    table.write_text(network_table(runs, names), encoding="utf-8")
     return [*files, table]
 
 
@@ -135,7 +135,9 @@ def _curve(axes: Axes, run: Run, points: dict[int, float], i: int, name: str) ->
         piece = [(epoch, value) for epoch, value in points.items() if start < epoch <= end]
         if piece:
             label = name if not any(line.get_label() == name for line in axes.lines) else None
-            axes.plot(*zip(*piece, strict=True), color=LINES["light"][i % 6], linestyle=_style(dashes(i)), label=label)
+            axes.plot(
+                *zip(*piece, strict=True), color=LINES["light"][i % 6], linestyle=_style(line_style(i)[1]), label=label
+            )
 
 
 def _style(pattern: str) -> str | tuple[int, tuple[float, ...]]:
@@ -202,7 +204,7 @@ def draw_cell(genotype: Genotype, weights: Weights, operations: Sequence[str]) -
         known = weights.get(edge_name(edge.source, edge.target), {}).get(edge.op)
         _arrow(axes, points, 3.0 if known is None else 1.5 + known * 0.5 * RIBBON, palette[edge.op])
         _operation(axes, edge.op, centre, known, palette[edge.op])
-    _nodes(axes, drawing, set(genotype_fed(genotype)))
+    _nodes(axes, drawing, fed_nodes(genotype))
     return figure
 
 
@@ -255,15 +257,13 @@ def _write(axes: Axes, centre: Point, first: str, second: str, colour: str, size
     axes.text(x, y + shift + 2, second, fontsize=sizes[1], **common)
 
 
-def latex_table(runs: Sequence[Run], names: Sequence[str]) -> str:
-    """Return the results as a table for LaTeX (booktabs), in the manner of the paper's Table I."""
+def network_table(runs: Sequence[Run], names: Sequence[str]) -> str:
+    """Return the results as a table for LaTeX, in the manner of the paper's Table I."""
     rows = []
     for run, name in zip(runs, names, strict=True):
         judged = training_of(run)
         outcome = {**run.result, **(judged.result if judged else {})}
-        tops = [f"{outcome[key]:.1f}" if key in outcome else "--" for key in ("top1", "top5")]
-        costs = [number(outcome[key]) if key in outcome else "--" for key in ("params", "macs")]
-        rows.append(table_row([name, *tops, *costs]))
-    head = r"network & top-1 (\%) & top-5 (\%) & parameters & multiply-adds \\"
-    lines = [r"\begin{tabular}{lrrrr}", r"\toprule", head, r"\midrule", *rows, r"\bottomrule", r"\end{tabular}"]
-    return "\n".join([*lines, ""])
+        tops = [f"{outcome[key]:.1f}" if key in outcome else "–" for key in ("top1", "top5")]
+        costs = [number(outcome[key]) if key in outcome else "–" for key in ("params", "macs")]
+        rows.append([name, *tops, *costs])
+    return latex_table(["network", "top-1 (%)", "top-5 (%)", "parameters", "multiply-adds"], rows, "lrrrr")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,18 +23,9 @@ from dasvit.report.run.sections import (
 )
 from dasvit.report.run.tokens import token_section
 from dasvit.report.tables import number
-from dasvit.report.words import duration, interval, memory, percent, ratio
+from dasvit.report.words import Tile, duration, interval, memory, percent, ratio
 
 PAGE = "report.html"
-
-
-@dataclass(frozen=True)
-class Tile:
-    """A figure at the top of the page: what it is, the value, and a remark."""
-
-    name: str
-    value: str
-    remark: str = ""
 
 
 def write_report(folder: Path, live: bool = False, out: Path | None = None) -> Path:

@@ -6,12 +6,21 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from dasvit.report.drawing.dot_plots import Cloud, Row, Scatter, strips
-from dasvit.report.study.words import MISSING, REFERENCES, Study, cell_words, figure, mean_sd, with_interval
+from dasvit.report.study.words import (
+    MISSING,
+    REFERENCES,
+    Colours,
+    Study,
+    Table,
+    cell_words,
+    count,
+    figure,
+    mean_sd,
+    with_interval,
+)
 from dasvit.report.tables import number
 from dasvit.report.words import percent
 
-Colours = Mapping[str, tuple[str, str]]
-"""Class of the colour, and dashes, of everything that was searched with."""
 Methods = Sequence[Mapping[str, Any]]
 """Rows of the summary: the methods and the control."""
 
@@ -57,24 +66,24 @@ def compute_scatter(study: Study, methods: Methods, colours: Colours) -> Scatter
     return Scatter("Test top-1 against compute", clouds, axes, (number, percent), note)
 
 
-RESULT_HEADS = [
-    "",
-    "top-1",
-    "different cells",
-    "sd of trainings",
-    "multiply-adds",
-    "images of a search",
-    "core-seconds of a search",
-    "over the control, points",
-    "corrected p",
-]
-
-
-def result_table(study: Study, methods: Methods) -> tuple[list[str], list[list[str]]]:
-    """Return heads and rows of what the methods found and spent, beside the control, random cells and references."""
-    summary = study["summary"]
-    rows = [result_row(row) for row in methods]
-    blank = [MISSING] * 4
+def result_table(study: Study, methods: Methods) -> Table:
+    """Return what the methods found and spent, beside the control, random cells and references."""
+    heads = ["", "top-1", "different cells", "sd of trainings", "multiply-adds", "images of a search"]
+    heads += ["core-seconds of a search", "over the control, points", "corrected p"]
+    summary, blank = study["summary"], [MISSING] * 4
+    rows = [
+        [
+            row["label"],
+            mean_sd(row),
+            str(row["cells"]),
+            figure(row["training_sd"], ".2f"),
+            count(row["macs"]),
+            count(row["images"]),
+            figure(row["core_seconds"], ",.0f" if (row["core_seconds"] or 0) >= 100 else ".3g"),
+            *_difference(row["over_control"]),
+        ]
+        for row in methods
+    ]
     luck = summary["random"]
     if luck["mean"] is not None:
         rows.append([f"{luck['n']} random cells", mean_sd(luck), str(luck["n"]), MISSING, count(luck["macs"]), *blank])
@@ -82,26 +91,7 @@ def result_table(study: Study, methods: Methods) -> tuple[list[str], list[list[s
         if study.get(name):
             of = summary[name]
             rows.append([f"{title} (sd over trainings)", mean_sd(of), MISSING, MISSING, count(of["macs"]), *blank])
-    return RESULT_HEADS, rows
-
-
-def result_row(row: Mapping[str, Any]) -> list[str]:
-    """Return a method's row of the table of results."""
-    return [
-        row["label"],
-        mean_sd(row),
-        str(row["cells"]),
-        figure(row["training_sd"], ".2f"),
-        count(row["macs"]),
-        count(row["images"]),
-        figure(row["core_seconds"], ",.0f" if (row["core_seconds"] or 0) >= 100 else ".3g"),
-        *_difference(row["over_control"]),
-    ]
-
-
-def count(value: float | None) -> str:
-    """Return a count for readers, as 1.21M, or that there is none."""
-    return MISSING if value is None else number(round(value))
+    return Table(heads, rows)
 
 
 def _difference(against: Mapping[str, Any] | None) -> list[str]:
@@ -112,27 +102,24 @@ def _difference(against: Mapping[str, Any] | None) -> list[str]:
     return [points, figure(against.get("adjusted"), ".2g")]
 
 
-AGAINST_HEADS = ["", "against", "difference, points", "corrected p", "pairs won"]
-
-
-def against_table(study: Study, methods: Methods) -> list[list[str]]:
+def against_table(methods: Methods) -> Table:
     """Return how the methods' cells differ from the references."""
-    rows = []
-    for row in methods:
-        for name, title in REFERENCES.items():
-            if over := row[f"over_{name}"]:
-                rows.append([row["label"], title, *_difference(over), f"{over['wins']} of {over['pairs']}"])
-    return rows
+    rows = [
+        [row["label"], title, *_difference(over), f"{over['wins']} of {over['pairs']}"]
+        for row in methods
+        for name, title in REFERENCES.items()
+        if (over := row[f"over_{name}"])
+    ]
+    return Table(["", "against", "difference, points", "corrected p", "pairs won"], rows)
 
 
-SPACE_HEADS = ["", "multiply-adds", "of the random cells'", "percentile", "RI, %", "p"]
-
-
-def space_table(methods: Methods) -> list[list[str]]:
+def space_table(methods: Methods) -> Table:
     """Return how the methods' cells stand among random cells, and whether they cost the same."""
-    return [
+    heads = ["", "multiply-adds", "of the random cells'", "percentile", "RI, %", "p"]
+    rows = [
         [row["label"], count(row["macs"]), figure(row["relative_macs"], ".2f"), *among_random(row)] for row in methods
     ]
+    return Table(heads, rows)
 
 
 def space_words(study: Study) -> str:
