@@ -38,7 +38,7 @@ def render(template: str, content: Mapping[str, Any]) -> str:
 
 
 def render_text(template: str, content: Mapping[str, Any]) -> str:
-    """Return the text of a template that is no page; markup in it is escaped in those of HTML alone."""
+    """Return the text of a template without its last line's end; what HTML acts upon is escaped in HTML alone."""
     return _environment().get_template(template).render(**content)
 
 

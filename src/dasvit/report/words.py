@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
+
+MOST_IMAGES = 10**12
+"""No test has more; a larger number is damage."""
 
 
 class Tile(NamedTuple):
@@ -54,6 +57,12 @@ def interval(top1: float, images: float) -> tuple[float, float]:
     middle, spread = p + z**2 / (2 * images), z * math.sqrt(p * (1 - p) / images + (z / (2 * images)) ** 2)
     scale = 100 / (1 + z**2 / images)
     return max(0.0, (middle - spread) * scale), min(100.0, (middle + spread) * scale)
+
+
+def known_interval(results: Mapping[str, float], key: str = "top1") -> tuple[float, float] | None:
+    """Return the interval of one of a test's accuracies, None where that or its number of images is not known."""
+    top1, images = results.get(key, -1.0), results.get("images", 0.0)
+    return interval(top1, images) if 0 <= top1 <= 100 and 1 <= images <= MOST_IMAGES else None
 
 
 def ratio(value: float, reference: float) -> str:

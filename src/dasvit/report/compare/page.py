@@ -14,7 +14,7 @@ from dasvit.report.run.plots import operations_of
 from dasvit.report.run.reading import Run, read_run
 from dasvit.report.run.sections import facts, written
 from dasvit.report.tables import number
-from dasvit.report.words import duration, interval, memory, percent, plain, weight
+from dasvit.report.words import duration, known_interval, memory, percent, plain, weight
 
 COMPARED_FACTS = ("seed", "machine", "device", "precision", "versions", "classes", "fingerprint of the data")
 
@@ -47,9 +47,9 @@ def comparison_of(runs: Sequence[Run]) -> dict[str, Any]:
         "results": results(runs, names),
         "cells": cells(runs, names, index),
         "searching": overlaid(SEARCH_CURVES, runs, names),
-        "training": overlaid(TRAIN_CURVES, [training_of(run) for run in runs], names),
+        "training": overlaid(TRAIN_CURVES, [run.training for run in runs], names),
         "searches": [i for i, run in enumerate(runs) if run.kind == "search"],
-        "trainings": [i for i, run in enumerate(runs) if training_of(run)],
+        "trainings": [i for i, run in enumerate(runs) if run.training],
         "differences": differences([written(compared(run)) for run in runs]),
         "surroundings": differences([{k: v for k, v in facts(run) if k in COMPARED_FACTS} for run in runs]),
     }
@@ -61,14 +61,9 @@ def distinct_names(runs: Sequence[Run]) -> list[str]:
     return [name if names.count(name) == 1 else str(run.path) for name, run in zip(names, runs, strict=True)]
 
 
-def training_of(run: Run) -> Run | None:
-    """Return the training that a run is or holds."""
-    return run if run.kind == "train" else run.trained
-
-
 def compared(run: Run) -> dict[str, Any]:
     """Return the configuration that a run's results come from: a search's with its training's section train."""
-    judged = training_of(run)
+    judged = run.training
     if run.kind == "search":
         return {**run.config, **({"train": judged.option("train", {})} if judged else {})}
     return {name: content for name, content in run.config.items() if name not in ("space", "search")}
@@ -78,20 +73,13 @@ def results(runs: Sequence[Run], names: Sequence[str]) -> list[list[str]]:
     """Return the table of results: what each network costs and reaches, and what it took."""
     rows = []
     for run, name in zip(runs, names, strict=True):
-        judged = training_of(run)
-        outcome = {**run.result, **(judged.result if judged else {})}
-        rows.append(
-            [
-                name,
-                number(outcome["params"]) if "params" in outcome else "–",
-                number(outcome["macs"]) if "macs" in outcome else "–",
-                accuracy(outcome),
-                percent(outcome["top5"]) if "top5" in outcome else "–",
-                took(run if run.kind == "search" else None),
-                took(judged),
-                peak([run, judged]),
-            ]
-        )
+        outcome, judged = run.outcome, run.training
+        costs = [number(outcome[key]) if key in outcome else "–" for key in ("params", "macs")]
+        times = [one.seconds if one else 0.0 for one in (run if run.kind == "search" else None, judged)]
+        peak = max(one.peak_memory for one in (run, judged or run))
+        top5 = percent(outcome["top5"]) if "top5" in outcome else "–"
+        took = [duration(seconds) if seconds else "–" for seconds in times]
+        rows.append([name, *costs, accuracy(outcome), top5, *took, memory(peak) if peak else "–"])
     return rows
 
 
@@ -99,23 +87,8 @@ def accuracy(outcome: Mapping[str, float]) -> str:
     """Return top-1 with its 95 % interval."""
     if "top1" not in outcome:
         return "–"
-    images = outcome.get("images", 0.0)
-    if images < 1 or not 0 <= outcome["top1"] <= 100:
-        return percent(outcome["top1"])
-    low, high = interval(outcome["top1"], images)
-    return f"{percent(outcome['top1'])} ({low:.1f} to {high:.1f})"
-
-
-def took(run: Run | None) -> str:
-    """Return the time of all epochs."""
-    seconds = sum(value for _, value in run.column("seconds")) if run else 0.0
-    return duration(seconds) if seconds else "–"
-
-
-def peak(runs: Sequence[Run | None]) -> str:
-    """Return the largest memory that any of the runs held."""
-    most = max((value for run in runs if run for _, value in run.column("peak_memory_mib")), default=0.0)
-    return memory(most) if most else "–"
+    found = known_interval(outcome)
+    return percent(outcome["top1"]) + (f" ({found[0]:.1f} to {found[1]:.1f})" if found else "")
 
 
 def cells(runs: Sequence[Run], names: Sequence[str], index: Mapping[str, int]) -> list[dict[str, Any]]:
@@ -123,8 +96,7 @@ def cells(runs: Sequence[Run], names: Sequence[str], index: Mapping[str, int]) -
     drawn = []
     for run, name in zip(runs, names, strict=True):
         if run.genotype:
-            weights = run.snapshots[-1].weights if run.snapshots else {}
-            drawing = found_cell(run.genotype, weights, index, f"The cell of {name}")
+            drawing = found_cell(run.genotype, run.weights, index, f"The cell of {name}")
             drawn.append({"name": name, "drawing": drawing, "words": describe_cell(run.genotype)})
     return drawn
 

@@ -19,7 +19,7 @@ from matplotlib.ticker import MaxNLocator
 
 from dasvit.cell.genotype import Genotype
 from dasvit.cell.graph import live_edges
-from dasvit.report.compare.page import distinct_names, training_of
+from dasvit.report.compare.page import distinct_names
 from dasvit.report.drawing.cells import FOUND, LAYERS, RIBBON, describe_operation, edge_name, fed_nodes
 from dasvit.report.drawing.layout import Drawing, Point, lay_out
 from dasvit.report.drawing.palette import LINES, colours, dash, ink, line_style
@@ -64,9 +64,8 @@ def write_figures(folders: Sequence[Path], out: Path) -> list[Path]:
     with mpl.rc_context(STYLE):
         figures = {"skip_weights": skip_weights(runs, names), "accuracy": accuracies(runs, names)}
         for run, name in zip(runs, names, strict=True):
-            weights = run.snapshots[-1].weights if run.snapshots else {}
             figures[f"weights_{slug(name)}"] = edge_weights(run, list(index))
-            figures[f"cell_{slug(name)}"] = draw_cell(run.genotype, weights, list(index)) if run.genotype else None
+            figures[f"cell_{slug(name)}"] = draw_cell(run.genotype, run.weights, list(index)) if run.genotype else None
         for name, figure in figures.items():
             if figure:
                 files += save(figure, out / name)
@@ -112,9 +111,8 @@ def accuracies(runs: Sequence[Run], names: Sequence[str]) -> Figure | None:
     """Draw the test accuracy of every training."""
     figure, axes = _axes(COLUMN, 2.2)
     for i, (run, name) in enumerate(zip(runs, names, strict=True)):
-        judged = training_of(run)
-        if judged:
-            _curve(axes, judged, dict(judged.column("test_top1")), i, name)
+        if run.training:
+            _curve(axes, run.training, dict(run.training.column("test_top1")), i, name)
     axes.set(xlabel="epoch", ylabel="test top-1 (%)")
     return _finished(figure, axes)
 
@@ -261,8 +259,7 @@ def network_table(runs: Sequence[Run], names: Sequence[str]) -> str:
     """Return the results as a table for LaTeX, in the manner of the paper's Table I."""
     rows = []
     for run, name in zip(runs, names, strict=True):
-        judged = training_of(run)
-        outcome = {**run.result, **(judged.result if judged else {})}
+        outcome = run.outcome
         tops = [f"{outcome[key]:.1f}" if key in outcome else "–" for key in ("top1", "top5")]
         costs = [number(outcome[key]) if key in outcome else "–" for key in ("params", "macs")]
         rows.append([name, *tops, *costs])

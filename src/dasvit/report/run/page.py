@@ -23,7 +23,7 @@ from dasvit.report.run.sections import (
 )
 from dasvit.report.run.tokens import token_section
 from dasvit.report.tables import number
-from dasvit.report.words import Tile, duration, interval, memory, percent, ratio
+from dasvit.report.words import Tile, duration, known_interval, memory, percent, ratio
 
 PAGE = "report.html"
 
@@ -72,7 +72,7 @@ _warned: set[Path] = set()
 def page_of(run: Run, live: bool) -> dict[str, Any]:
     """Return what the template is given."""
     index = operations_of([run])
-    weights = run.snapshots[-1].weights if run.snapshots else {}
+    weights = run.weights
     live = live and not run.ended
     other = run.unconstrained if run.unconstrained != run.genotype else None
     return {
@@ -136,24 +136,20 @@ def _pace(run: Run) -> float:
 
 def tiles(run: Run) -> list[Tile]:
     """Return the figures at the top."""
-    found = []
-    reference = reference_cost(run)
-    for key, name, of_vit in (
-        ("params", "parameters", reference.params if reference else 0),
-        ("macs", "multiply-adds", reference.macs if reference else 0),
-    ):
+    found, reference = accuracy_tiles(run), reference_cost(run)
+    for key, name in (("params", "parameters"), ("macs", "multiply-adds")):
         if key in run.result:
+            of_vit = getattr(reference, key) if reference else 0
             remark = f"{ratio(run.result[key], of_vit)} the ViT's" if of_vit and run.subject != "vit" else ""
             found.append(Tile(name, number(run.result[key]), remark))
-    found = [*accuracy_tiles(run), *found]
-    seconds = sum(value for _, value in run.column("seconds"))
-    if seconds:
+    if run.seconds:
         rest = ", finals not counted" if run.finals else ""
-        found.append(Tile("time", duration(seconds), f"{run.done} of {run.planned} epochs{rest}"))
-    peak = max((value for _, value in run.column("peak_memory_mib")), default=0.0)
-    if peak:
+        found.append(Tile("time", duration(run.seconds), f"{run.done} of {run.planned} epochs{rest}"))
+    if run.peak_memory:
         device = str(run.environment.get("device") or "")
-        found.append(Tile("peak memory", memory(peak), "of the process" if device.startswith("cpu") else device))
+        found.append(
+            Tile("peak memory", memory(run.peak_memory), "of the process" if device.startswith("cpu") else device)
+        )
     return found
 
 
@@ -162,11 +158,9 @@ def accuracy_tiles(run: Run) -> list[Tile]:
     judged = run.trained.result if run.trained else run.result
     found = []
     if "top1" in judged:
-        images = judged.get("images", 0.0)
-        known = images >= 1 and 0 <= judged["top1"] <= 100
-        low, high = interval(judged["top1"], images) if known else (0.0, 0.0)
+        images, bounds = judged.get("images", 0.0), known_interval(judged)
         where = "trained: " if run.trained else ""
-        spread = f"95 %: {low:.1f} to {high:.1f}" if known else ""
+        spread = f"95 %: {bounds[0]:.1f} to {bounds[1]:.1f}" if bounds else ""
         found.append(Tile(f"{where}test top-1", percent(judged["top1"]), spread))
         if "top5" in judged:
             found.append(Tile(f"{where}test top-5", percent(judged["top5"]), f"{images:,.0f} images" if images else ""))

@@ -133,6 +133,31 @@ class Run:
         """Epochs that have ended."""
         return max([*self.metrics, *(snapshot.epoch for snapshot in self.snapshots)], default=0)
 
+    @property
+    def seconds(self) -> float:
+        """Time of all epochs, 0 where it is unknown."""
+        return sum(value for _, value in self.column("seconds"))
+
+    @property
+    def peak_memory(self) -> float:
+        """The most memory that was held, in MiB; 0 where it is unknown."""
+        return max((value for _, value in self.column("peak_memory_mib")), default=0.0)
+
+    @property
+    def weights(self) -> Weights:
+        """Those of the last epoch, none where there are none."""
+        return self.snapshots[-1].weights if self.snapshots else {}
+
+    @property
+    def training(self) -> Run | None:
+        """The training that this run is or holds."""
+        return self if self.kind == "train" else self.trained
+
+    @property
+    def outcome(self) -> dict[str, float]:
+        """Numbers of the result, those of its training among them."""
+        return {**self.result, **(self.trained.result if self.trained else {})}
+
     def stage_of(self, epoch: int) -> Stage | None:
         """Return the stage that an epoch of the whole run belongs to."""
         return next((stage for stage in reversed(self.stages) if epoch > stage.start), None)
