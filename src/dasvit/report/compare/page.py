@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from dasvit.report.drawing.cells import describe_cell, found_cell
-from dasvit.report.drawing.charts import Chart, Points, Series, limited
+from dasvit.report.drawing.charts import Chart, Points, Series, limited, overlaid
 from dasvit.report.drawing.palette import line_style
 from dasvit.report.rendering import render, write_page
 from dasvit.report.run.plots import operations_of
@@ -46,8 +46,8 @@ def comparison_of(runs: Sequence[Run]) -> dict[str, Any]:
         "runs": [(i, name, *line_style(i)) for i, name in enumerate(names)],
         "results": results(runs, names),
         "cells": cells(runs, names, index),
-        "searching": overlaid(SEARCH_CURVES, runs, names),
-        "training": overlaid(TRAIN_CURVES, [run.training for run in runs], names),
+        "searching": curves(SEARCH_CURVES, [run if run.kind == "search" else None for run in runs], names),
+        "training": curves(TRAIN_CURVES, [run.training for run in runs], names),
         "searches": [i for i, run in enumerate(runs) if run.kind == "search"],
         "trainings": [i for i, run in enumerate(runs) if run.training],
         "differences": differences([written(compared(run)) for run in runs]),
@@ -101,28 +101,20 @@ def cells(runs: Sequence[Run], names: Sequence[str], index: Mapping[str, int]) -
     return drawn
 
 
-def _of_mean(name: str) -> Callable[[Run], Points]:
-    return lambda run: [(s.epoch, s.mean[name]) for s in run.snapshots if name in s.mean]
-
-
-def _of_type(name: str) -> Callable[[Run], Points]:
-    return lambda run: [(s.epoch, s.types[name]) for s in run.snapshots if name in s.types]
+def _of(group: str, name: str) -> Callable[[Run], Points]:
+    return lambda run: run.track(group, name)
 
 
 def _of_metric(name: str) -> Callable[[Run], Points]:
     return lambda run: run.column(name)
 
 
-def _entropy(run: Run) -> Points:
-    return [(s.epoch, s.entropy) for s in run.snapshots if s.entropy is not None]
-
-
 Curves = list[tuple[str, Callable[[Run], Points], Callable[[float], str]]]
 SEARCH_CURVES: Curves = [
-    ("Weight of identity (mean of the edges)", _of_mean("identity"), weight),
-    ("Weight of zero (mean of the edges)", _of_mean("zero"), weight),
-    ("Total weight of attention", _of_type("msa"), weight),
-    ("Entropy of an edge's weights", _entropy, weight),
+    ("Weight of identity (mean of the edges)", _of("mean", "identity"), weight),
+    ("Weight of zero (mean of the edges)", _of("mean", "zero"), weight),
+    ("Total weight of attention", _of("types", "msa"), weight),
+    ("Entropy of an edge's weights", Run.entropies, weight),
     ("Supernet, validation top-1", _of_metric("val_top1"), percent),
     ("Supernet, training loss", _of_metric("train_loss"), plain),
 ]
@@ -133,28 +125,17 @@ TRAIN_CURVES: Curves = [
 ]
 
 
-def overlaid(curves: Curves, runs: Sequence[Run | None], names: Sequence[str]) -> list[Chart]:
-    """Return a chart for every curve that some run has; lines break where a stage begins.
-
-    Args:
-        curves: Title, points of a run, and how values are written.
-        runs: None where a run has nothing of the kind.
-        names: Of the runs.
-    """
-    searching = curves is SEARCH_CURVES
+def curves(chosen: Curves, runs: Sequence[Run | None], names: Sequence[str]) -> list[Chart]:
+    """Return a chart for every curve that some run (None: nothing of the kind) has; lines break where stages begin."""
     charts = []
-    for title, points_of, show in curves:
-        series = [
+    for title, points_of, show in chosen:
+        lines = [
             Series(name, points_of(run), *line_style(i), breaks=[stage.start + 1 for stage in run.stages])
             for i, (run, name) in enumerate(zip(runs, names, strict=True))
-            if run and (run.kind == "search") == searching
+            if run
         ]
-        series = [one for one in series if one.points]
-        if series:
-            epochs = max(point[0] for one in series for point in one.points)
-            zero = show is weight
-            charts.append(Chart(title, series, show, epochs, zero=zero, labels=False))
-    return limited(charts, sum(len(chart.series) for chart in charts))
+        charts += overlaid(title, lines, show, show is weight)
+    return limited(charts)
 
 
 def differences(tables: Sequence[Mapping[str, str]]) -> list[tuple[str, list[str]]]:

@@ -166,6 +166,14 @@ class Run:
         """Return (epoch, value) of a metric, where it was measured."""
         return [(epoch, row[name]) for epoch, row in self.metrics.items() if name in row]
 
+    def track(self, group: str, name: str) -> list[tuple[int, float]]:
+        """Return (epoch, value) of an entry of the snapshots' mean, fairness or types, where it is there."""
+        return [(s.epoch, getattr(s, group)[name]) for s in self.snapshots if name in getattr(s, group)]
+
+    def entropies(self) -> list[tuple[int, float]]:
+        """Return (epoch, entropy) of the snapshots that say it."""
+        return [(s.epoch, s.entropy) for s in self.snapshots if s.entropy is not None]
+
     def option(self, key: str, default: Any = None) -> Any:
         """Return a value of the configuration by its dotted key."""
         return look_up(self.config, key, default)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from dasvit.report.drawing.charts import Chart, Series, limited
+from dasvit.report.drawing.charts import Chart, Series, limited, overlaid
 from dasvit.report.drawing.palette import line_style
 from dasvit.report.study.ranking import ranking_tables, scatters, taus_words
 from dasvit.report.study.results import (
@@ -140,11 +140,8 @@ def collapse_charts(study: Study, keys: Sequence[str], colours: Colours) -> list
             css, dash = colours[search["variant"]]
             label = f"{search['variant']}, seed {search['seed']}"
             series.append(Series(label, points, css, dash, breaks=list(stages.values())))
-        series = [one for one in series if one.points]
-        if series:
-            epochs = max(point[0] for one in series for point in one.points)
-            charts.append(Chart(title, series, show, epochs, zero=name != "gap", labels=False, note=note))
-    return limited(charts, sum(len(chart.series) for chart in charts))
+        charts += overlaid(title, series, show, name != "gap", note)
+    return limited(charts)
 
 
 def collapse_table(rows: Sequence[Mapping[str, Any]]) -> Table:
