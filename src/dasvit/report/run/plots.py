@@ -54,7 +54,7 @@ def edge_charts(run: Run, index: Mapping[str, int]) -> list[Chart]:
     top = max((w for s in run.snapshots for edge in s.weights.values() for w in edge.values()), default=1.0)
     common = {**frame(run), "show": weight, "zero": True}
     charts = []
-    for edge in run.edges:
+    for edge in dict.fromkeys(edge for s in run.snapshots for edge in s.weights):
         found = {s.epoch: s.weights.get(edge, {}) for s in run.snapshots}
         charts.append(Chart(edge, _operations(found, index), top=top, **common))
     alive = {s.epoch: {op for edge in s.weights.values() for op in edge} for s in run.snapshots}

@@ -9,12 +9,12 @@ from typing import Any
 from markupsafe import Markup
 
 from dasvit.cell.cost import VIT_LAYER, Cost, operation_cost, skeleton_cost, token_count, vit_cost
-from dasvit.cell.genotype import Genotype, edge_list
+from dasvit.cell.genotype import Genotype
 from dasvit.cell.graph import live_edges
 from dasvit.config import ModelConfig
 from dasvit.config.recipe import flatten
 from dasvit.errors import UserError
-from dasvit.report.drawing.cells import edge_name, mixed_cell, nodes_of, strongest
+from dasvit.report.drawing.cells import edge_name, edges_of, mixed_cell, nodes_of, strongest
 from dasvit.report.drawing.charts import bars, thin
 from dasvit.report.drawing.palette import in_order
 from dasvit.report.run.reading import Run, Weights, whole
@@ -62,7 +62,7 @@ def mixture(run: Run, index: Mapping[str, int]) -> dict[str, Any] | None:
     edges, ops = list(last.weights), in_order(index)
     whole_ones = {s.epoch: s for s in run.snapshots if set(s.weights) == set(edges)}
     drawing = mixed_cell(last.weights, index, last.epoch)
-    names = _drawn_edges(last.weights)
+    names = edges_of(nodes_of(last.weights))
     kept = thin(list(whole_ones), max(20, MOST_FRAMES // (len(edges) * len(ops))), {s.start + 1 for s in run.stages})
     frames = [
         {
@@ -73,10 +73,6 @@ def mixture(run: Run, index: Mapping[str, int]) -> dict[str, Any] | None:
         for epoch in kept
     ]
     return {"drawing": drawing, "frames": frames, "operations": ops, "edges": names}
-
-
-def _drawn_edges(weights: Weights) -> list[str]:
-    return [edge_name(*edge) for edge in edge_list(nodes_of(weights))]
 
 
 def model_config(run: Run) -> ModelConfig | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from dasvit.report.drawing.dot_plots import Cloud, Scatter
+from dasvit.report.drawing.dot_plots import Scatter
 from dasvit.report.study.words import FIRST, MISSING, Colours, Study, Table, cell_words, figure, with_interval
 from dasvit.report.tables import number
 from dasvit.report.words import percent
@@ -25,11 +25,10 @@ def scatters(study: Study, colours: Colours) -> list[Scatter]:
             alone = (study["cells"].get(key) or {}).get("top1")
             if alone is not None:
                 points[key in lucky].append((cell_words(study["cells"][key]), score, alone))
-        clouds = [Cloud("random", points[True], "luck"), Cloud("found", points[False], colours[search["variant"]][0])]
-        tau = with_interval(of["supernet"]["tau"], of["supernet"]["low"], of["supernet"]["high"])
-        if any(cloud.points for cloud in clouds):
-            title = f"{search['variant']}, seed {search['seed']}"
-            note = f"τ = {tau}."
+        if points[True] or points[False]:
+            clouds = [("luck", points[True]), (colours[search["variant"]][0], points[False])]
+            tau = with_interval(of["supernet"]["tau"], of["supernet"]["low"], of["supernet"]["high"])
+            title, note = f"{search['variant']}, seed {search['seed']}", f"τ = {tau}."
             axes = ("on the supernet's weights, validation top-1", "trained alone, test top-1")
             drawn.append(Scatter(title, clouds, axes, (percent, percent), note))
     return drawn

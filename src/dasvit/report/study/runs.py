@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from dasvit.report.study.words import MISSING, REFERENCES, Study, Table, cell_words, trained
+from dasvit.report.study.words import MISSING, Study, Table, cell_words, references_of, trained
 from dasvit.report.words import duration
 
 
@@ -36,8 +36,8 @@ def luck_table(study: Study) -> Table:
 
 def reference_table(study: Study) -> Table:
     """Return the references with their trainings."""
-    titles = {**REFERENCES, "published": "the paper's CIFAR-10 cell"}
-    rows = [[title, *trained(study["cells"][study[name]])] for name, title in titles.items() if study.get(name)]
+    titles = {**references_of(study), **({"published": "the paper's CIFAR-10 cell"} if study.get("published") else {})}
+    rows = [[title, *trained(study["cells"][study[name]])] for name, title in titles.items()]
     return Table(["network", *TRAINED], rows)
 
 

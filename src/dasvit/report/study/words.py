@@ -34,6 +34,11 @@ def rows_of(study: Study, *groups: str) -> list[Mapping[str, Any]]:
     return [row for row in study["summary"]["variants"] if row["group"] in groups]
 
 
+def references_of(study: Study) -> dict[str, str]:
+    """Return the references that a study has."""
+    return {name: title for name, title in REFERENCES.items() if study.get(name)}
+
+
 def mean_sd(numbers: Mapping[str, Any]) -> str:
     """Return a mean with its standard deviation, in percent."""
     if numbers["mean"] is None:
