@@ -54,8 +54,13 @@ def confusion_table(confusion: Sequence[Sequence[int]], names: Sequence[str], mo
         for i, (name, row) in enumerate(zip(names, confusion, strict=True)):
             table.add_row(str(i), plain(name), *(str(count) if count else "·" for count in row))
         return table
-    pairs = [(count, i, j) for i, row in enumerate(confusion) for j, count in enumerate(row) if i != j and count]
     table = Table("is", "taken for", "images", title="commonest confusions")
-    for count, i, j in sorted(pairs, key=lambda pair: -pair[0])[:most]:
-        table.add_row(plain(names[i]), plain(names[j]), str(count))
+    for name, other, count in confusions(confusion, names)[:most]:
+        table.add_row(plain(name), plain(other), str(count))
     return table
+
+
+def confusions(confusion: Sequence[Sequence[int]], names: Sequence[str]) -> list[tuple[str, str, int]]:
+    """Return a class, what its images were taken for, and how many were, the commonest first."""
+    counts = [(i, j, count) for i, row in enumerate(confusion) for j, count in enumerate(row) if i != j and count]
+    return [(names[i], names[j], count) for i, j, count in sorted(counts, key=lambda found: -found[2])]

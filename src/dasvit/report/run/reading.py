@@ -364,7 +364,7 @@ def _epoch(row: Mapping[str, Any], stages: Sequence[Stage]) -> int:
 def _by_epoch(
     rows: Sequence[Mapping[str, Any]], stages: Sequence[Stage], holds: str = ""
 ) -> list[tuple[int, Mapping[str, Any]]]:
-    """Return the lines that say their epoch and hold such a table, in order; of an epoch's lines the last one counts."""
+    """Return the lines that say their epoch and hold such a table, in order; of one epoch's the last one counts."""
     kept = (row for row in rows if not holds or isinstance(row.get(holds), dict))
     return sorted({epoch: row for row in kept if (epoch := _epoch(row, stages))}.items())
 

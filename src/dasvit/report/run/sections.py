@@ -18,7 +18,7 @@ from dasvit.report.drawing.cells import edge_name, edges_of, mixed_cell, nodes_o
 from dasvit.report.drawing.charts import bars, thin
 from dasvit.report.drawing.palette import in_order
 from dasvit.report.run.reading import Run, Weights, whole
-from dasvit.report.tables import number
+from dasvit.report.tables import confusions, number
 from dasvit.report.words import percent, ratio, weight
 
 MOST_FRAMES = 40_000
@@ -113,20 +113,17 @@ def _cost_bars(genotype: Genotype, model: ModelConfig, classes: int, index: Mapp
     """Draw where parameters and multiply-adds go, in the cell's network and in the ViT."""
     cell = [(genotype.edges[i].op, f"op-{index[genotype.edges[i].op]}") for i in live_edges(genotype)]
     vit = [("msa", "line-0"), ("mlp", "line-1")]
-    rows = []
+    drawings = []
     for key, word in (("params", "parameters"), ("macs", "multiply-adds")):
+        rows = []
         for name, parts in (("this cell", cell), ("ViT", vit)):
             pieces = [("embedding and head", "rest", float(getattr(skeleton_cost(model, classes), key)))]
             for op, css in parts:
                 named = dict(zip(("msa", "mlp"), VIT_LAYER, strict=True)).get(op, op)
-                one = operation_cost(named, model.width, token_count(model)) * model.layers
-                pieces.append((f"{op} ({number(getattr(one, key))})", css, float(getattr(one, key))))
-            total = sum(size for _, _, size in pieces)
-            rows.append((key, f"{word}, {name}", number(total), pieces))
-    drawings = []
-    for key in ("params", "macs"):
-        shown = [row[1:] for row in rows if row[0] == key]
-        drawings.append(bars(shown, "; ".join(f"{name}: {total}" for name, total, _ in shown)))
+                size = getattr(operation_cost(named, model.width, token_count(model)) * model.layers, key)
+                pieces.append((f"{op} ({number(size)})", css, float(size)))
+            rows.append((f"{word}, {name}", number(sum(size for _, _, size in pieces)), pieces))
+        drawings.append(bars(rows, "; ".join(f"{name}: {total}" for name, total, _ in rows)))
     return Markup("").join(drawings)
 
 
@@ -137,15 +134,12 @@ def confusion_section(run: Run) -> dict[str, Any] | None:
         return None
     names = run.classes if len(run.classes) == len(table) else tuple(map(str, range(len(table))))
     if len(table) <= MOST_CLASSES:
-        totals = [max(1, sum(row)) for row in table]
         rows = [
-            (name, [(count, round(count / total, 3)) for count in row])
-            for name, row, total in zip(names, table, totals, strict=True)
+            (name, [(count, round(count / max(1, sum(row)), 3)) for count in row])
+            for name, row in zip(names, table, strict=True)
         ]
         return {"names": names, "rows": rows, "pairs": []}
-    pairs = [(count, i, j) for i, row in enumerate(table) for j, count in enumerate(row) if i != j and count]
-    best = sorted(pairs, key=lambda pair: -pair[0])[:MOST_CLASSES]
-    return {"names": (), "rows": [], "pairs": [(names[i], names[j], count) for count, i, j in best]}
+    return {"names": (), "rows": [], "pairs": confusions(table, names)[:MOST_CLASSES]}
 
 
 def settings(run: Run) -> list[tuple[str, list[tuple[str, str]]]]:
