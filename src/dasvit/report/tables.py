@@ -23,12 +23,7 @@ def number(value: float) -> str:
 
 
 def network_table(rows: Sequence[Mapping[str, Any]], title: str | None = None) -> Table:
-    """Return the table of networks with what they cost and how well they do.
-
-    Args:
-        rows: Each with network, params, macs, top1 and top5.
-        title: Written above the table.
-    """
+    """Return the table of networks, each with network, params, macs, top1 and top5."""
     table = Table(title=title)
     table.add_column("network")
     for name in ("parameters", "multiply-adds", "test top-1", "test top-5"):
@@ -40,13 +35,7 @@ def network_table(rows: Sequence[Mapping[str, Any]], title: str | None = None) -
 
 
 def confusion_table(confusion: Sequence[Sequence[int]], names: Sequence[str], most: int = 20) -> Table:
-    """Return the confusion matrix of up to `most` classes, or the commonest confusions of more.
-
-    Args:
-        confusion: Images of class i that were taken for class j, `[C][C]`.
-        names: Names of the C classes.
-        most: Classes up to which the whole matrix is shown, and confusions shown of more.
-    """
+    """Return the confusion matrix, `[C][C]`, of up to `most` classes, or so many of the commonest entries of more."""
     if len(names) <= most:
         table = Table("", "is \\ taken for", title="confusion")  # columns by number: names would be cut to nothing
         for j in range(len(names)):

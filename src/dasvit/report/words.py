@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import NamedTuple
 
 MOST_IMAGES = 10**12
@@ -47,12 +47,7 @@ def memory(mebibytes: float) -> str:
 
 
 def interval(top1: float, images: float) -> tuple[float, float]:
-    """Return the 95 % interval of an accuracy (Wilson's score).
-
-    Args:
-        top1: In percent.
-        images: That were judged.
-    """
+    """Return the 95 % interval (Wilson's score) of an accuracy on so many images, all in percent."""
     z, p = 1.959964, top1 / 100
     middle, spread = p + z**2 / (2 * images), z * math.sqrt(p * (1 - p) / images + (z / (2 * images)) ** 2)
     scale = 100 / (1 + z**2 / images)
@@ -68,8 +63,3 @@ def known_interval(results: Mapping[str, float], key: str = "top1") -> tuple[flo
 def ratio(value: float, reference: float) -> str:
     """Return how many times a reference, as 1.17 ×."""
     return f"{value / reference:.2f} ×" if reference else ""
-
-
-def listing(parts: Sequence[str]) -> str:
-    """Return things in a row, as a, b and c."""
-    return " and ".join(filter(None, [", ".join(parts[:-1]), parts[-1]])) if parts else ""

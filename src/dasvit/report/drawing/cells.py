@@ -26,15 +26,6 @@ LAYERS = {"prev2": "E(i−2)", "prev1": "E(i−1)", OUTPUT: "E(i)"}
 """What the paper calls them."""
 
 
-def describe_operation(name: str) -> tuple[str, str]:
-    """Return an operation's kind and its number, each in readers' words."""
-    kind = kind_of(name)
-    if kind in WORDS:
-        word, unit = WORDS[kind]
-        return word, unit.format(name.split("_")[1])
-    return name, ""
-
-
 def edge_name(source: str, target: str) -> str:
     """Return an edge as files write it."""
     return f"{source}→{target}"
@@ -79,7 +70,8 @@ def weight_of(edge: Edge, weights: Weights) -> tuple[float | None, float]:
 
 def box_words(op: str, weight: float | None) -> tuple[str, str]:
     """Return the two lines of an edge's box."""
-    kind, number = describe_operation(op)
+    kind, unit = WORDS.get(kind_of(op), (op, ""))
+    number = unit.format(op.partition("_")[2])
     return kind, " · ".join(filter(None, [number, "" if weight is None else f"{weight:.2f}"]))
 
 

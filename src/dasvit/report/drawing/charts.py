@@ -8,7 +8,7 @@ from functools import cached_property
 
 from markupsafe import Markup
 
-from dasvit.report.drawing.svg import join, nice_ticks, tag
+from dasvit.report.drawing.svg import nice_ticks, tag
 
 WIDTH, HEIGHT = 360.0, 216.0
 TOP, BOTTOM, LEFT = 16.0, 30.0, 46.0
@@ -225,30 +225,24 @@ def _line(chart: Chart, series: Series) -> Markup:
 
 def _names(chart: Chart) -> list[Markup]:
     """Write every line's name at its end, pushed apart where lines end close together."""
-    ends = [series for series in chart.series if series.points and not series.pruned]
     if len(chart.series) < 2:
         return []
-    ends.sort(key=lambda series: chart.y(series.points[-1][1]))
+    named = [series for series in chart.series if series.points and not series.pruned]
+    ends = sorted(((*series.points[-1], series) for series in named), key=lambda end: chart.y(end[1]))
     low, high, step = TOP + 4, HEIGHT - BOTTOM + 2, 12.5
-    places = [chart.y(series.points[-1][1]) + 4 for series in ends]
+    places = [chart.y(value) + 4 for _, value, _ in ends]
     for i in range(len(places)):
         places[i] = max(places[i], low if i == 0 else places[i - 1] + step)
     for i in reversed(range(len(places))):
         places[i] = min(places[i], high if i == len(places) - 1 else places[i + 1] - step)
-    texts = []
-    for series, y in zip(ends, places, strict=True):
-        x = min(chart.x(series.points[-1][0]), chart.right) + 6
-        texts.append(tag("text", series.name, x=x, y=y, class_=f"label {series.css}"))
-    return texts
+    return [
+        tag("text", series.name, x=min(chart.x(epoch), chart.right) + 6, y=y, class_=f"label {series.css}")
+        for (epoch, _, series), y in zip(ends, places, strict=True)
+    ]
 
 
 def bars(rows: Sequence[tuple[str, str, Sequence[tuple[str, str, float]]]], title: str) -> Markup:
-    """Draw bars, each of pieces, against the longest.
-
-    Args:
-        rows: For every bar its name, its total in words, and its pieces: name, class, size.
-        title: The picture in words.
-    """
+    """Draw bars against the longest: of each its name, its total in words, and its pieces' names, classes and sizes."""
     longest = max((sum(size for _, _, size in pieces) for _, _, pieces in rows), default=0.0) or 1.0
     parts: list[Markup] = []
     for i, (name, total, pieces) in enumerate(rows):
@@ -261,4 +255,4 @@ def bars(rows: Sequence[tuple[str, str, Sequence[tuple[str, str, float]]]], titl
             parts.append(tag("g", shape, class_=f"piece {css}"))
             x += width
     height = 46 * len(rows) + 4
-    return tag("svg", join(parts), viewBox=f"0 0 {WIDTH:g} {height}", role="img", aria_label=title, class_="bars")
+    return tag("svg", *parts, viewBox=f"0 0 {WIDTH:g} {height}", role="img", aria_label=title, class_="bars")

@@ -81,12 +81,10 @@ def slug(name: str) -> str:
 
 def save(figure: Figure, path: Path) -> list[Path]:
     """Save a figure as PDF and SVG, without the date."""
-    files = []
-    for kind, key in (("pdf", "CreationDate"), ("svg", "Date")):
-        file = path.with_name(f"{path.name}.{kind}")
-        figure.savefig(file, bbox_inches="tight", pad_inches=0.02, metadata={key: None})
-        files.append(file)
-    return files
+    dates = {path.with_name(f"{path.name}.pdf"): "CreationDate", path.with_name(f"{path.name}.svg"): "Date"}
+    for file, date in dates.items():
+        figure.savefig(file, bbox_inches="tight", pad_inches=0.02, metadata={date: None})
+    return list(dates)
 
 
 def save_cell(genotype: Genotype, path: Path) -> None:
@@ -98,7 +96,7 @@ def save_cell(genotype: Genotype, path: Path) -> None:
 
 def skip_weights(runs: Sequence[Run], names: Sequence[str]) -> Figure | None:
     """Draw the weight of identity, averaged over the edges, of every search (the paper's figures 2 and 3)."""
-    figure, axes = _axes(COLUMN, 2.2)
+    figure, axes = _axes()
     for i, (run, name) in enumerate(zip(runs, names, strict=True)):
         _curve(axes, run, run.track("mean", "identity"), **_of_run(i), label=name)
     axes.set(xlabel="epoch", ylabel="mean weight of identity")
@@ -108,7 +106,7 @@ def skip_weights(runs: Sequence[Run], names: Sequence[str]) -> Figure | None:
 
 def accuracies(runs: Sequence[Run], names: Sequence[str]) -> Figure | None:
     """Draw the test accuracy of every training."""
-    figure, axes = _axes(COLUMN, 2.2)
+    figure, axes = _axes()
     for i, (run, name) in enumerate(zip(runs, names, strict=True)):
         if run.training:
             _curve(axes, run.training, run.training.column("test_top1"), **_of_run(i), label=name)
@@ -116,8 +114,8 @@ def accuracies(runs: Sequence[Run], names: Sequence[str]) -> Figure | None:
     return _finished(figure, axes)
 
 
-def _axes(width: float, height: float) -> tuple[Figure, Axes]:
-    figure = Figure((width, height), layout="constrained")
+def _axes() -> tuple[Figure, Axes]:
+    figure = Figure((COLUMN, 2.2), layout="constrained")
     axes = figure.subplots()
     axes.grid(axis="y", color="#e4e7ea", linewidth=0.6)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
@@ -143,11 +141,9 @@ def _style(pattern: str) -> str | tuple[int, tuple[float, ...]]:
 
 
 def _finished(figure: Figure, axes: Axes) -> Figure | None:
-    if not axes.lines:
-        return None
     if len(axes.get_legend_handles_labels()[1]) > 1:
         axes.legend()
-    return figure
+    return figure if axes.lines else None
 
 
 def edge_weights(run: Run, operations: Sequence[str]) -> Figure | None:
@@ -173,8 +169,7 @@ def edge_weights(run: Run, operations: Sequence[str]) -> Figure | None:
     grid[0].set_ylim(bottom=0)
     for axes in grid[len(charts) :]:
         axes.set_axis_off()
-    shown = shown_in(run)
-    for name in shown:
+    for name in shown_in(run):
         grid[-1].plot([], [], color=palette[name], linestyle=_style(dash(name)), label=name)
     grid[-1].legend(loc="center", ncols=2)
     figure.supxlabel("epoch", fontsize=8)

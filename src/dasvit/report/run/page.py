@@ -84,7 +84,7 @@ def page_of(run: Run, live: bool) -> dict[str, Any]:
         "status": describe_status(run, live),
         "state": "live" if live else "ended" if run.ended else "stopped",
         "written": time.time(),
-        "pace": _pace(run),
+        "pace": run.column("seconds")[-1][1] if run.column("seconds") else 10.0,  # seconds of the last epoch
         "tiles": tiles(run),
         "warnings": warnings_of(weights) if weights else [],
         "cell": found_cell(run.genotype, weights, index, "The cell") if run.genotype else None,
@@ -126,12 +126,6 @@ def _time_left(run: Run) -> float:
         return 0.0
     recent = [seconds for epoch, seconds in times if epoch > stage.start][-5:]
     return (run.planned - run.done) * sum(recent) / len(recent) if recent else 0.0
-
-
-def _pace(run: Run) -> float:
-    """Return the seconds of the last epoch, 10 where there is none."""
-    times = run.column("seconds")
-    return times[-1][1] if times else 10.0
 
 
 def tiles(run: Run) -> list[Tile]:

@@ -20,9 +20,7 @@ TYPES = ("msa", "mlp", "shift")
 def all_charts(run: Run, index: Mapping[str, int]) -> dict[str, list[Chart]]:
     """Return the charts of every section of a run's page, those without data left out.
 
-    Args:
-        run: What the folder says.
-        index: Operation → number of its colour class.
+    `index` has the number of every operation's colour class.
     """
     groups = {
         "weights": edge_charts(run, index),
@@ -30,9 +28,7 @@ def all_charts(run: Run, index: Mapping[str, int]) -> dict[str, list[Chart]]:
         "learning": learning_charts(run),
         "resources": resource_charts(run),
     }
-    shown = {
-        name: [chart for chart in charts if any(s.points for s in chart.series)] for name, charts in groups.items()
-    }
+    shown = {name: [one for one in charts if any(s.points for s in one.series)] for name, charts in groups.items()}
     lines = sum(len(chart.series) for charts in shown.values() for chart in charts)
     return {name: limited(charts, lines) for name, charts in shown.items()}
 
@@ -102,11 +98,8 @@ def _lines(columns: Iterable[tuple[str, Points]]) -> list[Series]:
 
 
 def _leaders(run: Run, kinds: Mapping[str, str]) -> list[Series]:
-    counts: dict[str, list[tuple[int, float]]] = {}
-    for snapshot in run.snapshots:
-        leading = [kind_of(op) for op in strongest(snapshot.weights).values()]
-        for kind in KINDS:
-            counts.setdefault(kind, []).append((snapshot.epoch, float(leading.count(kind))))
+    leading = [(s.epoch, [kind_of(op) for op in strongest(s.weights).values()]) for s in run.snapshots]
+    counts = {kind: [(epoch, float(led.count(kind))) for epoch, led in leading] for kind in KINDS}
     return [
         Series(KINDS[kind], points, kinds[kind], dash(kind))
         for kind, points in counts.items()

@@ -20,7 +20,18 @@ from dasvit.report.study.results import (
     tolerance,
 )
 from dasvit.report.study.runs import dot_words, luck_table, reference_table, search_table
-from dasvit.report.study.words import FIRST, MISSING, Colours, Study, Table, count, mean_sd, rows_of, with_interval
+from dasvit.report.study.words import (
+    FIRST,
+    MISSING,
+    Colours,
+    Study,
+    Table,
+    count,
+    mean_sd,
+    rows_of,
+    search_name,
+    with_interval,
+)
 from dasvit.report.words import Tile, duration, memory, percent, weight
 
 MONITORED: list[tuple[str, str, Callable[[float], str], str]] = [
@@ -137,9 +148,8 @@ def collapse_charts(study: Study, keys: Sequence[str], colours: Colours) -> list
         for search in searches:
             points = [(row["epoch"], row[name]) for row in search["epochs"] if row[name] is not None]
             stages = {row["stage"]: row["epoch"] for row in reversed(search["epochs"])}
-            css, dash = colours[search["variant"]]
-            label = f"{search['variant']}, seed {search['seed']}"
-            series.append(Series(label, points, css, dash, breaks=list(stages.values())))
+            style, breaks = colours[search["variant"]], list(stages.values())
+            series.append(Series(search_name(search), points, *style, breaks=breaks))
         charts += overlaid(title, series, show, name != "gap", note)
     return limited(charts)
 

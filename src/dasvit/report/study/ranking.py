@@ -6,7 +6,17 @@ from collections.abc import Mapping
 from typing import Any
 
 from dasvit.report.drawing.dot_plots import Scatter
-from dasvit.report.study.words import FIRST, MISSING, Colours, Study, Table, cell_words, figure, with_interval
+from dasvit.report.study.words import (
+    FIRST,
+    MISSING,
+    Colours,
+    Study,
+    Table,
+    cell_words,
+    figure,
+    search_name,
+    with_interval,
+)
 from dasvit.report.tables import number
 from dasvit.report.words import percent
 
@@ -28,9 +38,9 @@ def scatters(study: Study, colours: Colours) -> list[Scatter]:
         if points[True] or points[False]:
             clouds = [("luck", points[True]), (colours[search["variant"]][0], points[False])]
             tau = with_interval(of["supernet"]["tau"], of["supernet"]["low"], of["supernet"]["high"])
-            title, note = f"{search['variant']}, seed {search['seed']}", f"τ = {tau}."
+            note = f"τ = {tau}."
             axes = ("on the supernet's weights, validation top-1", "trained alone, test top-1")
-            drawn.append(Scatter(title, clouds, axes, (percent, percent), note))
+            drawn.append(Scatter(search_name(search), clouds, axes, (percent, percent), note))
     return drawn
 
 
@@ -44,7 +54,7 @@ def ranking_tables(study: Study) -> tuple[Table, Table]:
     every = Table(["search", "cells", "supernet", *agreement], [])
     band = Table(["search", "cells of about one cost", "that cost", *agreement], [])
     for row in study["summary"]["ranking"]:
-        search, within = [(f"{row['variant']}, seed {row['seed']}", row["run"])], row["within"]
+        search, within = [(search_name(row), row["run"])], row["within"]
         depth = f"stage {row['stage']}, {row['layers']} layer{'s' if row['layers'] > 1 else ''}"
         cost = MISSING if within["macs_at"] is None else f"{number(round(within['macs_at']))} ± 10 %"
         every.rows.append([search, str(row["cells"]), depth, *_agreement(row)])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from dasvit.report.study.words import MISSING, Study, Table, cell_words, references_of, trained
+from dasvit.report.study.words import MISSING, Study, Table, cell_words, references_of, search_name, trained
 from dasvit.report.words import duration
 
 
@@ -22,7 +22,7 @@ def search_table(study: Study, keys: Sequence[str]) -> Table:
     heads = ["search", "its cell", "top-1", "multiply-adds", "each training of the cell", "search took"]
     rows = []
     for search in (search for key in keys for search in study["searches"] if search["variant"] == key):
-        cell, link = study["cells"][search["cell"]], (f"{search['variant']}, seed {search['seed']}", search["run"])
+        cell, link = study["cells"][search["cell"]], (search_name(search), search["run"])
         took = duration(search["seconds"]) if search["seconds"] else MISSING
         rows.append([[link], cell_words(cell), *trained(cell), took])
     return Table(heads, rows)

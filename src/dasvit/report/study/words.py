@@ -39,6 +39,11 @@ def references_of(study: Study) -> dict[str, str]:
     return {name: title for name, title in REFERENCES.items() if study.get(name)}
 
 
+def search_name(search: Mapping[str, Any]) -> str:
+    """Return what a search, or its row, is called."""
+    return f"{search['variant']}, seed {search['seed']}"
+
+
 def mean_sd(numbers: Mapping[str, Any]) -> str:
     """Return a mean with its standard deviation, in percent."""
     if numbers["mean"] is None:
