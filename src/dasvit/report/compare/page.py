@@ -6,6 +6,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from markupsafe import Markup
+
 from dasvit.report.drawing.cells import describe_cell, found_cell
 from dasvit.report.drawing.charts import Chart, Points, Series, limited, overlaid
 from dasvit.report.drawing.palette import line_style
@@ -91,37 +93,33 @@ def accuracy(outcome: Mapping[str, float]) -> str:
     return percent(outcome["top1"]) + (f" ({found[0]:.1f} to {found[1]:.1f})" if found else "")
 
 
-def cells(runs: Sequence[Run], names: Sequence[str], index: Mapping[str, int]) -> list[dict[str, Any]]:
-    """Return the drawings of the cells."""
-    drawn = []
-    for run, name in zip(runs, names, strict=True):
-        if run.genotype:
-            drawing = found_cell(run.genotype, run.weights, index, f"The cell of {name}")
-            drawn.append({"name": name, "drawing": drawing, "words": describe_cell(run.genotype)})
-    return drawn
+def cells(runs: Sequence[Run], names: Sequence[str], index: Mapping[str, int]) -> list[tuple[str, Markup, str]]:
+    """Return the runs' names, the drawings of their cells, and these in words."""
+    return [
+        (name, found_cell(run.genotype, run.weights, index, f"The cell of {name}"), describe_cell(run.genotype))
+        for run, name in zip(runs, names, strict=True)
+        if run.genotype
+    ]
 
 
-def _of(group: str, name: str) -> Callable[[Run], Points]:
-    return lambda run: run.track(group, name)
-
-
-def _of_metric(name: str) -> Callable[[Run], Points]:
-    return lambda run: run.column(name)
+def _of(name: str, group: str = "") -> Callable[[Run], Points]:
+    """Return what gives a metric of a run, or an entry of such a group of its snapshots."""
+    return lambda run: run.track(group, name) if group else run.column(name)
 
 
 Curves = list[tuple[str, Callable[[Run], Points], Callable[[float], str]]]
 SEARCH_CURVES: Curves = [
-    ("Weight of identity (mean of the edges)", _of("mean", "identity"), weight),
-    ("Weight of zero (mean of the edges)", _of("mean", "zero"), weight),
-    ("Total weight of attention", _of("types", "msa"), weight),
+    ("Weight of identity (mean of the edges)", _of("identity", "mean"), weight),
+    ("Weight of zero (mean of the edges)", _of("zero", "mean"), weight),
+    ("Total weight of attention", _of("msa", "types"), weight),
     ("Entropy of an edge's weights", Run.entropies, weight),
-    ("Supernet, validation top-1", _of_metric("val_top1"), percent),
-    ("Supernet, training loss", _of_metric("train_loss"), plain),
+    ("Supernet, validation top-1", _of("val_top1"), percent),
+    ("Supernet, training loss", _of("train_loss"), plain),
 ]
 TRAIN_CURVES: Curves = [
-    ("Test top-1", _of_metric("test_top1"), percent),
-    ("Test loss", _of_metric("test_loss"), plain),
-    ("Training loss", _of_metric("train_loss"), plain),
+    ("Test top-1", _of("test_top1"), percent),
+    ("Test loss", _of("test_loss"), plain),
+    ("Training loss", _of("train_loss"), plain),
 ]
 
 

@@ -108,24 +108,18 @@ def describe_status(run: Run, live: bool) -> str:
     done, planned = run.done, run.planned
     if run.ended:
         return f"ended after {done} epochs" if done else "ended"
-    stage = run.stage_of(done) if done else None
+    stage = next((stage for stage in reversed(run.stages) if done > stage.start), None) if done else None
     several = f", stage {stage.number} of {len(run.stages)}" if stage and len(run.stages) > 1 else ""
     place = f"epoch {done} of {planned}{several}" if done else "before the first epoch's end"
     if run.drawn:
         place = "before the finals' end"
     if not live:
         return f"not ended: {place}"
-    left = _time_left(run)
+    left = 0.0  # where a stage of unknown speed is to come
+    if stage and stage.number == len(run.stages):
+        recent = [seconds for epoch, seconds in run.column("seconds") if epoch > stage.start][-5:]
+        left = (planned - done) * sum(recent) / len(recent) if recent else 0.0
     return f"running: {place}{f', about {duration(left)} left' if left else ''}"
-
-
-def _time_left(run: Run) -> float:
-    """Return the seconds that the run may still take, 0 where a stage of unknown speed is to come."""
-    times, stage = run.column("seconds"), run.stage_of(run.done)
-    if not times or stage is None or stage.number < len(run.stages):
-        return 0.0
-    recent = [seconds for epoch, seconds in times if epoch > stage.start][-5:]
-    return (run.planned - run.done) * sum(recent) / len(recent) if recent else 0.0
 
 
 def tiles(run: Run) -> list[Tile]:

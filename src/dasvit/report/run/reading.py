@@ -156,10 +156,6 @@ class Run:
         """Numbers of the result, those of its training among them."""
         return {**self.result, **(self.trained.result if self.trained else {})}
 
-    def stage_of(self, epoch: int) -> Stage | None:
-        """Return the stage that an epoch of the whole run belongs to."""
-        return next((stage for stage in reversed(self.stages) if epoch > stage.start), None)
-
     def column(self, name: str) -> list[tuple[int, float]]:
         """Return (epoch, value) of a metric, where it was measured."""
         return [(epoch, row[name]) for epoch, row in self.metrics.items() if name in row]

@@ -34,8 +34,7 @@ def choices(run: Run, weights: Weights) -> list[list[str]]:
     best = strongest(weights)
     rows = []
     for edge in dict.fromkeys([*chosen, *weights]):
-        table = weights.get(edge, {})
-        picks = [op for op in (chosen.get(edge), best.get(edge))]
+        table, picks = weights.get(edge, {}), (chosen.get(edge), best.get(edge))
         cells = [text for op in picks for text in (op or "–", weight(table[op]) if op in table else "–")]
         rows.append([edge, *cells])
     return rows
@@ -56,22 +55,20 @@ def finals_rows(run: Run) -> list[list[str]]:
 
 def mixture(run: Run, index: Mapping[str, int]) -> dict[str, Any] | None:
     """Return the drawing of the mixture and, epoch by epoch, the weights that its slider shows."""
-    last = run.snapshots[-1] if run.snapshots else None
-    if last is None or not nodes_of(last.weights):
+    names = edges_of(nodes_of(run.weights))
+    if not names:
         return None
-    edges, ops = list(last.weights), in_order(index)
-    whole_ones = {s.epoch: s for s in run.snapshots if set(s.weights) == set(edges)}
-    drawing = mixed_cell(last.weights, index, last.epoch)
-    names = edges_of(nodes_of(last.weights))
-    kept = thin(list(whole_ones), max(20, MOST_FRAMES // (len(edges) * len(ops))), {s.start + 1 for s in run.stages})
+    ops, found = in_order(index), {s.epoch: s for s in run.snapshots if set(s.weights) == set(names)}
+    kept = thin(list(found), max(20, MOST_FRAMES // (len(names) * len(ops))), {s.start + 1 for s in run.stages})
     frames = [
         {
             "epoch": epoch,
-            "stage": whole_ones[epoch].stage,
-            "weights": [[round(whole_ones[epoch].weights[name].get(op, 0.0), 3) for op in ops] for name in names],
+            "stage": found[epoch].stage,
+            "weights": [[round(found[epoch].weights[name].get(op, 0.0), 3) for op in ops] for name in names],
         }
         for epoch in kept
     ]
+    drawing = mixed_cell(run.weights, index, run.snapshots[-1].epoch)
     return {"drawing": drawing, "frames": frames, "operations": ops, "edges": names}
 
 
@@ -99,10 +96,9 @@ def cost_section(run: Run, index: Mapping[str, int]) -> dict[str, Any] | None:
         return None
     rows = []
     for key, name in (("params", "parameters"), ("macs", "multiply-adds"), ("macs_linear", "… in linear layers")):
-        if key not in run.result:
-            continue
-        own, other = run.result[key], getattr(reference, key) if reference else 0
-        rows.append([name, f"{own:,.0f}", f"{other:,}" if other else "–", ratio(own, other) or "–"])
+        if (own := run.result.get(key)) is not None:
+            other = getattr(reference, key) if reference else 0
+            rows.append([name, f"{own:,.0f}", f"{other:,}" if other else "–", ratio(own, other) or "–"])
     drawing = None
     if reference and model and run.genotype:
         drawing = _cost_bars(run.genotype, model, whole(run.environment.get("classes"), 1) or 1, index)

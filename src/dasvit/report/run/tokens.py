@@ -75,9 +75,12 @@ def read_frames(run: Run, grid: int, images: int) -> list[Frame]:
     length = 2 * -(-(grid**2) // 8)
     found = {}
     for epoch, stage, kept in run.token_lines:
-        whole_one = isinstance(kept, list) and 0 < len(kept) <= 1024 and all(isinstance(row, list) for row in kept)
-        if whole_one and all(len(row) == images and all(fits(bits, length) for bits in row) for row in kept):
-            found[epoch] = Frame(epoch, stage, tuple(map(tuple, kept)))
+        layers = kept if isinstance(kept, list) and len(kept) <= 1024 else []
+        whole_ones = [
+            isinstance(row, list) and len(row) == images and all(fits(b, length) for b in row) for row in layers
+        ]
+        if layers and all(whole_ones):
+            found[epoch] = Frame(epoch, stage, tuple(map(tuple, layers)))
     return [found[epoch] for epoch in sorted(found)]
 
 
