@@ -18,7 +18,7 @@ from torch.utils.checkpoint import checkpoint
 
 from dasvit.config.validation import ImageSize
 from dasvit.errors import UserError
-from dasvit.models.skeleton import TokenEmbedding
+from dasvit.models.skeleton import TIMM_CFG, TokenEmbedding
 
 HEADS: tuple[int, ...] = (9, 9, 9, 9, 9, 10, 9, 9, 10, 9, 10, 9, 9, 10)
 """Heads of AutoFormer-B's layers."""
@@ -229,19 +229,7 @@ def _init_weights(module: nn.Module) -> None:
         nn.init.zeros_(module.bias)
 
 
-default_cfgs = generate_default_cfgs(
-    {
-        "autoformer_b": {
-            "num_classes": 1000,
-            "input_size": (3, 224, 224),
-            "fixed_input_size": True,
-            "crop_pct": 0.9,
-            "interpolation": "bicubic",
-            "first_conv": "embed.patch_embed.proj",
-            "classifier": "head",
-        }
-    }
-)
+default_cfgs = generate_default_cfgs({"autoformer_b": TIMM_CFG})
 
 
 @register_model

@@ -23,7 +23,7 @@ from dasvit.cell.genotype import Genotype, load_genotype
 from dasvit.cell.ops import NORM_EPS, init_weights
 from dasvit.config.validation import ImageSize, size_pair
 from dasvit.errors import UserError, unknown
-from dasvit.models.skeleton import TokenEmbedding, resample_positions
+from dasvit.models.skeleton import TIMM_CFG, TokenEmbedding, resample_positions
 
 POOLINGS = ("token", "avg", "")
 """What the head reads: the class token, the mean of the patch tokens, or every token."""
@@ -283,20 +283,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
 }
 """A registered name, and what it builds."""
 
-default_cfgs = generate_default_cfgs(
-    {
-        variant: {
-            "num_classes": 1000,
-            "input_size": (3, 224, 224),
-            "fixed_input_size": True,
-            "crop_pct": 0.9,
-            "interpolation": "bicubic",
-            "first_conv": "embed.patch_embed.proj",
-            "classifier": "head",
-        }
-        for variant in VARIANTS
-    }
-)
+default_cfgs = generate_default_cfgs({variant: TIMM_CFG for variant in VARIANTS})
 
 
 def _entrypoint(variant: str) -> Callable[..., nn.Module]:

@@ -3,7 +3,7 @@
 Shapes: B images, C channels, H × W pixels, N tokens (class token first), D embedding width.
 """
 
-from typing import Final
+from typing import Any, Final
 
 import torch
 from timm.layers.patch_embed import PatchEmbed
@@ -12,6 +12,17 @@ from torch import Tensor, nn
 
 from dasvit.cell.ops import is_tracing
 from dasvit.config.validation import ImageSize, check_patches, size_pair
+
+TIMM_CFG: dict[str, Any] = {
+    "num_classes": 1000,
+    "input_size": (3, 224, 224),
+    "fixed_input_size": True,
+    "crop_pct": 0.9,
+    "interpolation": "bicubic",
+    "first_conv": "embed.patch_embed.proj",
+    "classifier": "head",
+}
+"""What timm is told of the networks that are registered with it."""
 
 
 class TokenEmbedding(nn.Module):
