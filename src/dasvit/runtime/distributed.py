@@ -159,15 +159,7 @@ class Runtime:
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bfloat16")
 
     def share_of(self, total: int, name: str) -> None:
-        """Check that every process gets rows of a batch.
-
-        Args:
-            total: Rows of the batch.
-            name: The field that says so.
-
-        Raises:
-            UserError: There are more processes than rows.
-        """
+        """Raise a UserError where a batch of so many rows, by the field of that name, leaves a process without any."""
         if total < self.world:
             raise UserError(
                 f"{name} is {total}, for all of the {self.world} processes together: raise it to that at least."
@@ -221,12 +213,7 @@ class Runtime:
         return recursively_apply(gather, state)
 
     def load(self, part: Any, state: dict[str, Any]) -> None:
-        """Have a part of a run take over its state.
-
-        Args:
-            part: A module, an optimiser, or anything else with a `load_state_dict`.
-            state: Its state, of whole tensors.
-        """
+        """Have a module, an optimiser, or anything else with a `load_state_dict` take over a state of whole tensors."""
         if self.shards and isinstance(part, nn.Module):
             state = self._shares_of(state, part.state_dict())
         elif self.shards and isinstance(part, torch.optim.Optimizer):
