@@ -43,7 +43,6 @@ def save_model(
     mean: Sequence[float],
     std: Sequence[float],
     crop_pct: float = 1.0,
-    interpolation: str = "bicubic",
     extra: Mapping[str, Any] | None = None,
 ) -> Path:
     """Write a model's folder; each file appears whole or not at all.
@@ -56,7 +55,6 @@ def save_model(
         mean: Mean of each channel that images are normalised with.
         std: Standard deviation of each channel.
         crop_pct: Side of the centre crop over the side of the resized image.
-        interpolation: How images are resized.
         extra: Anything else worth keeping, fit for JSON; kept under the key `dasvit`.
 
     Returns:
@@ -68,7 +66,7 @@ def save_model(
         "num_classes": num_classes,
         "input_size": list(input_size),
         "fixed_input_size": "img_size" in model_args and not model_args.get("dynamic_img_size", False),
-        "interpolation": interpolation,
+        "interpolation": "bicubic",
         "crop_pct": crop_pct,
         "mean": list(mean),
         "std": list(std),
