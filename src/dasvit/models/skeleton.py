@@ -66,7 +66,7 @@ class TokenEmbedding(nn.Module):
         patches = self.patch_embed(images)
         tokens = torch.cat([self.cls_token.expand(patches.shape[0], -1, -1), patches], dim=1)
         if self.dynamic:
-            return tokens + self.resampled_positions(self.grid(images))
+            return tokens + resample_positions(self.pos_embed, self.patch_embed.grid_size, self.grid(images))
         return tokens + self.pos_embed
 
     def grid(self, images: Tensor) -> tuple[int, int]:
@@ -76,10 +76,6 @@ class TokenEmbedding(nn.Module):
         else:
             rows, columns = self.patch_embed.grid_size
         return rows, columns
-
-    def resampled_positions(self, grid: tuple[int, int]) -> Tensor:
-        """Return the positions for another grid of patches, [1, 1 + rows × columns, D]."""
-        return resample_positions(self.pos_embed, self.patch_embed.grid_size, grid)
 
     def set_input_size(self, image_size: ImageSize | None = None, patch_size: ImageSize | None = None) -> None:
         """Change the size of the images or of the patches; kernel and positions are resampled.
