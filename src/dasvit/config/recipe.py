@@ -11,19 +11,12 @@ from typing import Any, get_type_hints
 
 import yaml
 
-from dasvit.config import Config, DataConfig, ModelConfig, RuntimeConfig, SearchConfig, SpaceConfig, TrainConfig
+from dasvit.config import Config
 from dasvit.config.validation import validate
 from dasvit.errors import UserError, unknown
 
-SECTIONS: dict[str, type] = {
-    "data": DataConfig,
-    "model": ModelConfig,
-    "space": SpaceConfig,
-    "search": SearchConfig,
-    "train": TrainConfig,
-    "runtime": RuntimeConfig,
-}
-
+SECTIONS: dict[str, type] = get_type_hints(Config)
+"""The dataclass of every section by name."""
 CACHE_TAG = "CACHEDIR.TAG"
 """The file by which tools know a folder as a cache (https://bford.info/cachedir/)."""
 MAX_VALUES = 10_000
