@@ -110,7 +110,8 @@ def run(arguments: list[str]) -> None:
 
 def overview() -> str:
     """Return what `dasvit --help` prints."""
-    lines = [f"  {name:<12}{command.summary}" for name, command in COMMANDS.items()]
+    summaries = {name: command.summary.rstrip(".") for name, command in COMMANDS.items()}
+    lines = [f"  {name:<12}{summary[0].lower()}{summary[1:]}" for name, summary in summaries.items()]
     return "\n".join(
         [
             "usage: dasvit COMMAND [options]",

@@ -123,7 +123,7 @@ def make_parser(command: str) -> ArgumentParser:
     parser = Parser(
         prog=f"dasvit {command}",
         usage=f"{usage} [options]{overrides}",
-        description=about.summary[0].upper() + about.summary[1:] + ".",
+        description=about.summary,
         allow_abbrev=False,
     )
     for name in about.sections:
