@@ -22,7 +22,7 @@ from dasvit.runtime.saver import Deadline
 from dasvit.search.pipeline import search_probe
 from dasvit.search.ranking import supernet_scores
 from dasvit.session import load_session
-from dasvit.study.cluster import Cluster, read_cluster
+from dasvit.study.cluster import Cluster, Place, Processes, read_cluster
 from dasvit.study.compute import images_for_weights
 from dasvit.study.describe import describe_cell, describe_search, ranking_file, read_json
 from dasvit.study.jobs import Job, Runner
@@ -69,7 +69,7 @@ def do_study(
         UserError: A user's mistake, or no search succeeded.
         Stopped: By a signal or the deadline; the same call goes on.
     """
-    cluster = make_cluster(config, options)
+    place = place_of(config, options)
     options = replace(options, control=options.searches if options.control < 0 else options.control)
     check_seeds(config, max(options.searches, options.control), options.trainings)
     session = load_session(config, options.run, "study", reporter, deadline)
@@ -81,7 +81,7 @@ def do_study(
     session.claim("study", resume)
     session.settle_precision(search_probe(session))
     study = Study(run, config, options, variants, session.data, session.runtime, reporter)
-    runner = Runner(run.path, reporter, options.jobs, deadline, cluster=cluster)
+    runner = Runner(run.path, reporter, deadline, place)
     baselines = len(BASELINES) + (published_cell(config) is not None)
     runner.left = {"search": len(study.search_jobs())}
     runner.left["train"] = (runner.left["search"] + options.random + baselines) * options.trainings
@@ -99,8 +99,8 @@ def do_study(
     return study.write(), runner.failures
 
 
-def make_cluster(config: Config, options: StudyOptions) -> Cluster | None:
-    """Return where the runs are sent; None: they are done on this machine.
+def place_of(config: Config, options: StudyOptions) -> Place | None:
+    """Return where the runs are done; None: in this process.
 
     Raises:
         UserError: The cluster, or what sends runs to it, is not there; or its precision would be measured here.
@@ -108,7 +108,7 @@ def make_cluster(config: Config, options: StudyOptions) -> Cluster | None:
     if not options.cluster:
         if options.cluster_config:
             raise UserError("--cluster-config is for runs that are sent to a cluster: say which, as --cluster slurm.")
-        return None
+        return Processes(options.jobs) if options.jobs > 1 else None
     need("cluster", "submitit")
     if options.cluster == "slurm" and config.runtime.precision == "auto":
         raise UserError(
