@@ -14,7 +14,7 @@ from dasvit.compare.networks import Entry, costed
 from dasvit.config import Config
 from dasvit.data import load_data
 from dasvit.errors import UserError
-from dasvit.extras import need
+from dasvit.extras import frame
 from dasvit.io.run_folder import RunFolder
 from dasvit.models.paper import DATASETS
 from dasvit.report.compare.tables import as_csv, as_json, as_latex, as_markdown, columns
@@ -58,10 +58,7 @@ class Comparison:
 
     def to_frame(self) -> pd.DataFrame:
         """Return the table for pandas: a network each row, costs and means over its trainings."""
-        need("frame", "pandas")
-        import pandas as pd
-
-        return pd.DataFrame([{key: value for key, value in row.items() if key != "published"} for row in self.rows])
+        return frame([{key: value for key, value in row.items() if key != "published"} for row in self.rows])
 
     def write(self) -> None:
         """Write the table into its folder in all formats."""

@@ -40,6 +40,7 @@ from dasvit.study.plan import (
     published_cell,
     seeded,
 )
+from dasvit.study.result import StudyResult
 from dasvit.study.verdicts import write_study
 
 FORMAT = "dasvit-study/2"
@@ -52,7 +53,7 @@ BASELINES: dict[str, Genotype | str] = {"vit": "vit", "vit_shift": "vit_shift"}
 
 def do_study(
     config: Config, options: StudyOptions, reporter: Reporter, deadline: Deadline, *, resume: bool = False
-) -> tuple[dict[str, Any], list[str]]:
+) -> StudyResult:
     """Do what is still to be done of a study, and write its report after every phase.
 
     Args:
@@ -61,9 +62,6 @@ def do_study(
         reporter: Where progress goes.
         deadline: When to stop.
         resume: Fail where there is no study to go on with.
-
-    Returns:
-        What `study.json` holds, and the runs that failed.
 
     Raises:
         UserError: A user's mistake, or no search succeeded.
@@ -96,7 +94,7 @@ def do_study(
         runner.run(study.train_jobs(cells, seed))
         study.write()
     study.rank(cells)
-    return study.write(), runner.failures
+    return StudyResult(Path(options.run), study.write()["summary"], runner.failures)
 
 
 def place_of(config: Config, options: StudyOptions) -> Place | None:
