@@ -29,7 +29,6 @@ class Parser(ArgumentParser):
     """A parser whose errors are sentences with the way out."""
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
-        """Raise a UserError that says what is wrong."""
         raise UserError(_explain(message, self)) from None
 
 
@@ -75,9 +74,6 @@ def _checked(command: str, options: Options, config: Config, fields: set[str], h
         config: The recipe with what the command line changes of it.
         fields: The fields that the command line names.
         has_recipe: Whether there was a recipe at all.
-
-    Raises:
-        UserError: Values that do not go together.
     """
     if command == "evaluate" and not has_recipe and not config.data.path:
         raise UserError("say on which data: --data.name and --data.path (only a run folder knows its own).")
@@ -90,11 +86,7 @@ def _checked(command: str, options: Options, config: Config, fields: set[str], h
 
 
 def _parsed(parser: ArgumentParser, arguments: list[str]) -> Any:
-    """Parse arguments; a whole number beyond every float makes the parser itself fall over.
-
-    Raises:
-        UserError: There is such a number.
-    """
+    """Parse arguments; a whole number beyond every float makes the parser itself fall over."""
     try:
         return parser.parse_args(arguments)
     except OverflowError:
@@ -111,7 +103,6 @@ def _whole_sections(command: str) -> dict[str, type]:
 
 
 def _flags(parser: ArgumentParser) -> set[str]:
-    """Return the options without a value."""
     return {option for action in parser._actions if action.nargs == 0 for option in action.option_strings}
 
 

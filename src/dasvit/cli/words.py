@@ -38,13 +38,6 @@ def check_sections(arguments: list[str], sections: dict[str, type]) -> None:
 
     The parser would read files that they name and import the classes that these name: a file is given to --config
     alone, and holds fields alone.
-
-    Args:
-        arguments: The command line's.
-        sections: The dataclass of every such option.
-
-    Raises:
-        UserError: The section is no mapping, or has a field that does not exist.
     """
     for place, argument in enumerate(arguments):
         option, equals, value = argument.partition("=")

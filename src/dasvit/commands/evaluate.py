@@ -13,7 +13,6 @@ from dasvit.runtime.progress import Reporter
 
 
 def evaluate_command(options: EvaluateOptions, config: Config) -> None:
-    """`dasvit evaluate`: top-1, top-5 and the confusion matrix."""
     found = evaluate_model(options.model, config, Reporter())
     if options.json:
         print_json(found.to_dict())

@@ -12,7 +12,6 @@ from dasvit.study.study import do_study
 
 
 def study_command(options: StudyOptions, config: Config) -> None:
-    """`dasvit study`: searches, trainings and one report of what they show."""
     found = do_study(config, options, Reporter(), Deadline.after(options.max_minutes), resume=options.resume)
     root = options.run
     if options.json:

@@ -303,7 +303,6 @@ class Cluster:
         return executor
 
     def _known(self) -> dict[str, Any]:
-        """Return the jobs of earlier calls: run's name → folder and number."""
         return read_object(self.folder / "jobs.json")
 
     def _find(self, entry: Any) -> Job[int] | None:

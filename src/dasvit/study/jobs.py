@@ -147,7 +147,6 @@ class Runner:
         return [(job, runs[name(job)], handles[name(job)], time.monotonic()) for job in batch]
 
     def _last_words(self, job: Job) -> str:
-        """Return the last line that a job's process wrote."""
         lines = (self.root / "logs" / f"{name(job)}.txt").read_text(errors="replace").strip().splitlines()
         return lines[-1] if lines else "it ended without a word"
 
@@ -177,7 +176,6 @@ class Runner:
 
 
 def kind(job: Job) -> str:
-    """Return search or train."""
     return "search" if job.subject is None else "train"
 
 

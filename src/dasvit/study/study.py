@@ -56,13 +56,6 @@ def do_study(
 ) -> StudyResult:
     """Do what is still to be done of a study, and write its report after every phase.
 
-    Args:
-        config: The recipe.
-        options: What is asked for.
-        reporter: Where progress goes.
-        deadline: When to stop.
-        resume: Fail where there is no study to go on with.
-
     Raises:
         UserError: A user's mistake, or no search succeeded.
         Stopped: By a signal or the deadline; the same call goes on.
@@ -140,7 +133,6 @@ class Study:
     searched: bool = False
 
     def seeds(self, key: str) -> range:
-        """Return the seeds of a variant's searches."""
         first = self.config.runtime.seed
         return range(first, first + (self.options.control if key == CONTROL else self.options.searches))
 
@@ -157,7 +149,6 @@ class Study:
         return config
 
     def search_jobs(self) -> list[Job]:
-        """Return all searches, seed by seed."""
         unique = {variant.key: variant for variant in self.variants}
         pairs = [(seed, variant) for variant in unique.values() for seed in self.seeds(variant.key)]
         return [
@@ -214,7 +205,6 @@ class Study:
         return {**names, "vit": "ViT", "vit_shift": "ViT with shift"}
 
     def train_jobs(self, cells: Mapping[str, Genotype | str], seed: int) -> list[Job]:
-        """Return the trainings with one seed."""
         config, names, jobs = self.settled(self.config, seed), self.names(), []
         for key, subject in cells.items():
             cell = f"cells/{key}.json" if isinstance(subject, Genotype) else ""
@@ -256,7 +246,6 @@ class Study:
         return {"finalists": finals.cells, "epochs": finals.epochs, "last": finals.last, "matched": matched}
 
     def write(self) -> dict[str, Any]:
-        """Write `study.json`, `study.md` and `report.html` from the run folders; return the first's content."""
         return write_study(self.run.path, self.gather())
 
     def gather(self) -> dict[str, Any]:
