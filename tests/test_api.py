@@ -5,7 +5,7 @@ import inspect
 import json
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -155,7 +155,7 @@ def test_study(tmp_path: Path) -> None:
         dasvit.study(recipe="digits", run=tmp_path / "none", searches=0, quiet=True)
 
 
-COMMANDS = {
+COMMANDS: dict[str, Callable[..., Any]] = {
     "search": dasvit.search,
     "derive": dasvit.FoundCell.derive,
     "train": dasvit.train,

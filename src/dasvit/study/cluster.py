@@ -21,7 +21,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any, Protocol
+from typing import IO, TYPE_CHECKING, Any
 
 from dasvit.config import recipe as recipes
 from dasvit.errors import UserError, unknown
@@ -161,8 +161,8 @@ def lock(descriptor: int) -> None:
         fcntl.flock(descriptor, fcntl.LOCK_EX)
 
 
-class Place(Protocol):
-    """Where runs are done, if not in the study's own process.
+class Processes:
+    """Runs as processes of this machine, each with its share of the cores.
 
     Attributes:
         kind: Key of LOOKS.
@@ -170,24 +170,6 @@ class Place(Protocol):
         room: The most runs that it takes at a time; others wait.
         threads: Of a run.
     """
-
-    kind: str
-    at_once: int
-    room: int
-    threads: int
-
-    def submit(self, runs: Mapping[str, RemoteRun]) -> Mapping[str, Any]:
-        """Send runs there, and return what each is known by, both by the runs' names."""
-
-    def has_ended(self, job: Any) -> bool:
-        """Tell whether a run has ended, however that came."""
-
-    def leave(self, jobs: Iterable[tuple[RemoteRun, Any]]) -> bool:
-        """Turn away from jobs that have not ended; return whether they go on, or have saved and ended."""
-
-
-class Processes:
-    """Runs as processes of this machine, each with its share of the cores."""
 
     kind = "processes"
 
@@ -197,6 +179,7 @@ class Processes:
         self.threads = max(1, cores // at_once)
 
     def submit(self, runs: Mapping[str, RemoteRun]) -> dict[str, subprocess.Popen[bytes]]:
+        """Begin runs, and return what each is known by, both by the runs' names."""
         started = {}
         for name, run in runs.items():
             with open(run.log, "ab") as file:
@@ -207,6 +190,7 @@ class Processes:
         return job.poll() is not None
 
     def leave(self, jobs: Iterable[tuple[RemoteRun, subprocess.Popen[bytes]]]) -> bool:
+        """Turn away from runs that have not ended; return whether they go on, or have saved and ended."""
         processes = [process for _, process in jobs]
         for process in processes:
             process.terminate()
@@ -216,7 +200,7 @@ class Processes:
 
 
 class Cluster:
-    """Jobs of a cluster.
+    """Jobs of a cluster; it is asked as `Processes` is.
 
     Args:
         kind: local or slurm.
@@ -315,3 +299,7 @@ class Cluster:
             return None
         job: Job[int] = submitit.SlurmJob(folder=str(entry[0]), job_id=str(entry[1]))
         return job if job.state.split(" ")[0].upper() in LIVE and not job.paths.result_pickle.exists() else None
+
+
+Place = Processes | Cluster
+"""Where runs are done, if not in the study's own process."""

@@ -37,7 +37,7 @@ class Job:
         label: What it is called on the terminal.
         config: Its recipe.
         subject: What is trained: a cell, or a model's name. None: this is a search.
-        cell: File of the cell, where the subject is one.
+        cell: File of the cell, read where the subject is one.
     """
 
     folder: str
@@ -208,15 +208,14 @@ def arguments(job: Job, root: Path) -> list[str]:
     common = ["--config", str(config), "--run", str(root / job.folder)]
     if job.subject is None:
         return ["search", *common]
-    return ["train", *(["--cell", str(root / job.cell)] if job.cell else ["--model", str(job.subject)]), *common]
+    is_cell = isinstance(job.subject, Genotype)
+    return ["train", *(["--cell", str(root / job.cell)] if is_cell else ["--model", str(job.subject)]), *common]
 
 
-@contextmanager
-def log(root: Path, job: Job) -> Iterator[TextIO]:
+def log(root: Path, job: Job) -> TextIO:
     """Open the file that holds what a job says; it grows when the job goes on."""
     (root / "logs").mkdir(exist_ok=True)
-    with (root / "logs" / f"{name(job)}.txt").open("a", encoding="utf-8", errors="backslashreplace") as file:
-        yield file
+    return (root / "logs" / f"{name(job)}.txt").open("a", encoding="utf-8", errors="backslashreplace")
 
 
 @contextmanager

@@ -155,10 +155,6 @@ def check_seeds(config: Config, searches: int, trainings: int) -> None:
         )
 
 
-def seeded(config: Config, seed: int) -> Config:
-    return replace(config, runtime=replace(config.runtime, seed=seed))
-
-
 def cell_key(cell: Genotype) -> str:
     """Return the folder of a cell's trainings: the same cell, found twice, is trained once for each seed."""
     return f"cell-{hashlib.sha256(cell.to_json().encode()).hexdigest()[:10]}"

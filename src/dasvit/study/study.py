@@ -16,6 +16,7 @@ from dasvit.errors import UserError
 from dasvit.extras import need
 from dasvit.io.run_folder import RunFolder
 from dasvit.models.cost import cost_of
+from dasvit.report.study.words import REFERENCES
 from dasvit.runtime.distributed import Runtime
 from dasvit.runtime.progress import Reporter
 from dasvit.runtime.saver import Deadline
@@ -38,7 +39,6 @@ from dasvit.study.plan import (
     plan_control,
     plan_variants,
     published_cell,
-    seeded,
 )
 from dasvit.study.result import StudyResult
 from dasvit.study.verdicts import write_study
@@ -47,8 +47,8 @@ FORMAT = "dasvit-study/2"
 
 OPTIONS = ("searches", "trainings", "control", "random", "ablate", "sweep")
 """What `study.json` says of the command's options."""
-BASELINES: dict[str, Genotype | str] = {"vit": "vit", "vit_shift": "vit_shift"}
-"""Folder of a network that is no cell, and its name."""
+BASELINES = ("vit", "vit_shift")
+"""Networks that are no cells; their names are their folders', too."""
 
 
 def do_study(
@@ -84,7 +84,7 @@ def do_study(
     runner.left["train"] -= spare
     runner.total -= spare
     for seed in study.training_seeds:
-        runner.run(study.train_jobs(cells, seed))
+        runner.run(study.train_jobs(seed))
         study.write()
     study.rank(cells)
     return StudyResult(Path(options.run), study.write()["summary"], runner.failures)
@@ -144,9 +144,7 @@ class Study:
 
     def settled(self, config: Config, seed: int) -> Config:
         """Return a run's recipe: a seed, and the study's precision."""
-        config = seeded(config, seed)
-        config.runtime.precision = self.runtime.precision
-        return config
+        return replace(config, runtime=replace(config.runtime, seed=seed, precision=self.runtime.precision))
 
     def search_jobs(self) -> list[Job]:
         unique = {variant.key: variant for variant in self.variants}
@@ -178,39 +176,33 @@ class Study:
         return draw_cells(self.variants[0].config, len(self.data.classes), macs, self.options.random)
 
     def cells(self) -> dict[str, Genotype | str]:
-        """Return everything that is trained, by folder: found cells, cells drawn at random, references."""
+        """Return everything that is trained, by folder, and write the cells' files."""
         self.searched = True
-        cells = self.subjects(self.drawn())
         (self.run.path / "cells").mkdir(exist_ok=True)
+        cells = {key: subject for key, (_, subject) in self.networks().items()}
         for key, subject in cells.items():
             if isinstance(subject, Genotype):
                 self.run.write_text(f"cells/{key}.json", subject.to_json())
         return cells
 
-    def subjects(self, drawn: Drawn | None) -> dict[str, Genotype | str]:
-        """Return what is to be trained as far as it is known."""
-        published = published_cell(self.config)
-        found = [cell for row in self.found().values() for cell in row.values()]
-        cells = [*([published] if published else []), *found, *(drawn.cells if drawn else [])]
-        return {**BASELINES, **{cell_key(cell): cell for cell in cells}}
-
-    def names(self) -> dict[str, str]:
-        """Return what the networks are called on the terminal, by folder."""
+    def networks(self) -> dict[str, tuple[str, Genotype | str]]:
+        """Return what is to be trained as far as it is known, by folder: its name on the terminal, and what it is."""
+        networks: dict[str, tuple[str, Genotype | str]] = {name: (REFERENCES[name], name) for name in BASELINES}
         drawn, published = self.drawn(), published_cell(self.config)
-        names = {cell_key(cell): f"random cell {i + 1}" for i, cell in enumerate(drawn.cells if drawn else [])}
+        cells = [("the published cell", published)] if published else []
         for key, row in self.found().items():
-            names |= {cell_key(cell): f"the cell of {key}, seed {seed}" for seed, cell in row.items()}
-        if published:
-            names[cell_key(published)] = "the published cell"
-        return {**names, "vit": "ViT", "vit_shift": "ViT with shift"}
+            cells += [(f"the cell of {key}, seed {seed}", cell) for seed, cell in row.items()]
+        cells += [(f"random cell {i + 1}", cell) for i, cell in enumerate(drawn.cells if drawn else [])]
+        for name, cell in cells:  # found twice, it has the first name
+            networks.setdefault(cell_key(cell), (name, cell))
+        return networks
 
-    def train_jobs(self, cells: Mapping[str, Genotype | str], seed: int) -> list[Job]:
-        config, names, jobs = self.settled(self.config, seed), self.names(), []
-        for key, subject in cells.items():
-            cell = f"cells/{key}.json" if isinstance(subject, Genotype) else ""
-            label = f"train {names[key]}, seed {seed}"
-            jobs.append(Job(f"trainings/{key}/seed{seed}", label, config, subject, cell))
-        return jobs
+    def train_jobs(self, seed: int) -> list[Job]:
+        config = self.settled(self.config, seed)
+        return [
+            Job(f"trainings/{key}/seed{seed}", f"train {name}, seed {seed}", config, subject, f"cells/{key}.json")
+            for key, (name, subject) in self.networks().items()
+        ]
 
     def rank(self, cells: Mapping[str, Genotype | str]) -> None:
         """Have every supernet rank the cells, where that was not done before."""
@@ -255,7 +247,7 @@ class Study:
         searches = [describe_search(root, job, images) for job in self.search_jobs() if job.is_done(root)]
         cells = {
             key: describe_cell(root, key, subject, self.config, len(self.data.classes), self.training_seeds)
-            for key, subject in self.subjects(drawn).items()
+            for key, (_, subject) in self.networks().items()
         }
         return {
             "format": FORMAT,
