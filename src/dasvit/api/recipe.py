@@ -50,7 +50,7 @@ def make_config(
 
 def _data_section(data: Any) -> dict[str, Any]:
     if isinstance(data, DataConfig):
-        return {name: value for name, value in vars(data).items()}
+        return dict(vars(data))
     if isinstance(data, Mapping) and all(isinstance(key, str) for key in data) and set(data) <= set(vars(DataConfig())):
         return dict(data)
     if isinstance(data, (str, Path)):

@@ -11,7 +11,7 @@ from jsonargparse import ArgumentParser
 
 from dasvit.cli.fields import add_options, read_options
 from dasvit.cli.recipe_of import recipe_of
-from dasvit.cli.words import check_sections, first_look, huge_number, plain_fields
+from dasvit.cli.words import check_sections, first_look, plain_fields
 from dasvit.commands import COMMANDS
 from dasvit.commands.options import Options, SearchOptions
 from dasvit.config import Config
@@ -90,7 +90,8 @@ def _parsed(parser: ArgumentParser, arguments: list[str]) -> Any:
     try:
         return parser.parse_args(arguments)
     except OverflowError:
-        raise UserError(f"{huge_number(arguments)} holds a number that is too large.") from None
+        huge = re.search(r"(\S+)[ =]\S*\d{300}", " ".join(arguments))
+        raise UserError(f"{huge[1] if huge else 'the command line'} holds a number that is too large.") from None
 
 
 def _whole_sections(command: str) -> dict[str, type]:

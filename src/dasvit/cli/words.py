@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Collection
 
 from dasvit.config import recipe as recipes
@@ -72,9 +71,3 @@ def first_look(arguments: list[str], flags: Collection[str]) -> dict[str, str]:
         option, equals, value = word.partition("=")
         found[option] = value if equals or option in flags else next(words, "")
     return found
-
-
-def huge_number(arguments: list[str]) -> str:
-    """Return the option whose value is a number beyond every float."""
-    huge = re.search(r"(\S+)[ =]\S*\d{300}", " ".join(arguments))
-    return huge[1] if huge else "the command line"

@@ -82,7 +82,9 @@ def compare_costs(
     """
     side = config.model.image_size
     rows = [costed(entry, config, classes or entry.classes, ptflops) for entry in entries]
-    run = open_run(folder, config, "cost") if folder else None
+    run = RunFolder(folder, "compare") if folder else None
+    if run:
+        run.open(config, "cost")
     shown = DATASETS if published else None
     comparison = Comparison(f"cost of one image of {side}×{side} pixels", rows, run, shown)
     comparison.write()
@@ -119,7 +121,8 @@ def run_comparison(
     data = load_data(config.data, config.model.image_size, config.runtime.seed)
     find_device(config.runtime.device)
     rows = [costed(entry, config, len(data.classes), ptflops) for entry in entries]  # what can fail, before all else
-    run = open_run(folder, config, "training")
+    run = RunFolder(folder, "compare")
+    run.open(config, "training")
     results: list[list[dict[str, Any]]] = [[] for _ in entries]
     failures: list[str] = []
     shown = ([config.data.name] if config.data.name in DATASETS else []) if published else None
@@ -168,14 +171,3 @@ def summarised(rows: Sequence[dict[str, Any]], results: Sequence[Sequence[dict[s
             more["images_per_second"] = statistics.median(value for run in runs for value in run["images_per_second"])
         summary.append(row | more)
     return summary
-
-
-def open_run(path: str, config: Config, kind: str) -> RunFolder:
-    """Return the folder of a comparison, made where it is not there.
-
-    Raises:
-        UserError: It holds something else.
-    """
-    run = RunFolder(path, "compare")
-    run.open(config, kind)
-    return run
