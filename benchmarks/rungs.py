@@ -23,7 +23,7 @@ import numpy as np
 import torch
 from scipy import stats
 
-from dasvit.api import make_config
+from dasvit.api.recipe import make_config
 from dasvit.cell.genotype import Genotype
 from dasvit.cell.space import Space
 from dasvit.config import Config

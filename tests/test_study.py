@@ -30,6 +30,7 @@ from dasvit.search.ranking import supernet_scores, weight_scores
 from dasvit.search.stages import StageWeights
 from dasvit.search.supernet import ForwardMode, Supernet
 from dasvit.study import jobs as study_jobs
+from dasvit.study.cluster import Processes
 from dasvit.study.compute import images_for_weights, planned_images
 from dasvit.study.plan import cell_key, check_seeds, draw_cells, plan_control, plan_variants, published_cell
 from dasvit.training.pipeline import run_training
@@ -213,7 +214,7 @@ def test_a_failing_process_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     said: list[str] = []
     reporter = Reporter(quiet=True)
     monkeypatch.setattr(reporter, "say", said.append)
-    runner = study_jobs.Runner(tmp_path, reporter, 2, Deadline(), {"search": 1, "train": 0}, 1)
+    runner = study_jobs.Runner(tmp_path, reporter, Deadline(), Processes(2), {"search": 1, "train": 0}, 1)
     runner.run([study_jobs.Job("searches/a/seed0", "search a", config_of())])
     assert len(runner.failures) == 1 and "nowhere.yaml" in runner.failures[0] and "failed" in said[-1]
 
@@ -227,16 +228,18 @@ from dasvit.study import jobs as study_jobs
 from dasvit.errors import Stopped
 from dasvit.runtime.progress import Reporter
 from dasvit.runtime.saver import Deadline
+from dasvit.study.cluster import Processes
 from pathlib import Path
-def start(self, job):
-    import subprocess
-    kill = "import os, signal, time; os.kill(os.getppid(), signal.SIGTERM); time.sleep(60)"
-    return subprocess.Popen([sys.executable, "-c", kill])
-study_jobs.Runner._start = start
+kill = "import os, signal, time; os.kill(os.getppid(), signal.SIGTERM); time.sleep(60)"
+study_jobs.arguments = lambda job, root: []
+study_jobs.sys.executable = {str(tmp_path / "kill")!r}
+Path(study_jobs.sys.executable).write_text(f"#!{sys.executable}\\n{{kill}}\\n")
+os.chmod(study_jobs.sys.executable, 0o755)
 jobs = [study_jobs.Job(f"searches/{{i}}/seed0", "search", None) for i in range(3)]
-runner = study_jobs.Runner(Path({str(tmp_path)!r}), Reporter(), 1, Deadline(), {{"search": 3, "train": 0}}, 3)
+root, left = Path({str(tmp_path)!r}), {{"search": 3, "train": 0}}
+runner = study_jobs.Runner(root, Reporter(), Deadline(), Processes(1), left, 3)
 try:
-    runner._beside(jobs)
+    runner.run(jobs)
 except Stopped as stop:
     assert stop.status == 143 and runner.started == 1, (stop, runner)
     sys.exit(0)
@@ -247,13 +250,14 @@ sys.exit(1)
 
 
 def test_time_that_is_left(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    runner = study_jobs.Runner(tmp_path, Reporter(quiet=True), 2, Deadline(), {"search": 0, "train": 10}, 20)
+    runner = study_jobs.Runner(tmp_path, Reporter(quiet=True), Deadline(), Processes(2), {"search": 0, "train": 10}, 20)
     assert runner._time_left() == ""
     runner.times["train"] = [20.0, 40.0]
     assert runner._time_left() == "; about 2 min left"  # 10 · 30 s on two processes
-    late = dataclasses.replace(runner, deadline=Deadline(0.0), processes=1)
-    with pytest.raises(Stopped, match="the time is up"):
-        late.run([study_jobs.Job("searches/a/seed0", "search a", config_of())])
+    for place in (None, runner.place):
+        late = dataclasses.replace(runner, deadline=Deadline(0.0), place=place)
+        with pytest.raises(Stopped, match="the time is up"):
+            late.run([study_jobs.Job("searches/a/seed0", "search a", config_of())])
 
 
 # --- the plan -------------------------------------------------------------------------------------------------------

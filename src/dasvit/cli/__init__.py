@@ -57,7 +57,6 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
 
 
 def _goes_on(arguments: list[str]) -> bool:
-    """Tell whether the same command line goes on where it stopped."""
     return bool(arguments) and arguments[0] in COMMANDS and COMMANDS[arguments[0]].goes_on
 
 
@@ -93,7 +92,6 @@ def _sentence(error: BaseException) -> str:
 
 
 def run(arguments: list[str]) -> None:
-    """Parse a command line and run its command."""
     if not arguments or arguments[0] in ("-h", "--help"):
         print(overview())
         return
@@ -109,8 +107,8 @@ def run(arguments: list[str]) -> None:
 
 
 def overview() -> str:
-    """Return what `dasvit --help` prints."""
-    lines = [f"  {name:<12}{command.summary}" for name, command in COMMANDS.items()]
+    summaries = {name: command.summary.rstrip(".") for name, command in COMMANDS.items()}
+    lines = [f"  {name:<12}{summary[0].lower()}{summary[1:]}" for name, summary in summaries.items()]
     return "\n".join(
         [
             "usage: dasvit COMMAND [options]",

@@ -65,7 +65,6 @@ def plain_text(rows: list[Row]) -> str:
 
 
 def header(top: int) -> list[str]:
-    """Return the names of the CSV's columns."""
     return ["image", *(f"{name}_{place + 1}" for place in range(top) for name in ("label", "probability"))]
 
 
@@ -80,7 +79,6 @@ def csv_rows(rows: list[Row]) -> str:
 
 
 def csv_text(rows: list[list[str]]) -> str:
-    """Return rows of texts as CSV."""
     text = io.StringIO()
     csv.writer(text, lineterminator="\n").writerows([printable(value) for value in row] for row in rows)
     return text.getvalue()

@@ -13,7 +13,6 @@ from dasvit.search.pipeline import run_search
 
 
 def search_command(options: SearchOptions, config: Config) -> None:
-    """`dasvit search`: a run folder with a cell in it."""
     found = run_search(
         config,
         options.run,

@@ -66,7 +66,6 @@ def final_images(config: Config, half: int) -> int:
 
 
 def finals_images(config: Config, half: int) -> int:
-    """Return the images of all finals of a recipe."""
     finals = config.search.finals
     last = min(finals.last, finals.cells) * finals.last_epochs
     return (finals.cells * finals.epochs + last) * final_images(config, half)

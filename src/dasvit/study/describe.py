@@ -24,13 +24,7 @@ from dasvit.study.plan import cell_key
 
 
 def describe_search(root: Path, job: Job, images: int) -> dict[str, Any]:
-    """Return what a search's folder says, and how its supernet and its weights rank cells.
-
-    Args:
-        root: The study's folder.
-        job: The search, which has ended.
-        images: Images of the training set.
-    """
+    """Return what a search's folder says, and how its supernet and its weights rank cells."""
     run = RunFolder(root / job.folder, "search")
     _, variant, seed = job.folder.split("/")
     finals = [RunFolder(folder, "train") for folder in sorted((run.path / FINALS).glob("*/"))]
@@ -72,16 +66,7 @@ def describe_ranking(root: Path, job: Job) -> dict[str, Any] | None:
 def describe_cell(
     root: Path, key: str, subject: Genotype | str, config: Config, classes: int, seeds: Iterable[int]
 ) -> dict[str, Any]:
-    """Return what is known of a network: its cost, and its trainings so far.
-
-    Args:
-        root: The study's folder.
-        key: The network's folder.
-        subject: Its cell, or its name.
-        config: The study's recipe.
-        classes: Classes of the data.
-        seeds: Of the trainings.
-    """
+    """Return what is known of a network: its cost, and its trainings so far."""
     cost = cost_of(subject, config.model, classes)
     trainings = []
     for seed in seeds:

@@ -58,12 +58,6 @@ class Variant:
 def plan_variants(config: Config, methods: Sequence[str], ablate: bool, sweep: bool) -> list[Variant]:
     """Return what is searched with; of several that come to the same recipe, each is listed, under one key.
 
-    Args:
-        config: The recipe.
-        methods: Search methods; the first is what everything else is compared with.
-        ablate: DASViT without tokens, fairness and stages as well.
-        sweep: Several λ and ρ as well.
-
     Raises:
         UserError: No or doubled methods, a method that does not exist, or no dasvit to change something of.
     """
@@ -125,10 +119,6 @@ def plan_control(first: Config, half: int) -> Variant:
     none learning from another; the best on the validation images is the cell. Where that method has no finals, as many
     finalists as train on about as many images as its search does.
 
-    Args:
-        first: The first method's recipe.
-        half: Images that a supernet's weights, and finalists, are trained on.
-
     Raises:
         UserError: Its recipe cannot be one of finals.
     """
@@ -165,11 +155,6 @@ def check_seeds(config: Config, searches: int, trainings: int) -> None:
         )
 
 
-def seeded(config: Config, seed: int) -> Config:
-    """Return a recipe with another seed."""
-    return replace(config, runtime=replace(config.runtime, seed=seed))
-
-
 def cell_key(cell: Genotype) -> str:
     """Return the folder of a cell's trainings: the same cell, found twice, is trained once for each seed."""
     return f"cell-{hashlib.sha256(cell.to_json().encode()).hexdigest()[:10]}"
@@ -202,12 +187,6 @@ def draw_cells(config: Config, classes: int, found: Sequence[int], count: int) -
 
     Within `search.random.tolerance` of these; where fewer cells are there than are wanted, it is doubled until enough
     are. The draw depends on the seed, the found cells' mean cost and the recipe alone.
-
-    Args:
-        config: The recipe.
-        classes: Classes of the data.
-        found: Multiply-adds of the found cells.
-        count: Cells to draw.
 
     Raises:
         UserError: The space has not so many cells.
