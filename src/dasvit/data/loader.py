@@ -204,8 +204,8 @@ class Loader:
                 # A process that was killed is seen to be gone a moment after its connection is.
                 if not multiprocessing.connection.wait([worker.sentinel for worker in workers], timeout=1.0):
                     raise  # something else is wrong, in our own code
-                self._drop_workers()
                 check_ended(workers)
+                self._drop_workers()
                 raise WorkerDied(" ".join(str(error).split())) from None
             if batch is None:
                 return
