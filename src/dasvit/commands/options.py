@@ -147,7 +147,7 @@ class PredictOptions(Options):
         top: Classes shown for an image.
         format: Text, csv or json (as --json).
         batch_size: Images that the model sees at once.
-        on_error: Stop at a broken image, or skip it and name it.
+        on_error: What broken images are, which are left out and named: an error of the command (stop), or none (skip).
         device: The device: auto, cpu, cuda, cuda:N or mps.
     """
 

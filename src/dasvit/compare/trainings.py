@@ -122,22 +122,23 @@ def run_comparison(
     find_device(config.runtime.device)
     rows = [costed(entry, config, len(data.classes), ptflops) for entry in entries]  # what can fail, before all else
     run = RunFolder(folder, "compare")
-    run.open(config, "training")
-    results: list[list[dict[str, Any]]] = [[] for _ in entries]
-    failures: list[str] = []
-    shown = ([config.data.name] if config.data.name in DATASETS else []) if published else None
-    title = f"{config.data.name}, {config.train.epochs} epochs, {seeds} seed(s)"
-    for seed in range(config.runtime.seed, config.runtime.seed + seeds):
-        for i, entry in enumerate(entries):
-            reporter.say(f"\n{entry.label}, seed {seed} ({i + 1} of {len(entries)} networks)")
-            try:
-                results[i].append(trained(entry, config, seed, Path(folder), reporter))
-            except UserError as error:
-                failures.append(f"{entry.label}, seed {seed}: {error}")
-                reporter.say(failures[-1])
-            comparison = Comparison(title, summarised(rows, results), run, shown, failures)
-            comparison.write()
-    return comparison
+    with run.locked():
+        run.open(config, "training")
+        results: list[list[dict[str, Any]]] = [[] for _ in entries]
+        failures: list[str] = []
+        shown = ([config.data.name] if config.data.name in DATASETS else []) if published else None
+        title = f"{config.data.name}, {config.train.epochs} epochs, {seeds} seed(s)"
+        for seed in range(config.runtime.seed, config.runtime.seed + seeds):
+            for i, entry in enumerate(entries):
+                reporter.say(f"\n{entry.label}, seed {seed} ({i + 1} of {len(entries)} networks)")
+                try:
+                    results[i].append(trained(entry, config, seed, Path(folder), reporter))
+                except UserError as error:
+                    failures.append(f"{entry.label}, seed {seed}: {error}")
+                    reporter.say(failures[-1])
+                comparison = Comparison(title, summarised(rows, results), run, shown, failures)
+                comparison.write()
+        return comparison
 
 
 def trained(entry: Entry, config: Config, seed: int, root: Path, reporter: Reporter) -> dict[str, Any]:

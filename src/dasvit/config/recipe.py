@@ -61,6 +61,22 @@ def is_cache(folder: str) -> bool:
     return (Path(folder).expanduser() / CACHE_TAG).is_file()
 
 
+class _Twice(Exception):
+    """A key stands twice in a mapping."""
+
+
+class _UniqueKeys(yaml.SafeLoader):
+    """Reads YAML's plain types; of two values for one key the last would win without a word."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        lines: dict[str, int] = {}
+        for key, _ in node.value:
+            line, name = key.start_mark.line + 1, str(key.value)
+            if isinstance(key, yaml.ScalarNode) and lines.setdefault(name, line) != line and name != "<<":
+                raise _Twice(f"{name} twice, in lines {lines[name]} and {line}")
+        return super().construct_mapping(node, deep)
+
+
 def read_yaml(text: str, where: str) -> Any:
     """Read YAML as data: its plain types alone, and no more of them than a configuration can need.
 
@@ -70,8 +86,10 @@ def read_yaml(text: str, where: str) -> Any:
         UserError: It is no YAML, asks for objects, or is absurdly large.
     """
     try:
-        content = yaml.safe_load(text)
+        content = yaml.load(text, _UniqueKeys)
         size = _values(content)
+    except _Twice as error:
+        raise UserError(f"{where} has {error}: leave one of them out.") from None
     except RecursionError:
         raise UserError(f"{where} nests its values too deeply: a configuration has a few levels.") from None
     # The constructors of plain types raise whatever int() and datetime() do.

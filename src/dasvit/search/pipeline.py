@@ -85,17 +85,18 @@ def run_search(
         Stopped: By a signal or the deadline; the same call goes on.
     """
     session = load_session(config, folder, "search", reporter, deadline)
-    has_supernet = find_method(config.search.method).trains_supernet
-    if has_supernet:
-        check_memory(supernet_params(session.config, session.classes))
-    session.claim(config.search.method, resume)
-    if has_supernet and warn and session.runtime.is_main:
-        warn(session)
-    seed_everything(config.runtime.seed)
-    session.settle_precision(search_probe(session))
-    seed_everything(config.runtime.seed)
-    with session.followed(track) as session:
-        return find_cell(session)
+    with session.locked():
+        has_supernet = find_method(config.search.method).trains_supernet
+        if has_supernet:
+            check_memory(supernet_params(session.config, session.classes))
+        session.claim(config.search.method, resume)
+        if has_supernet and warn and session.runtime.is_main:
+            warn(session)
+        seed_everything(config.runtime.seed)
+        session.settle_precision(search_probe(session))
+        seed_everything(config.runtime.seed)
+        with session.followed(track) as session:
+            return find_cell(session)
 
 
 def find_cell(session: Session) -> SearchResult:

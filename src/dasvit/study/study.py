@@ -64,30 +64,31 @@ def do_study(
     options = replace(options, control=options.searches if options.control < 0 else options.control)
     check_seeds(config, max(options.searches, options.control), options.trainings)
     session = load_session(config, options.run, "study", reporter, deadline)
-    config, run = session.config, session.run
-    methods = [name.strip() for name in options.methods.split(",") if name.strip()]
-    variants = plan_variants(config, methods, options.ablate, options.sweep)
-    if options.control:
-        variants.append(plan_control(variants[0].config, images_for_weights(config, len(session.data.train))))
-    session.claim("study", resume)
-    session.settle_precision(search_probe(session))
-    study = Study(run, config, options, variants, session.data, session.runtime, reporter)
-    runner = Runner(run.path, reporter, deadline, place)
-    baselines = len(BASELINES) + (published_cell(config) is not None)
-    runner.left = {"search": len(study.search_jobs())}
-    runner.left["train"] = (runner.left["search"] + options.random + baselines) * options.trainings
-    runner.total = sum(runner.left.values())
-    runner.run(study.search_jobs())
-    study.write()
-    cells = study.cells()
-    spare = runner.left["train"] - len(cells) * options.trainings  # of cells that were found twice, or not at all
-    runner.left["train"] -= spare
-    runner.total -= spare
-    for seed in study.training_seeds:
-        runner.run(study.train_jobs(seed))
+    with session.locked():
+        config, run = session.config, session.run
+        methods = [name.strip() for name in options.methods.split(",") if name.strip()]
+        variants = plan_variants(config, methods, options.ablate, options.sweep)
+        if options.control:
+            variants.append(plan_control(variants[0].config, images_for_weights(config, len(session.data.train))))
+        session.claim("study", resume)
+        session.settle_precision(search_probe(session))
+        study = Study(run, config, options, variants, session.data, session.runtime, reporter)
+        runner = Runner(run.path, reporter, deadline, place)
+        baselines = len(BASELINES) + (published_cell(config) is not None)
+        runner.left = {"search": len(study.search_jobs())}
+        runner.left["train"] = (runner.left["search"] + options.random + baselines) * options.trainings
+        runner.total = sum(runner.left.values())
+        runner.run(study.search_jobs())
         study.write()
-    study.rank(cells)
-    return StudyResult(Path(options.run), study.write()["summary"], runner.failures)
+        cells = study.cells()
+        spare = runner.left["train"] - len(cells) * options.trainings  # of cells that were found twice, or not at all
+        runner.left["train"] -= spare
+        runner.total -= spare
+        for seed in study.training_seeds:
+            runner.run(study.train_jobs(seed))
+            study.write()
+        study.rank(cells)
+        return StudyResult(Path(options.run), study.write()["summary"], runner.failures)
 
 
 def place_of(config: Config, options: StudyOptions) -> Place | None:

@@ -139,26 +139,29 @@ def run_training(
         Stopped: By a signal or the deadline; the same call goes on.
     """
     session = load_session(config, folder, "train", reporter, deadline)
-    config, runtime = session.config, session.runtime
-    if config.runtime.shard and not runtime.shards:
-        reporter.say("runtime.shard: this one process keeps all weights; torchrun starts several (docs/scale.md).")
-    if not isinstance(subject, Start):  # what can fail, before the folder is made
-        check_memory(cost_of(subject, config.model, session.classes).params)
-    make = network_maker(subject, session)
-    seed_everything(config.runtime.seed)
-    model = make()
-    named = subject_of(model, subject.folder) if isinstance(subject, Start) else subject
-    text = named.to_json() if isinstance(named, Genotype) else named
-    session.claim(text, resume, subject.digest if isinstance(subject, Start) else "")
-    if isinstance(subject, Start) and runtime.is_main:
-        subject.say(session)
-    session.settle_precision(network_probe(make, config, session.classes))
-    prefer_fast_attention(model, runtime.device, torch.bfloat16 if runtime.precision == "bfloat16" else torch.float32)
-    cost = count_cost(model, config.model.image_size)
-    seed_everything(config.runtime.seed)
-    with session.followed(track) as session:
-        trained = train(model, session)
-        return write_model(trained, named, cost, session, make)
+    with session.locked():
+        config, runtime = session.config, session.runtime
+        if config.runtime.shard and not runtime.shards:
+            reporter.say("runtime.shard: this one process keeps all weights; torchrun starts several (docs/scale.md).")
+        if not isinstance(subject, Start):  # what can fail, before the folder is made
+            check_memory(cost_of(subject, config.model, session.classes).params)
+        make = network_maker(subject, session)
+        seed_everything(config.runtime.seed)
+        model = make()
+        named = subject_of(model, subject.folder) if isinstance(subject, Start) else subject
+        text = named.to_json() if isinstance(named, Genotype) else named
+        session.claim(text, resume, subject.digest if isinstance(subject, Start) else "")
+        if isinstance(subject, Start) and runtime.is_main:
+            subject.say(session)
+        session.settle_precision(network_probe(make, config, session.classes))
+        prefer_fast_attention(
+            model, runtime.device, torch.bfloat16 if runtime.precision == "bfloat16" else torch.float32
+        )
+        cost = count_cost(model, config.model.image_size)
+        seed_everything(config.runtime.seed)
+        with session.followed(track) as session:
+            trained = train(model, session)
+            return write_model(trained, named, cost, session, make)
 
 
 def network_maker(subject: Subject | Start, session: Session) -> Callable[[], nn.Module]:
