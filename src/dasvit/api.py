@@ -37,7 +37,7 @@ from dasvit.report.run.page import PAGE
 from dasvit.runtime.distributed import find_device
 from dasvit.runtime.progress import Reporter
 from dasvit.runtime.saver import Deadline
-from dasvit.search.candidates import Candidate
+from dasvit.search.halving import Candidate, Rung
 from dasvit.search.past_run import read_search
 from dasvit.search.pipeline import SearchResult, run_search
 from dasvit.session import Session
@@ -114,12 +114,12 @@ class FoundCell:
 
     def to_frame(self) -> pd.DataFrame:
         """Return the candidates, best first, as a pandas table; the cell alone where none was trained."""
-        found = self.candidates or [Candidate(self.cell, float("nan"), float("nan"), float("nan"), 0)]
+        found = self.candidates or [Candidate(self.cell, [Rung(0, float("nan"), float("nan"))])]
         columns = {
             "cell": [" ".join(one.cell.ops) for one in found],
-            "val_top1": [one.top1 for one in found],
-            "val_loss": [one.loss for one in found],
-            "epochs": [one.epochs for one in found],
+            "val_top1": [one.last.top1 for one in found],
+            "val_loss": [one.last.loss for one in found],
+            "epochs": [one.last.epochs for one in found],
         }
         need("frame", "pandas")
         import pandas as pd
@@ -260,6 +260,7 @@ def search(
     resume: bool = False,
     max_minutes: float = 0.0,
     track: Sequence[str] = (),
+    jobs: int = 1,
     quiet: bool = False,
 ) -> FoundCell:
     """Search a cell on images (`dasvit search`).
@@ -278,6 +279,7 @@ def search(
         resume: There must be a run to go on with.
         max_minutes: Stop, with a checkpoint, after so many minutes. 0: no limit.
         track: Trackers that are sent every epoch's numbers: tensorboard, wandb, trackio.
+        jobs: Candidates trained beside each other, each in a process of its own.
         quiet: Show no progress.
 
     Raises:
@@ -295,6 +297,7 @@ def search(
         deadline=Deadline.after(max_minutes),
         track=track,
         warn=_warn,
+        jobs=jobs,
     )
     return FoundCell.of(result)
 

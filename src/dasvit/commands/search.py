@@ -22,6 +22,7 @@ def search_command(options: SearchOptions, config: Config) -> None:
         deadline=Deadline.after(options.max_minutes),
         track=wanted_trackers(options.track),
         warn=lambda session: warn_memory(session.config, session.classes, session.reporter),
+        jobs=options.jobs,
     )
     folder, content = str(found.session.run.path), found.to_dict()
     if options.json:

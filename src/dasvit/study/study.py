@@ -255,7 +255,7 @@ class Study:
         if finals is None:
             return None
         matched = "finals" if self.variants[0].config.search.finals.cells else "images"
-        return {"finalists": finals.cells, "epochs": finals.epochs, "last": finals.last, "matched": matched}
+        return {"finalists": finals.cells, "rungs": finals.rungs, "matched": matched}
 
     def write(self) -> dict[str, Any]:
         """Write `study.json`, `study.md` and `report.html` from the run folders; return the first's content."""
