@@ -371,3 +371,18 @@ def test_a_random_search_has_nothing_to_derive_from(tmp_path: Path) -> None:
     assert call_cli("search", *SMALL, "--method", "random", "--run", tmp_path / "run")[0] == 0
     status, _, err = call_cli("derive", tmp_path / "run")
     assert status == 2 and "a search by random has no edge weights" in err
+
+
+def test_a_search_says_what_it_has_over_the_shipped_cell(tmp_path: Path) -> None:
+    space = ["--space.heads=[2,4,8]", "--space.ratios=[0.5,1,2]", "--space.shifts=[0.5,1,2]", "--model.width=16"]
+    options = ["--method", "finals", *RUNGS, *space, "--run", tmp_path / "run"]
+    status, out, err = call_cli("search", *SMALL, *options)
+    assert status == 0, err
+    content = json.loads((tmp_path / "run/derivation.json").read_text())
+    shipped = load_genotype("dasvit_shift").to_dict()
+    row = next(row for row in content["finals"] if row["genotype"] == shipped)
+    assert content["shipped"] == row["rungs"][-1] and row["epochs"] == 2
+    if content["genotype"] == shipped:
+        assert "No candidate was better than dasvit_shift" in out
+    else:
+        assert f"against {row['top1']:.2f} %" in out and f"against {row['loss']:.4f} after 2 epochs." in out

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from dasvit.cell.cost import operation_cost, skeleton_cost, token_count
-from dasvit.cell.genotype import Genotype
+from dasvit.cell.genotype import Genotype, load_genotype
 from dasvit.cell.space import Space
 from dasvit.config import Config
 from dasvit.config.methods import find_method
@@ -26,6 +26,7 @@ from dasvit.search.evaluation import perturbed
 from dasvit.search.halving import Candidate
 from dasvit.search.loop import TrainedSupernet, search
 from dasvit.search.probe import LoneRuntime, SearchStep
+from dasvit.search.proposal import SHIPPED
 from dasvit.search.stages import Stages
 from dasvit.session import Probe, Session, check_memory, load_session
 from dasvit.training.pipeline import network_probe
@@ -52,10 +53,17 @@ class SearchResult:
         """The cell."""
         return self.derivation.genotype
 
+    @property
+    def shipped(self) -> Candidate | None:
+        """The cell that the package ships, where it was a candidate."""
+        return next((one for one in self.candidates if one.cell == load_genotype(SHIPPED)), None)
+
     def to_dict(self) -> dict[str, Any]:
         """Return what `derivation.json` holds: the cell, its network's cost, and what it was chosen against."""
         config, classes = self.session.config, self.session.classes
         content = describe_derivation(self.derivation, config, classes)
+        if self.shipped:
+            content["shipped"] = self.shipped.last._asdict()
         if self.candidates:
             content["finals"] = [describe_candidate(candidate, config, classes) for candidate in self.candidates]
         return content
