@@ -286,7 +286,7 @@ def test_another_process_does_not_have_them(tmp_path: Path) -> None:
 
 
 def test_a_found_cell_is_a_table_and_a_drawing(found: dasvit.FoundCell, tmp_path: Path) -> None:
-    options = {**OPTIONS, "search.finals.cells": 3, "search.finals.epochs": 1, "space.ratios": [1, 2]}
+    options = {**OPTIONS, "search.finals.cells": 3, "space.ratios": [1, 2]}
     run = tmp_path / "run"
     with_candidates = dasvit.search(recipe="digits", run=run, method="finals", options=options, quiet=True)
     frame = with_candidates.to_frame()

@@ -50,6 +50,7 @@ def search(
     resume: bool = False,
     max_minutes: float = 0.0,
     track: Sequence[str] = (),
+    jobs: int = 1,
     quiet: bool = False,
 ) -> FoundCell:
     """Search a cell on images (`dasvit search`).
@@ -68,6 +69,7 @@ def search(
         resume: There must be a run to go on with.
         max_minutes: Stop, with a checkpoint, after so many minutes. 0: no limit.
         track: Trackers that are sent every epoch's numbers: tensorboard, wandb, trackio.
+        jobs: Candidates trained beside each other, each in a process of its own.
         quiet: Show no progress.
 
     Raises:
@@ -85,6 +87,7 @@ def search(
         deadline=Deadline.after(max_minutes),
         track=track,
         warn=lambda session: warn_memory(session.config, session.classes, session.reporter),
+        jobs=jobs,
     )
     return FoundCell.of(result)
 

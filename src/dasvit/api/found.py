@@ -16,7 +16,7 @@ from dasvit.errors import unknown
 from dasvit.extras import frame
 from dasvit.models.cost import cost_of
 from dasvit.report.run.page import PAGE
-from dasvit.search.candidates import Candidate
+from dasvit.search.halving import Candidate, Rung
 from dasvit.search.past_run import read_search
 from dasvit.search.pipeline import SearchResult
 
@@ -85,12 +85,12 @@ class FoundCell:
 
     def to_frame(self) -> pd.DataFrame:
         """Return the candidates, best first, as a pandas table; the cell alone where none was trained."""
-        found = self.candidates or [Candidate(self.cell, float("nan"), float("nan"), float("nan"), 0)]
+        found = self.candidates or [Candidate(self.cell, [Rung(0, float("nan"), float("nan"))])]
         columns = {
             "cell": [" ".join(one.cell.ops) for one in found],
-            "val_top1": [one.top1 for one in found],
-            "val_loss": [one.loss for one in found],
-            "epochs": [one.epochs for one in found],
+            "val_top1": [one.last.top1 for one in found],
+            "val_loss": [one.last.loss for one in found],
+            "epochs": [one.last.epochs for one in found],
         }
         return frame(columns)
 

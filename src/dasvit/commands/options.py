@@ -78,10 +78,12 @@ class SearchOptions(Resumable, Tracked):
     Attributes:
         run: Folder that the run writes.
         method: Search method (search.method).
+        jobs: Candidates trained beside each other, each in a process with its share of the cores, or a GPU of its own.
     """
 
     run: str = "runs/search"
     method: str = name_of(METHODS)
+    jobs: int = at_least(1, default=1)
 
 
 @dataclass(frozen=True, kw_only=True)

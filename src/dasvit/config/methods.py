@@ -87,8 +87,8 @@ def _gdas(search: SearchConfig) -> SearchConfig:
 
 
 def _finals(search: SearchConfig) -> SearchConfig:
-    """Leave out the supernet: finals alone, twelve finalists where the recipe has none."""
-    finals = search.finals if search.finals.cells else replace(search.finals, cells=12)
+    """Leave out the supernet: finals alone, sixteen candidates where the recipe has none."""
+    finals = search.finals if search.finals.cells else replace(search.finals, cells=16)
     return replace(plain_darts(search), finals=finals)
 
 

@@ -52,8 +52,19 @@ def read_recipe(name: str) -> dict[str, Any]:
         content = {}
     if not isinstance(content, dict):
         raise UserError(f"{name} must hold sections ({', '.join(SECTIONS)}), not a {type(content).__name__}.")
+    if isinstance(content.get("search"), dict) and isinstance(content["search"].get("finals"), dict):
+        content["search"]["finals"] = with_rungs(content["search"]["finals"])
     check_fields(content, Config, name)
     return content
+
+
+def with_rungs(finals: dict[str, Any]) -> dict[str, Any]:
+    """Return a section of finals with rungs, where an older version wrote epochs, a last round and a gain."""
+    if not finals.keys() & {"epochs", "last", "last_epochs", "gain"}:
+        return finals
+    last = [finals.get("last_epochs", 3)] if finals.get("last") else []
+    new = {"rungs": [finals.get("epochs", 1), *last], "learn": bool(finals.get("gain", 4.0)), "shipped": False}
+    return {"cells": finals.get("cells", 0), **new}
 
 
 def is_cache(folder: str) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from itertools import pairwise
 from typing import Any
 
 from dasvit.config.fields import Config, SpaceConfig, StagesConfig
@@ -99,13 +100,15 @@ def _check_search(config: Config) -> None:
             "weights of an edge are 1 and 0, and no gradient is left."
         )
     _check_stages(search.stages, 2 + len(space.heads) + len(space.ratios) + len(space.shifts) + len(space.extra))
-    finals = search.finals
-    if finals.last and finals.last_epochs <= finals.epochs:
-        raise UserError(
-            f"the finals' last round must be longer than {finals.epochs} epochs, which search.finals.epochs gives "
-            f"every finalist: raise search.finals.last_epochs, which is {finals.last_epochs}, or leave "
-            "search.finals.last at 0."
-        )
+    _check_rungs(search.finals.rungs)
+
+
+def _check_rungs(rungs: list[float]) -> None:
+    """Check the rungs of finals."""
+    if not rungs or rungs[0] <= 0 or any(after <= before for before, after in pairwise(rungs)):
+        raise UserError(f"search.finals.rungs needs epochs above 0 that rise, as [0.5, 1, 4], not {rungs}.")
+    if rungs[-1] != int(rungs[-1]):
+        raise UserError(f"the last of search.finals.rungs must be whole epochs, not {rungs[-1]:g}.")
 
 
 def check_numbers(section: Any, prefix: str = "") -> None:

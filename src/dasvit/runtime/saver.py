@@ -127,10 +127,16 @@ class Saver:
             yield item
             self.step(number, state, where)
 
-    def finish(self, number: int, state: Callable[[], dict[str, Any]]) -> None:
-        """Save the state at the run's end, unless that is where it was found, and say what the checkpoints took."""
+    def finish(self, number: int, state: Callable[[], dict[str, Any]], ended: bool = True) -> None:
+        """Save the state at the run's end, unless that is where it was found, and say what the checkpoints took.
+
+        Args:
+            number: Steps of the whole run so far.
+            state: See `step`.
+            ended: Whether the run is over. False: it pauses here.
+        """
         if not self._ended:
-            self._save(number, state, ended=True)
+            self._save(number, state, ended)
         if self._costs:
             seconds, total = sum(self._costs), time.perf_counter() - self._started
             times = "checkpoint" if len(self._costs) == 1 else "checkpoints"

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
-
-import numpy as np
+from typing import Any
 
 from dasvit.cell.genotype import Genotype
 from dasvit.cell.space import Space
@@ -16,12 +15,14 @@ from dasvit.config.methods import find_method
 from dasvit.errors import UserError
 from dasvit.io.files import read_object
 from dasvit.io.run_folder import RunFolder
-from dasvit.search.candidates import Candidate, best_first, operation_effects
 from dasvit.search.cost import make_budget
-from dasvit.search.derivation import derive_found, even_stages
+from dasvit.search.derivation import derive_found
 from dasvit.search.derive import Derivation, skips
+from dasvit.search.halving import Candidate, Rung
+from dasvit.search.proposal import best_cell, make_features
 from dasvit.search.sampling import Cells
-from dasvit.search.stages import Stages, StageWeights, read_stages
+from dasvit.search.stages import Stages, read_stages
+from dasvit.search.surrogate import LinearModel, common_losses
 from dasvit.session import noted_classes
 
 
@@ -52,7 +53,7 @@ class PastSearch:
             UserError: No cell fits, or there is nothing to derive one from.
         """
         if self.candidates and not (by_weights and self.stages):
-            return derive_by_candidates(self.candidates, self.config, self.classes, choice)
+            return derive_by_candidates(self.candidates, self.config, self.classes, choice, self.stages)
         if not self.stages:
             raise UserError(
                 f"a search by {self.config.search.method} has no edge weights, and no trained candidates yet: derive "
@@ -87,27 +88,29 @@ def read_candidates(run: RunFolder) -> list[Candidate]:
     """
     rows = read_object(run.path / "derivation.json").get("finals", [])
     try:
-        found = [
-            Candidate(
-                Genotype.from_dict(row["genotype"]), float(row["top1"]), float(row["loss"]), 0.0, int(row["epochs"])
-            )
-            for row in rows
-        ]
+        found = [Candidate(Genotype.from_dict(row["genotype"]), _rungs(row)) for row in rows]
     except (KeyError, TypeError, ValueError, OverflowError):
         raise UserError(f"{run.path}/derivation.json is damaged: its finals are not as a search writes them.") from None
-    return best_first(found)
+    return sorted(found, key=lambda candidate: candidate.rank)
+
+
+def _rungs(row: dict[str, Any]) -> list[Rung]:
+    """Return what a candidate had reached at each rung; at its end alone, where an older version wrote it."""
+    rows = row.get("rungs") or [{key: row[key] for key in ("epochs", "loss", "top1")}]
+    return [Rung(float(rung["epochs"]), float(rung["loss"]), float(rung["top1"])) for rung in rows]
 
 
 def derive_by_candidates(
-    candidates: Sequence[Candidate], config: Config, classes: int, choice: DeriveConfig
+    candidates: Sequence[Candidate], config: Config, classes: int, choice: DeriveConfig, stages: Stages | None = None
 ) -> Derivation:
-    """Return the best candidate that fits; where none does, the cell that their results speak for most.
+    """Return the best candidate that fits; where none does, the cell that a model of their results expects most of.
 
     Args:
         candidates: What was trained, best first.
         config: The search's recipe.
         classes: Classes of its data.
         choice: Limits of the cell.
+        stages: Of a supernet, whose weights enter the model. None: there was none.
 
     Raises:
         UserError: No cell of the space fits.
@@ -119,14 +122,20 @@ def derive_by_candidates(
     if fitting and fitting[0] is best:
         return Derivation(best.cell, best.cell, "")
     if fitting:
+        reached = fitting[0].last
         reason = (
-            f"Of {len(candidates)} candidates {len(fitting)} fit; the best of these reached {fitting[0].top1:.2f} % in "
-            f"{fitting[0].epochs} epochs, the best of all {best.top1:.2f} % in {best.epochs}."
+            f"Of {len(candidates)} candidates {len(fitting)} fit; the best of these reached a loss of "
+            f"{reached.loss:.4f} after {reached.epochs:g} epochs, the best of all {best.last.loss:.4f} after "
+            f"{best.last.epochs:g}."
         )
         return Derivation(fitting[0].cell, best.cell, reason)
-    # Some were trained longer than others, so it is their order that counts.
-    places = [replace(candidate, top1=-float(place)) for place, candidate in enumerate(candidates)]
-    scores = np.exp(operation_effects(places, space, gain=1.0)).tolist()
-    found = derive_found([StageWeights(scores, even_stages(space)[0].alive)], config, classes, choice)
-    reason = f"None of {len(candidates)} candidates fits: this cell's operations did best in those that were trained."
+    model = LinearModel(
+        make_features(config, classes, stages), [candidate.cell for candidate in candidates], common_losses(candidates)
+    )
+    found = best_cell(model.table(model.posterior[0]), config, classes, choice)
+    mean, sd = model.predict([found.genotype])
+    reason = (
+        f"None of {len(candidates)} candidates fits: of the cells that do, a model of what these reached expects the "
+        f"smallest loss of this one ({mean[0]:.4f} ± {sd[0]:.4f} after {candidates[0].rungs[0].epochs:g} epochs)."
+    )
     return Derivation(found.genotype, best.cell, reason)

@@ -115,17 +115,17 @@ def sweeps(config: Config) -> list[Variant]:
 def plan_control(first: Config, half: int) -> Variant:
     """Return the control of a study: the best of evenly drawn cells, as luck with a choice at its end would find it.
 
-    As many finalists, epochs and last rounds as the first method has, drawn evenly within the same rule and budget,
-    none learning from another; the best on the validation images is the cell. Where that method has no finals, as many
-    finalists as train on about as many images as its search does.
+    As many candidates and rungs as the first method has, drawn evenly within the same rule and budget, none learning
+    from another and the shipped cell not among them; the best on the validation images is the cell. Where that method
+    has no finals, as many candidates as train on about as many images as its search does.
 
     Raises:
         UserError: Its recipe cannot be one of finals.
     """
     search = first.search
-    finals = replace(search.finals, gain=0.0)
+    finals = replace(search.finals, learn=False, shipped=False)
     if not finals.cells:
-        finals = replace(finals, cells=matched_finalists(first, half), last=0)
+        finals = replace(finals, cells=matched_finalists(first, half))
     search = replace(
         search,
         finals=finals,

@@ -236,7 +236,7 @@ class Study:
         if finals is None:
             return None
         matched = "finals" if self.variants[0].config.search.finals.cells else "images"
-        return {"finalists": finals.cells, "epochs": finals.epochs, "last": finals.last, "matched": matched}
+        return {"finalists": finals.cells, "rungs": finals.rungs, "matched": matched}
 
     def write(self) -> dict[str, Any]:
         return write_study(self.run.path, self.gather())

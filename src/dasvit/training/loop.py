@@ -5,6 +5,7 @@ Shapes: B images, S side of the model's image, C classes.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -40,13 +41,15 @@ class Trained:
     evaluation: Evaluation
 
 
-def train(model: nn.Module, session: Session, evaluated_on: str = "test") -> Trained:
+def train(model: nn.Module, session: Session, evaluated_on: str = "test", until: float = math.inf) -> Trained:
     """Train a network and evaluate it on the test set; goes on from the run's newest checkpoint.
 
     Args:
         model: Maps images [B, 3, S, S] to logits [B, C]; moved to the device, or devices, and trained in place.
         session: What the run is made of; of its recipe the section train is used.
         evaluated_on: What the terminal calls the test images; candidates' trainings put others in their place.
+        until: Epochs, of which the last may be a part, after which the training pauses; a later call goes on. Schedule
+            and batches are those of the whole training.
 
     Raises:
         Stopped: By a signal or the deadline; the state is saved.
@@ -63,8 +66,11 @@ def train(model: nn.Module, session: Session, evaluated_on: str = "test") -> Tra
     evaluation = None
     with Saver(session.run, LOGS, runtime, session.reporter, session.deadline) as saver:
         state.load(saver.load())
-        while state.epoch < options.epochs:
-            run_epoch(state, session, loader, preprocess, mixup, criterion, saver)
+        end = min(options.epochs * len(loader), max(1, round(until * len(loader)))) if until < math.inf else math.inf
+        while state.epoch < options.epochs and state.done < end:
+            run_epoch(state, session, loader, preprocess, mixup, criterion, saver, end)
+            if state.step < len(loader):
+                break
             check_steps(state.metrics, state.where, ADVICE)
             row = state.metrics.row(
                 runtime, stage="train", epoch=state.epoch + 1, lr=state.optimizer.param_groups[0]["lr"]
@@ -76,8 +82,8 @@ def train(model: nn.Module, session: Session, evaluated_on: str = "test") -> Tra
                 row |= {"test_loss": evaluation.loss, "test_top1": evaluation.top1, "test_top5": evaluation.top5}
             state.epoch, state.step = state.epoch + 1, 0
             session.log(describe_epoch(row, options.epochs, evaluated_on), {"metrics.jsonl": row})
-        saver.finish(state.done, state.state)
-    if evaluation is None:  # the run had ended before
+        saver.finish(state.done, state.state, ended=state.epoch == options.epochs)
+    if evaluation is None:  # the run had ended before, or pauses
         evaluation = evaluate(
             state.evaluated, preprocess, test_batches(data, config, runtime), runtime, session.classes
         )
@@ -162,8 +168,9 @@ def run_epoch(
     mixup: Mixup | None,
     criterion: Any,
     saver: Saver,
+    end: float,
 ) -> None:
-    """Do what is left of an epoch."""
+    """Do what is left of an epoch, or of the steps until end (of the whole training)."""
     config, runtime = session.config, session.runtime
     if state.step == 0:
         state.metrics = EpochMetrics(runtime.device)
@@ -183,6 +190,8 @@ def run_epoch(
         state.steps.count(is_good, where, state.optimizer.param_groups[0]["lr"], ADVICE)
         state.schedule.step_update(state.done)
         saver.step(state.done, state.state, where, is_good)
+        if state.done >= end:
+            break
 
 
 def weight_step(
