@@ -491,9 +491,23 @@ def test_evolution_never_leaves_the_budget_and_never_gets_worse() -> None:
     best = strategy.notes()["best_top1"]
     assert best == sorted(best) and len(best) == 7
     assert best[-1] > best[0]
-    assert architecture.strengths().tolist() == SPACE.one_hot(
-        max(judged, key=lambda c: strategy.scores[" ".join(c.ops)])
-    )
+    cells = [entry.cell for entry in strategy.evaluated_cells()]
+    assert cells == sorted(judged, key=lambda cell: -strategy.scores[" ".join(cell.ops)])
+    assert [tuple(entry["ops"]) for entry in strategy.notes()["cells"]] == [cell.ops for cell in cells]
+
+
+def test_evolution_weighs_operations_by_what_their_cells_reached() -> None:
+    """Every operation keeps a weight, and one whose cells did better than another's the larger one."""
+    strategy, _, architecture = parts("evolution", search={"evolution": {"population": 40, "generations": 0}})
+
+    def evaluate(weights: Tensor) -> float:
+        return 100 * float(weights[0, 3])  # the first edge's operation decides alone
+
+    strategy.end_epoch(architecture, False, True, evaluate)
+    strengths = architecture.strengths()
+    assert (strengths > 0).all()
+    others = [o for o in range(strengths.shape[1]) if o != 3]
+    assert strengths[0, 3] > 1.5 * strengths[0, others].max()
 
 
 def test_evolution_goes_on_within_a_generation() -> None:

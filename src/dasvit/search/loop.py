@@ -83,7 +83,7 @@ def search(session: Session) -> TrainedSupernet:
             if stage is not None:
                 if strategy.stopped:
                     break
-                alive = prune(*ended[-1], plan.keep, space)
+                alive = prune(ended[-1].weights, alive, plan.keep, space)
             if number:
                 reseed(config.runtime.seed, STAGES, number)
             stage = StageState(
@@ -100,7 +100,8 @@ def search(session: Session) -> TrainedSupernet:
                 end_epoch(stage, session, monitor, maps)
             if runtime.is_main:
                 monitor.keep(session.run, number + 1, stage.supernet, alive)
-            ended = [*ended, StageWeights(stage.architecture.strengths().tolist(), alive)]
+            weights = stage.architecture.strengths().tolist()
+            ended = [*ended, StageWeights(weights, alive, strategy.evaluated_cells())]
         assert stage is not None, "a search without a stage"
         saver.finish(stage.done * len(batches) + strategy.evaluations, stage.state)
     return TrainedSupernet(ended, stage)

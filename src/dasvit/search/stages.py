@@ -6,10 +6,27 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from dasvit.cell.genotype import attends
+from dasvit.cell.genotype import Genotype, attends
 from dasvit.cell.space import OperationMask, Space
 from dasvit.errors import UserError
 from dasvit.io.run_folder import RunFolder
+
+
+class EvaluatedCell(NamedTuple):
+    """A cell that was itself evaluated.
+
+    Attributes:
+        cell: The cell.
+        reached: What it reached, in words, as `71.20 % after epoch 3`.
+    """
+
+    cell: Genotype
+    reached: str
+
+    @classmethod
+    def in_supernet(cls, cell: Genotype, top1: float) -> EvaluatedCell:
+        """Return a cell that was evaluated on a supernet's weights, top-1 in percent."""
+        return cls(cell, f"{top1:.2f} % in the supernet")
 
 
 class StageWeights(NamedTuple):
@@ -18,10 +35,12 @@ class StageWeights(NamedTuple):
     Attributes:
         weights: Edge weights `[E][O]`.
         alive: Which operations were candidates.
+        cells: Cells that were themselves evaluated, best first: they decide before the weights do.
     """
 
     weights: list[list[float]]
     alive: OperationMask
+    cells: Sequence[EvaluatedCell] = ()
 
     @classmethod
     def of_scores(cls, scores: Sequence[Mapping[str, float]], alive: OperationMask, space: Space) -> StageWeights:
@@ -91,9 +110,9 @@ def with_pruned(stages: Stages) -> list[list[float]]:
     Args:
         stages: Edge weights `[E][O]` at the end of every stage, and which operations were alive in it.
     """
-    full = [list(row) for row in stages[-1][0]]
-    known = [list(row) for row in stages[-1][1]]
-    for weights, alive in reversed(stages[:-1]):
+    full = [list(row) for row in stages[-1].weights]
+    known = [list(row) for row in stages[-1].alive]
+    for weights, alive, _ in reversed(stages[:-1]):
         for e, row in enumerate(weights):
             survivors = [o for o, is_known in enumerate(known[e]) if is_known]
             weakest = min(row[o] for o in survivors)
@@ -106,7 +125,7 @@ def with_pruned(stages: Stages) -> list[list[float]]:
 
 
 def read_stages(run: RunFolder, space: Space) -> list[StageWeights]:
-    """Return edge weights `[E][O]` and operations alive at the end of every stage so far.
+    """Return edge weights `[E][O]`, operations alive and cells evaluated at the end of every stage so far.
 
     Raises:
         UserError: There is no epoch yet, or the file does not fit the space.
@@ -118,11 +137,24 @@ def read_stages(run: RunFolder, space: Space) -> list[StageWeights]:
     if not rows:
         raise UserError(f"{run.path} holds no architecture.jsonl: its search has not ended an epoch.")
     try:
-        last = {row["stage"]: row["weights"] for row in rows}
-        tables = [[last[stage][edge] for edge in space.edge_names] for stage in sorted(last)]
-        return [StageWeights([_finite_row(row, space) for row in table], _alive(table, space)) for table in tables]
+        last = {row["stage"]: row for row in rows}
+        return [_stage_of(last[stage], space) for stage in sorted(last)]
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError):
         raise UserError(f"{run.path}/architecture.jsonl does not fit the run's config.yaml.") from None
+
+
+def _stage_of(row: dict[str, Any], space: Space) -> StageWeights:
+    """Return what a stage's last line says; raises an error of its content's where that does not fit the space."""
+    table = [row["weights"][edge] for edge in space.edge_names]
+    cells = [_evaluated(entry, space) for entry in row.get("method", {}).get("cells", [])]
+    return StageWeights([_finite_row(edge, space) for edge in table], _alive(table, space), cells)
+
+
+def _evaluated(entry: dict[str, Any], space: Space) -> EvaluatedCell:
+    ops = entry["ops"]
+    if len(ops) != len(space.edges) or not set(ops) <= set(space.operations):
+        raise ValueError(ops)
+    return EvaluatedCell.in_supernet(Genotype.from_ops(space.nodes, ops), float(entry["top1"]))
 
 
 def _finite_row(row: dict[str, Any], space: Space) -> list[float]:

@@ -183,7 +183,7 @@ class StageState:
             "rows": self.done,
             "parts": self.steps.micro_batches,
             "alive": self.architecture.alive.tolist(),
-            "ended_stages": [list(stage) for stage in self.ended],
+            "ended_stages": [[stage.weights, stage.alive] for stage in self.ended],
             **{name: item.state_dict() for name, item in self.stateful().items()},
         }
 

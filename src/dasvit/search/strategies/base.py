@@ -17,6 +17,7 @@ from dasvit.cell.space import OperationMask, Space
 from dasvit.config import Config
 from dasvit.config.methods import find_method
 from dasvit.search.architecture import Architecture
+from dasvit.search.stages import EvaluatedCell
 from dasvit.search.supernet import EVERYTHING, ForwardMode
 
 DRAWS = 4
@@ -113,6 +114,10 @@ class Strategy:
             is_last: Whether it is the search's last.
             evaluate: Evaluates the supernet; the state is saved in between.
         """
+
+    def evaluated_cells(self) -> list[EvaluatedCell]:
+        """Return the cells that the method evaluated, best first; they decide before the edge weights do."""
+        return []
 
     def notes(self) -> dict[str, Any]:
         """Return what the epoch's line of `architecture.jsonl` says under `method`."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -13,13 +14,12 @@ from dasvit.cell.genotype import Genotype
 from dasvit.cell.space import OperationMask, Space
 from dasvit.config import Config
 from dasvit.search.architecture import Architecture
+from dasvit.search.candidates import Candidate, operation_effects
 from dasvit.search.cost import make_budget
-from dasvit.search.sampling import Cells
+from dasvit.search.derivation import cells_within
+from dasvit.search.stages import EvaluatedCell
 from dasvit.search.strategies.base import Evaluator, StepProgress
 from dasvit.search.strategies.single_path import SinglePath
-
-FAR = 1000.0
-"""How far below the chosen operation's alpha the others are put: a softmax of them is exactly 0."""
 
 
 class Evolution(SinglePath):
@@ -29,15 +29,14 @@ class Evolution(SinglePath):
     vision transformers AutoFormer (Chen, Peng, Fu, Ling; 2021; arXiv:2107.00651). Every weight step trains one viable
     cell. After the last epoch a population of cells within the budget (`search.derive`) evolves: the best so far are
     parents, half of a generation are mutations of theirs and half are crosses; what counts is the supernet's top-1 on
-    the validation half. The alphas never move by gradients: in the end they are set to the best cell.
+    the validation half, and the best cell is the search's. The alphas never move by gradients: in the end each is set
+    to what the cells with its operation reached (`operation_effects`).
     """
 
     def __init__(self, config: Config, space: Space, classes: int) -> None:
         super().__init__(config, space, classes)
-        derive = config.search.derive
-        keep = derive.edges_per_node if derive.rule == "darts" else 0
-        self.paths = Cells(space, keep, make_budget(config, classes))
-        self.cells = Cells(space, keep, make_budget(config, classes, derive.max_params, derive.max_macs))
+        self.cells = cells_within(config, classes, config.search.derive)
+        self.paths = replace(self.cells, budget=make_budget(config, classes))
         self.cells.draw(random.Random(0))  # a budget that nothing fits is told before the training
         self.path = torch.zeros(0)
         self.scores: dict[str, float] = {}
@@ -68,14 +67,24 @@ class Evolution(SinglePath):
         return self.path
 
     def end_epoch(self, architecture: Architecture, moved: bool, is_last: bool, evaluate: Evaluator) -> None:
-        """Evolve after the last epoch, and set the alphas to the best cell."""
+        """Evolve after the last epoch, and set the alphas to what the cells say of their operations."""
         if is_last:
-            best = torch.tensor(self.space.one_hot(self.evolve(evaluate)), device=architecture.alpha.device)
+            self.evolve(evaluate)
+            cells = [Candidate(cell, top1, 0.0, 0.0) for cell, top1 in self.ranked()]
             with torch.no_grad():
-                architecture.alpha.copy_(FAR * (best - 1))
+                architecture.alpha.copy_(torch.from_numpy(operation_effects(cells, self.space, gain=1.0)))
+
+    def ranked(self) -> list[tuple[Genotype, float]]:
+        """Return the cells evaluated so far and their top-1 in percent, best first; of equal ones the earlier drawn."""
+        scores = sorted(self.scores.items(), key=lambda score: -score[1])
+        return [(Genotype.from_ops(self.space.nodes, name.split()), top1) for name, top1 in scores]
+
+    def evaluated_cells(self) -> list[EvaluatedCell]:
+        """Return the cells that the evolution evaluated, best first."""
+        return [EvaluatedCell.in_supernet(cell, top1) for cell, top1 in self.ranked()]
 
     def evolve(self, evaluate: Evaluator) -> Genotype:
-        """Return the best cell that the evolution finds; what it judged before is not judged again."""
+        """Return the best cell that the evolution finds; what it evaluated before is not evaluated again."""
         options = self.config.search.evolution
         chance = random.Random(self.config.runtime.seed)
         population = [self.cells.draw(chance) for _ in range(options.population)]
@@ -104,7 +113,7 @@ class Evolution(SinglePath):
         return [*mutants, *crosses]
 
     def score(self, cell: Genotype, evaluate: Evaluator) -> float:
-        """Return a cell's top-1 in percent, judged once."""
+        """Return a cell's top-1 in percent, evaluated once."""
         name = " ".join(cell.ops)
         if name not in self.scores:
             self.scores[name] = evaluate(torch.tensor(self.space.one_hot(cell)))
@@ -112,11 +121,14 @@ class Evolution(SinglePath):
         return self.scores[name]
 
     def notes(self) -> dict[str, Any]:
-        """Return the best top-1 after each generation, and how many cells were judged; nothing before the end."""
-        return {"best_top1": self.best, "judged": len(self.scores)} if self.best else {}
+        """Return the best top-1 after each generation, and the cells evaluated, best first; nothing before the end."""
+        if not self.best:
+            return {}
+        cells = [{"ops": cell.ops, "top1": top1} for cell, top1 in self.ranked()]
+        return {"best_top1": self.best, "judged": len(cells), "cells": cells}
 
     def state_dict(self) -> dict[str, Any]:
-        """Return what was judged; the rest of an evolution follows from it and the seed."""
+        """Return what was evaluated; the rest of an evolution follows from it and the seed."""
         return {"scores": dict(self.scores)}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
