@@ -107,7 +107,7 @@ def derive(
         UserError: No cell of the rule is viable, or none that is viable fits; then the message says what the
             cheapest costs.
     """
-    scores = _scores(weights, alive, space, random.Random(seed))
+    scores = _scores(weights, alive, space, draw_lots(weights, seed))
     limits: dict[str, Any] = {"edges_per_node": edges_per_node, "budget": budget, "max_skips": max_skips}
     return derive_by_scores(scores, space, rule=rule, **limits)
 
@@ -191,14 +191,22 @@ RULES = {"darts": strongest_edges, "strongest": discretise}
 """What each rule chooses when nothing stands in its way."""
 
 
+def draw_lots(weights: Sequence[Sequence[float]], seed: int) -> list[list[float]]:
+    """Return a number in [0, 1) for every edge and operation `[E][O]`: of equal weights the larger one's wins.
+
+    They depend on the seed alone, so that pruning and derivation decide alike, and a run that goes on as before.
+    """
+    chance = random.Random(seed)
+    return [[chance.random() for _ in row] for row in weights]
+
+
 def _scores(
-    weights: Sequence[Sequence[float]], alive: OperationMask, space: Space, chance: random.Random
+    weights: Sequence[Sequence[float]], alive: OperationMask, space: Space, lots: Sequence[Sequence[float]]
 ) -> list[dict[str, float]]:
-    """Return for every edge its candidates and the logarithms of their weights, equal ones told apart by chance."""
-    lots = [[TIE * chance.random() for _ in row] for row in weights]
+    """Return for every edge its candidates and the logarithms of their weights, equal ones told apart by lots."""
     return [
         {
-            name: math.log(max(weight, 1e-300)) + lot
+            name: math.log(max(weight, 1e-300)) + TIE * lot
             for name, weight, is_alive, lot in zip(space.operations, row, mask, drawn, strict=True)
             if is_alive
         }

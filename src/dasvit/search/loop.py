@@ -83,7 +83,7 @@ def search(session: Session) -> TrainedSupernet:
             if stage is not None:
                 if strategy.stopped:
                     break
-                alive = prune(ended[-1].weights, alive, plan.keep, space)
+                alive = prune(ended[-1].weights, alive, plan.keep, space, config.runtime.seed)
             if number:
                 reseed(config.runtime.seed, STAGES, number)
             stage = StageState(

@@ -10,6 +10,7 @@ from dasvit.cell.genotype import Genotype, attends
 from dasvit.cell.space import OperationMask, Space
 from dasvit.errors import UserError
 from dasvit.io.run_folder import RunFolder
+from dasvit.search.derive import draw_lots
 
 
 class EvaluatedCell(NamedTuple):
@@ -53,52 +54,41 @@ Stages = Sequence[StageWeights]
 """Every stage of a search, in order."""
 
 
-def prune(weights: Sequence[Sequence[float]], alive: OperationMask, keep: int, space: Space) -> OperationMask:
+def prune(
+    weights: Sequence[Sequence[float]], alive: OperationMask, keep: int, space: Space, seed: int = 0
+) -> OperationMask:
     """Keep the strongest operations of every edge.
 
     An edge keeps an operation besides `zero` whenever it has one, and the cell keeps an attention on a path from its
-    inputs (its strongest), because without either no cell that sees the image could be derived. Ties go to the
-    operation named first.
+    inputs (its strongest), because without either no cell that sees the image could be derived.
 
     Args:
         weights: Edge weights `[E][O]`.
         alive: The candidates so far.
         keep: Operations kept on every edge. 0: all.
         space: The search space.
+        seed: Decides between weights that are equal, as in `dasvit.search.derive.derive`.
 
     Returns:
         The candidates that survive.
     """
     if keep == 0:
         return alive
-    kinds = space.kinds()
-    chosen = []
-    for row, mask in zip(weights, alive, strict=True):
-        ranked = sorted((o for o, is_alive in enumerate(mask) if is_alive), key=lambda o: -row[o])
-        kept = ranked[:keep]
-        others = [o for o in ranked if kinds[o] != "zero"]
-        if others and all(kinds[o] == "zero" for o in kept):
+    operations, chosen = space.operations, []
+    strengths = [list(zip(*rows, strict=True)) for rows in zip(weights, draw_lots(weights, seed), strict=True)]
+    for row, mask in zip(strengths, alive, strict=True):
+        ranked = sorted((o for o, is_alive in enumerate(mask) if is_alive), key=row.__getitem__, reverse=True)
+        kept, others = ranked[:keep], [o for o in ranked if operations[o] != "zero"]
+        if others and others[0] not in kept:
             kept[-1] = others[0]
         chosen.append(kept)
-    seeing = [attends(name) for name in space.operations]
-    if not any(seeing[o] for kept in chosen for o in kept):
-        _restore_attention(chosen, weights, alive, seeing)
-    return tuple(tuple(o in kept for o in range(len(kinds))) for kept in chosen)
-
-
-def _restore_attention(
-    chosen: list[list[int]], weights: Sequence[Sequence[float]], alive: OperationMask, seeing: list[bool]
-) -> None:
-    """Put the strongest attention of all edges in place of the weakest survivor of its edge."""
-    attentions = [
-        (weights[e][o], -e, -o)
-        for e, mask in enumerate(alive)
-        for o, is_alive in enumerate(mask)
-        if is_alive and seeing[o]
-    ]
-    if attentions:
-        _, e, o = max(attentions)
-        chosen[-e][-1] = -o
+    if not any(attends(operations[o]) for kept in chosen for o in kept):
+        candidates = [(e, o) for e, mask in enumerate(alive) for o, is_alive in enumerate(mask) if is_alive]
+        attentions = [(strengths[e][o], e, o) for e, o in candidates if attends(operations[o])]
+        if attentions:
+            _, e, o = max(attentions)
+            chosen[e][-1] = o
+    return tuple(tuple(o in kept for o in range(len(operations))) for kept in chosen)
 
 
 def with_pruned(stages: Stages) -> list[list[float]]:
