@@ -238,19 +238,19 @@ def with_alphas(architecture: Architecture, ops: list[str]) -> Architecture:
     return architecture
 
 
-def no_judge(weights: Tensor) -> float:
-    raise AssertionError("nothing is judged")
+def no_evaluation(weights: Tensor) -> float:
+    raise AssertionError("nothing is evaluated")
 
 
 def test_darts_plus_stops_when_skips_take_over() -> None:
     strategy, _, architecture = parts("darts+")
     with_alphas(architecture, ["msa_2", "identity", "zero", "mlp_1", "msa_4"])
-    strategy.end_epoch(architecture, True, False, no_judge)
+    strategy.end_epoch(architecture, True, False, no_evaluation)
     assert not strategy.stopped
     with_alphas(architecture, ["identity", "identity", "zero", "mlp_1", "msa_4"])
-    strategy.end_epoch(architecture, False, False, no_judge)
+    strategy.end_epoch(architecture, False, False, no_evaluation)
     assert not strategy.stopped  # an epoch of weights alone
-    strategy.end_epoch(architecture, True, False, no_judge)
+    strategy.end_epoch(architecture, True, False, no_evaluation)
     assert strategy.stopped
 
 
@@ -259,12 +259,12 @@ def test_darts_plus_stops_when_the_order_rests() -> None:
     assert isinstance(strategy, DartsPlus)
     with_alphas(architecture, ["msa_2", "mlp_1", "zero", "mlp_1", "msa_4"])
     for _ in range(3):
-        strategy.end_epoch(architecture, True, False, no_judge)
+        strategy.end_epoch(architecture, True, False, no_evaluation)
     copy = make_strategy(strategy.config, SPACE, 10)
     copy.load_state_dict(strategy.state_dict())
     for one in (strategy, copy):
         assert not one.stopped
-        one.end_epoch(architecture, True, False, no_judge)
+        one.end_epoch(architecture, True, False, no_evaluation)
         assert one.stopped
 
 
@@ -283,8 +283,8 @@ def test_darts_minus_fades_to_the_plain_network() -> None:
     strategy, supernet, architecture = parts("darts-")
     plain = supernet(images(), architecture())
     coefficients = []
-    for moment in (START, MIDDLE, END):
-        strategy.begin_step(moment, architecture)
+    for progress in (START, MIDDLE, END):
+        strategy.begin_step(progress, architecture)
         weights = strategy.weights(architecture)
         coefficients.append(weights[0, -1].item())
         assert torch.equal(weights[:, :-1], architecture())
@@ -329,10 +329,10 @@ def test_beta_darts_adds_the_log_sum_exp_with_a_rising_weight() -> None:
     architecture.alive[:, 3] = False
     rows = [[a for o, a in enumerate(row) if o != 3] for row in architecture.alpha.tolist()]
     mean = sum(math.log(sum(math.exp(a) for a in row)) for row in rows) / len(rows)
-    for moment in (START, MIDDLE, END):
-        strategy.begin_step(moment, architecture)
+    for progress in (START, MIDDLE, END):
+        strategy.begin_step(progress, architecture)
         loss = strategy.alpha_loss(architecture, strategy.weights(architecture))
-        assert loss.item() == pytest.approx(50 * moment.progress * mean, rel=1e-12)
+        assert loss.item() == pytest.approx(50 * progress.done * mean, rel=1e-12)
     (gradient,) = torch.autograd.grad(loss, architecture.alpha)
     torch.testing.assert_close(gradient, 50 / 5 * architecture().detach())  # beta's decay: the softmax itself
     assert strategy.config.search.alphas.weight_decay == 0
@@ -476,23 +476,23 @@ def test_evolution_never_leaves_the_budget_and_never_gets_worse() -> None:
     strategy, _, architecture = parts("evolution", search=changes)
     assert isinstance(strategy, Evolution)
     model = strategy.config.model
-    judged = []
+    evaluated = []
 
-    def judge(weights: Tensor) -> float:  # later operations and later edges are the better ones
+    def evaluate(weights: Tensor) -> float:  # later operations and later edges are the better ones
         cell = Genotype.from_ops(2, [SPACE.operations[o] for o in weights.argmax(dim=1).tolist()])
-        judged.append(cell)
+        evaluated.append(cell)
         return float((weights.argmax(dim=1) * torch.tensor([1, 2, 3, 4, 5])).sum())
 
-    strategy.end_epoch(architecture, False, False, no_judge)
+    strategy.end_epoch(architecture, False, False, no_evaluation)
     assert not strategy.notes()
-    strategy.end_epoch(architecture, False, True, judge)
-    assert all(cost_of(cell, model, 10).params <= limit for cell in judged)
-    assert len(set(judged)) == len(judged) == strategy.evaluations  # nothing twice
+    strategy.end_epoch(architecture, False, True, evaluate)
+    assert all(cost_of(cell, model, 10).params <= limit for cell in evaluated)
+    assert len(set(evaluated)) == len(evaluated) == strategy.evaluations  # nothing twice
     best = strategy.notes()["best_top1"]
     assert best == sorted(best) and len(best) == 7
     assert best[-1] > best[0]
     cells = [entry.cell for entry in strategy.evaluated_cells()]
-    assert cells == sorted(judged, key=lambda cell: -strategy.scores[" ".join(cell.ops)])
+    assert cells == sorted(evaluated, key=lambda cell: -strategy.scores[" ".join(cell.ops)])
     assert [tuple(entry["ops"]) for entry in strategy.notes()["cells"]] == [cell.ops for cell in cells]
 
 
@@ -511,12 +511,12 @@ def test_evolution_weighs_operations_by_what_their_cells_reached() -> None:
 
 
 def test_evolution_goes_on_within_a_generation() -> None:
-    def judge(weights: Tensor) -> float:
+    def evaluate(weights: Tensor) -> float:
         return float((weights.argmax(dim=1) * torch.tensor([1, 3, 5, 7, 11])).sum() % 17)
 
     whole = parts("evolution")[0]
     assert isinstance(whole, Evolution)
-    found = whole.evolve(judge)
+    found = whole.evolve(evaluate)
     cut = parts("evolution")[0]
     assert isinstance(cut, Evolution)
     cut.load_state_dict({"scores": dict(list(whole.scores.items())[:8])})
@@ -524,7 +524,7 @@ def test_evolution_goes_on_within_a_generation() -> None:
 
     def ask(weights: Tensor) -> float:
         asked.append(weights)
-        return judge(weights)
+        return evaluate(weights)
 
     assert cut.evolve(ask) == found
     assert cut.state_dict() == whole.state_dict() and len(asked) == len(whole.scores) - 8

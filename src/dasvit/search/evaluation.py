@@ -1,4 +1,4 @@
-"""The supernet, judged on the images for alpha: in the loop, and afterwards by perturbation (docs/methods.md).
+"""The supernet, evaluated on the images for alpha: in the loop, and afterwards by perturbation (docs/methods.md).
 
 Shapes: B images, E edges, O operations.
 """
@@ -39,16 +39,16 @@ def make_evaluator(
     runtime: Runtime,
     saver: Saver,
 ) -> Evaluator:
-    """Return what judges the supernet at an epoch's end; it saves before each judgement where it is time to."""
+    """Return what evaluates the supernet at an epoch's end; it saves before each evaluation where it is time to."""
     loader = batches.evaluation_batches(config.search.evolution.images)
 
-    def judge(weights: Tensor) -> float:
+    def evaluate_one(weights: Tensor) -> float:
         number = stage.done * len(batches) + stage.step + stage.strategy.evaluations
-        saver.step(number, stage.state, f"{stage.where}, {stage.strategy.evaluations} cells judged")
+        saver.step(number, stage.state, f"{stage.where}, {stage.strategy.evaluations} cells evaluated")
         mode = ForwardMode(active=weights.argmax(dim=1).tolist())
         return evaluate_supernet(stage.supernet, weights, preprocess, loader, runtime, mode).top1
 
-    return judge
+    return evaluate_one
 
 
 def evaluate_supernet(
@@ -59,7 +59,7 @@ def evaluate_supernet(
     runtime: Runtime,
     mode: ForwardMode = EVERYTHING,
 ) -> Evaluation:
-    """Evaluator a supernet under edge weights [E, O] or [E, O + 1]."""
+    """Evaluate a supernet under edge weights [E, O] or [E, O + 1]."""
     network = WithWeights(supernet, weights.to(runtime.device), mode)
     return evaluate(network, preprocess, loader, runtime, supernet.head.out_features)
 
@@ -110,10 +110,10 @@ def make_monitor(
     """Return what looks at the supernet at every epoch's end, on `search.monitor` of the images for alpha."""
     loader = batches.evaluation_batches(config.search.monitor)
 
-    def judge(supernet: Supernet, weights: Tensor, mode: ForwardMode) -> float:
+    def top1(supernet: Supernet, weights: Tensor, mode: ForwardMode) -> float:
         return evaluate_supernet(supernet, weights, preprocess, loader, runtime, mode).top1
 
-    return Monitor(config, classes, judge)
+    return Monitor(config, classes, top1)
 
 
 class WithWeights(nn.Module):

@@ -95,8 +95,8 @@ def search(session: Session) -> TrainedSupernet:
             while stage.epoch < plan.epochs and not strategy.stopped:
                 stage.architecture.temperature = temperature(config, stage.done)
                 run_epoch(stage, session, batches, preprocess, saver)
-                judge = make_evaluator(stage, config, batches, preprocess, runtime, saver)
-                strategy.end_epoch(stage.architecture, stage.moves_alphas, stage.done + 1 == stage.total, judge)
+                evaluate = make_evaluator(stage, config, batches, preprocess, runtime, saver)
+                strategy.end_epoch(stage.architecture, stage.moves_alphas, stage.done + 1 == stage.total, evaluate)
                 end_epoch(stage, session, monitor, maps)
             if runtime.is_main:
                 monitor.keep(session.run, number + 1, stage.supernet, alive)

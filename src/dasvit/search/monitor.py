@@ -27,7 +27,7 @@ from dasvit.search.cost import make_budget
 from dasvit.search.derive import derive
 from dasvit.search.supernet import EVERYTHING, ForwardMode, MixedCell, Supernet
 
-SupernetJudge = Callable[[Supernet, Tensor, ForwardMode], float]
+SupernetEvaluator = Callable[[Supernet, Tensor, ForwardMode], float]
 """Gives a supernet's top-1 in percent under edge weights, [E, O] or [E, O + 1], and a mode."""
 FOLDER = "supernets"
 """Where a run keeps each stage's supernet, as stage1.safetensors."""
@@ -39,11 +39,11 @@ class Monitor:
     Args:
         config: The recipe.
         classes: Classes of the data.
-        judge: Gives a supernet's top-1 in percent under edge weights [E, O] or [E, O + 1].
+        evaluate: Gives a supernet's top-1 in percent under edge weights [E, O] or [E, O + 1].
     """
 
-    def __init__(self, config: Config, classes: int, judge: SupernetJudge) -> None:
-        self.config, self.judge = config, judge
+    def __init__(self, config: Config, classes: int, evaluate: SupernetEvaluator) -> None:
+        self.config, self.evaluate = config, evaluate
         derivation = config.search.derive
         self.budget = make_budget(config, classes, derivation.max_params, derivation.max_macs)
 
@@ -55,10 +55,10 @@ class Monitor:
             mixture: Edge weights of a forward pass, [E, O] or [E, O + 1] with a bypass.
             strengths: What derivation sees, [E, O].
         """
-        found = {"mixture_top1": self.judge(supernet, mixture, EVERYTHING)}
+        found = {"mixture_top1": self.evaluate(supernet, mixture, EVERYTHING)}
         cell = self.derived(supernet.space, strengths)
         if cell is not None:
-            found["derived_top1"] = evaluate_cell(supernet, cell, self.judge)
+            found["derived_top1"] = evaluate_cell(supernet, cell, self.evaluate)
         return found
 
     def derived(self, space: Space, strengths: Tensor) -> Genotype | None:
@@ -83,7 +83,7 @@ class Monitor:
         write_whole(run.path / FOLDER / f"stage{stage}.safetensors", lambda file: file.write(content))
 
 
-def evaluate_cell(supernet: Supernet, cell: Genotype, judge: SupernetJudge) -> float:
+def evaluate_cell(supernet: Supernet, cell: Genotype, evaluate: SupernetEvaluator) -> float:
     """Return the supernet's top-1 in percent where every edge has the cell's operation alone, at weight 1.
 
     Where channels bypass the operations (pc-darts), they do so on the cell's edges with weight 1.
@@ -94,7 +94,7 @@ def evaluate_cell(supernet: Supernet, cell: Genotype, judge: SupernetJudge) -> f
     if block.share > 1:
         carries = torch.tensor([[float(op != "zero")] for op in cell.ops])
         weights = torch.cat([weights, carries], dim=1)
-    return judge(supernet, weights, ForwardMode(active=[supernet.space.operations.index(op) for op in cell.ops]))
+    return evaluate(supernet, weights, ForwardMode(active=[supernet.space.operations.index(op) for op in cell.ops]))
 
 
 @dataclass(frozen=True)

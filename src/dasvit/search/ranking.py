@@ -24,7 +24,7 @@ from dasvit.search.supernet import ForwardMode, Supernet
 def supernet_scores(
     config: Config, data: Data, folder: Path, cells: Sequence[Genotype], runtime: Runtime, images: int = 0
 ) -> tuple[int, int, list[float]] | None:
-    """Evaluator cells on the shared weights of a search's supernet, on the images that its alphas were trained on.
+    """Evaluate cells on the shared weights of a search's supernet, on the images that its alphas were trained on.
 
     Args:
         config: The search's recipe.
@@ -32,7 +32,7 @@ def supernet_scores(
         folder: The search's run folder.
         cells: The cells.
         runtime: Device and precision.
-        images: Validation images that are judged. 0: all.
+        images: Validation images that they are evaluated on. 0: all.
 
     Returns:
         The stage and depth of the supernet (see `kept_supernet`) and each cell's top-1 in percent; None where the run
@@ -54,10 +54,10 @@ def supernet_scores(
     loader = SearchBatches(data, config, runtime).evaluation_batches(images)
     preprocess = Preprocess(config.model.image_size).to(runtime.device)
 
-    def judge(network: Supernet, weights: Tensor, mode: ForwardMode) -> float:
+    def top1(network: Supernet, weights: Tensor, mode: ForwardMode) -> float:
         return evaluate_supernet(network, weights, preprocess, loader, runtime, mode).top1
 
-    return kept.stage, kept.layers, [evaluate_cell(supernet, cell, judge) for cell in cells]
+    return kept.stage, kept.layers, [evaluate_cell(supernet, cell, top1) for cell in cells]
 
 
 def weight_scores(stages: Stages, space: Space, rule: str, cells: Sequence[Genotype]) -> list[float]:

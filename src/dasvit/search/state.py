@@ -162,10 +162,9 @@ class StageState:
     def begin_step(self) -> None:
         """Let the search method prepare the step that comes."""
         step, here = self.done * self.length + self.step, self.epoch * self.length + self.step
-        progress = step / max(1, self.total * self.length - 1)
-        stage_progress = here / max(1, self.stage.epochs * self.length - 1)
-        moment = StepProgress(step, progress, self.number, stage_progress)
-        self.strategy.begin_step(moment, self.architecture)
+        done = step / max(1, self.total * self.length - 1)
+        stage_done = here / max(1, self.stage.epochs * self.length - 1)
+        self.strategy.begin_step(StepProgress(step, done, self.number, stage_done), self.architecture)
 
     def edge_weights(self) -> Tensor:
         """Return the edge weights of a forward pass, as the search method has them."""

@@ -34,7 +34,7 @@ ADVICE = "train.optim.lr, or raise train.optim.warmup_epochs"
 
 @dataclass
 class Trained:
-    """What a training gives: the network that was judged (the average, with EMA) and its judgement."""
+    """What a training gives: the network that was evaluated (the average, with EMA) and what it reached."""
 
     model: nn.Module
     evaluation: Evaluation

@@ -48,7 +48,7 @@ def at_least_float32(x: Tensor) -> Tensor:
 
 
 class Steps:
-    """Differentiates batches, cut as small as the memory asks for, and judges what comes out.
+    """Differentiates batches, cut as small as the memory asks for, and checks what comes out.
 
     Args:
         runtime: This process among its peers.

@@ -32,15 +32,15 @@ class StepProgress:
 
     Attributes:
         step: Steps of the whole search that are done.
-        progress: 0 at the search's first step, 1 at its last.
+        done: Share of the search: 0 at its first step, 1 at its last.
         stage: The stage's number, from 0.
-        stage_progress: 0 at the stage's first step, 1 at its last.
+        stage_done: Share of the stage: 0 at its first step, 1 at its last.
     """
 
     step: int
-    progress: float
+    done: float
     stage: int
-    stage_progress: float
+    stage_done: float
 
 
 class Strategy:
@@ -71,7 +71,7 @@ class Strategy:
         """Whether there are alpha steps."""
         return self.method.learns_alphas
 
-    def begin_step(self, moment: StepProgress, architecture: Architecture) -> None:
+    def begin_step(self, progress: StepProgress, architecture: Architecture) -> None:
         """Prepare a step: the alpha step and the weight step that follow see the same."""
 
     def weights(self, architecture: Architecture) -> Tensor:

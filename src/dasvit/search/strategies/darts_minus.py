@@ -19,9 +19,9 @@ class DartsMinus(Strategy):
 
     coefficient = 1.0
 
-    def begin_step(self, moment: StepProgress, architecture: Architecture) -> None:
+    def begin_step(self, progress: StepProgress, architecture: Architecture) -> None:
         """Set the auxiliary skip's coefficient."""
-        self.coefficient = 1 - moment.progress
+        self.coefficient = 1 - progress.done
 
     def weights(self, architecture: Architecture) -> Tensor:
         """Return the edge weights and the coefficient, [E, O + 1]."""

@@ -42,9 +42,9 @@ class Evolution(SinglePath):
         self.scores: dict[str, float] = {}
         self.best: list[float] = []
 
-    def begin_step(self, moment: StepProgress, architecture: Architecture) -> None:
+    def begin_step(self, progress: StepProgress, architecture: Architecture) -> None:
         """Draw the step's path."""
-        cell = self.paths.draw(random.Random(self.generator(moment.step).initial_seed()))
+        cell = self.paths.draw(random.Random(self.generator(progress.step).initial_seed()))
         self.choose([self.space.operations.index(op) for op in cell.ops], architecture)
 
     def choose(self, active: Sequence[int], architecture: Architecture) -> None:

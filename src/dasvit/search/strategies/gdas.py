@@ -16,9 +16,9 @@ class Gdas(SinglePath):
     is 1, with the gradient of the softmax at `search.temperature` (straight through).
     """
 
-    def begin_step(self, moment: StepProgress, architecture: Architecture) -> None:
+    def begin_step(self, progress: StepProgress, architecture: Architecture) -> None:
         """Draw an operation for every edge."""
-        uniform = torch.rand(architecture.noise.shape, generator=self.generator(moment.step)).clamp_(1e-9, 1 - 1e-9)
+        uniform = torch.rand(architecture.noise.shape, generator=self.generator(progress.step)).clamp_(1e-9, 1 - 1e-9)
         architecture.noise.copy_(-(-uniform.log()).log())
         noisy = (architecture.alpha.detach() + architecture.noise).masked_fill(~architecture.alive, float("-inf"))
         self.choose(noisy.argmax(dim=1).tolist(), architecture)

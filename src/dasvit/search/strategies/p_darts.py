@@ -21,10 +21,10 @@ class PDarts(Strategy):
 
     rate = 0.0
 
-    def begin_step(self, moment: StepProgress, architecture: Architecture) -> None:
+    def begin_step(self, progress: StepProgress, architecture: Architecture) -> None:
         """Set the rate at which skips drop out."""
         rates = self.config.search.p_darts.dropout
-        self.rate = rates[min(moment.stage, len(rates) - 1)] * math.exp(-DECAY * moment.stage_progress)
+        self.rate = rates[min(progress.stage, len(rates) - 1)] * math.exp(-DECAY * progress.stage_done)
 
     def mode(self) -> ForwardMode:
         """Return the step's rate."""
