@@ -93,7 +93,7 @@ class SearchStep:
 
     def choose(self, path: Sequence[int]) -> None:
         """Evaluate in the next steps, for every edge, the one operation of this index."""
-        self.stage.strategy.choose(path, self.stage.architecture)
+        self.stage.strategy.choose(path)
 
     def optimizers(self) -> list[Optimizer]:
         """Return the optimisers of the weights and of alpha."""

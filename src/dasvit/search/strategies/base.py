@@ -57,19 +57,25 @@ class Strategy:
     Attributes:
         method: The method's record.
         stopped: Whether the search is over before its last epoch.
-        evaluations: How often the supernet was evaluated; the checkpoints' numbers go on by it.
+        remembers: Names of the attributes that a checkpoint must hold.
     """
+
+    remembers: tuple[str, ...] = ()
 
     def __init__(self, config: Config, space: Space, classes: int) -> None:
         self.config, self.space, self.classes = config, space, classes
         self.method = find_method(config.search.method)
         self.stopped = False
-        self.evaluations = 0
 
     @property
     def moves_alphas(self) -> bool:
         """Whether there are alpha steps."""
         return self.method.learns_alphas
+
+    @property
+    def evaluations(self) -> int:
+        """How often the supernet was evaluated; the checkpoints' numbers go on by it."""
+        return 0
 
     def begin_step(self, progress: StepProgress, architecture: Architecture) -> None:
         """Prepare a step: the alpha step and the weight step that follow see the same."""
@@ -91,7 +97,7 @@ class Strategy:
         """
         return []
 
-    def choose(self, active: Sequence[int], architecture: Architecture) -> None:
+    def choose(self, active: Sequence[int]) -> None:
         """Evaluate one of the `extreme_paths` in the steps that come, as `begin_step` would have drawn it."""
         raise NotImplementedError(f"{type(self).__name__} has no paths to choose from")
 
@@ -102,8 +108,7 @@ class Strategy:
             architecture: The alphas.
             weights: Their edge weights [E, O], without a bypass.
         """
-        nothing: Tensor = weights.new_zeros(())
-        return nothing
+        return weights.new_zeros(())
 
     def end_epoch(self, architecture: Architecture, moved: bool, is_last: bool, evaluate: Evaluator) -> None:
         """Look at an epoch's outcome, before it is logged.
@@ -124,11 +129,13 @@ class Strategy:
         return {}
 
     def state_dict(self) -> dict[str, Any]:
-        """Return what a checkpoint must hold."""
-        return {}
+        """Return what a checkpoint must hold: the attributes of `remembers`."""
+        return {name: getattr(self, name) for name in self.remembers}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take over what `state_dict` returned."""
+        for name in self.remembers:
+            setattr(self, name, state[name])
 
     def generator(self, step: int) -> torch.Generator:
         """Return the generator of a step's draws, the same on every process."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -33,25 +32,25 @@ class Evolution(SinglePath):
     to what the cells with its operation reached (`operation_effects`).
     """
 
+    remembers = ("scores",)  # the rest of an evolution follows from them and the seed
+
     def __init__(self, config: Config, space: Space, classes: int) -> None:
         super().__init__(config, space, classes)
         self.cells = cells_within(config, classes, config.search.derive)
         self.paths = replace(self.cells, budget=make_budget(config, classes))
         self.cells.draw(random.Random(0))  # a budget that nothing fits is told before the training
-        self.path = torch.zeros(0)
         self.scores: dict[str, float] = {}
         self.best: list[float] = []
+
+    @property
+    def evaluations(self) -> int:
+        """How many cells were evaluated."""
+        return len(self.scores)
 
     def begin_step(self, progress: StepProgress, architecture: Architecture) -> None:
         """Draw the step's path."""
         cell = self.paths.draw(random.Random(self.generator(progress.step).initial_seed()))
-        self.choose([self.space.operations.index(op) for op in cell.ops], architecture)
-
-    def choose(self, active: Sequence[int], architecture: Architecture) -> None:
-        """Evaluate this path, at weight 1, until another is chosen."""
-        super().choose(active, architecture)
-        rows = [[float(o == one) for o in range(len(self.space.operations))] for one in active]
-        self.path = torch.tensor(rows, device=architecture.alpha.device)
+        self.choose([self.space.operations.index(op) for op in cell.ops])
 
     def extreme_paths(self, alive: OperationMask) -> list[list[int]]:
         """Return for every operation the path that has it on as many edges into each node as the rule keeps."""
@@ -64,7 +63,7 @@ class Evolution(SinglePath):
 
     def weights(self, architecture: Architecture) -> Tensor:
         """Return the one-hot weights of the step's path, [E, O]."""
-        return self.path
+        return self.one_hot(architecture.alpha)
 
     def end_epoch(self, architecture: Architecture, moved: bool, is_last: bool, evaluate: Evaluator) -> None:
         """Evolve after the last epoch, and set the alphas to what the cells say of their operations."""
@@ -87,37 +86,27 @@ class Evolution(SinglePath):
         """Return the best cell that the evolution finds; what it evaluated before is not evaluated again."""
         options = self.config.search.evolution
         chance = random.Random(self.config.runtime.seed)
-        population = [self.cells.draw(chance) for _ in range(options.population)]
         known: dict[Genotype, float] = {}
         parents: list[Genotype] = []
         self.best = []
         for generation in range(options.generations + 1):
-            if generation:
-                population = self.children(parents, chance)
-            for cell in population:
+            for place in range(options.population):
+                if not generation:
+                    cell = self.cells.draw(chance)
+                elif place < options.population // 2:
+                    cell = self.cells.mutate(chance.choice(parents), options.mutation, chance)
+                else:
+                    cell = self.cells.cross(chance.choice(parents), chance.choice(parents), chance)
                 known[cell] = self.score(cell, evaluate)
             parents = sorted(known, key=known.__getitem__, reverse=True)[: options.parents]
             self.best.append(known[parents[0]])
         return parents[0]
-
-    def children(self, parents: list[Genotype], chance: random.Random) -> list[Genotype]:
-        """Return the next population: mutations of parents, and crosses of two."""
-        options = self.config.search.evolution
-        mutants = [
-            self.cells.mutate(chance.choice(parents), options.mutation, chance) for _ in range(options.population // 2)
-        ]
-        crosses = [
-            self.cells.cross(chance.choice(parents), chance.choice(parents), chance)
-            for _ in range(options.population - len(mutants))
-        ]
-        return [*mutants, *crosses]
 
     def score(self, cell: Genotype, evaluate: Evaluator) -> float:
         """Return a cell's top-1 in percent, evaluated once."""
         name = " ".join(cell.ops)
         if name not in self.scores:
             self.scores[name] = evaluate(torch.tensor(self.space.one_hot(cell)))
-            self.evaluations = len(self.scores)
         return self.scores[name]
 
     def notes(self) -> dict[str, Any]:
@@ -126,12 +115,3 @@ class Evolution(SinglePath):
             return {}
         cells = [{"ops": cell.ops, "top1": top1} for cell, top1 in self.ranked()]
         return {"best_top1": self.best, "judged": len(cells), "cells": cells}
-
-    def state_dict(self) -> dict[str, Any]:
-        """Return what was evaluated; the rest of an evolution follows from it and the seed."""
-        return {"scores": dict(self.scores)}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take over what `state_dict` returned."""
-        self.scores = dict(state["scores"])
-        self.evaluations = len(self.scores)

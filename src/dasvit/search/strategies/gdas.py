@@ -2,7 +2,6 @@
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from dasvit.search.architecture import Architecture
 from dasvit.search.strategies.base import StepProgress
@@ -21,11 +20,10 @@ class Gdas(SinglePath):
         uniform = torch.rand(architecture.noise.shape, generator=self.generator(progress.step)).clamp_(1e-9, 1 - 1e-9)
         architecture.noise.copy_(-(-uniform.log()).log())
         noisy = (architecture.alpha.detach() + architecture.noise).masked_fill(~architecture.alive, float("-inf"))
-        self.choose(noisy.argmax(dim=1).tolist(), architecture)
+        self.choose(noisy.argmax(dim=1).tolist())
 
     def weights(self, architecture: Architecture) -> Tensor:
         """Return weights [E, O] of exactly 1 and 0 that have the gradient of the softmax of the noisy alphas."""
         noisy = (architecture.alpha + architecture.noise) / architecture.temperature
         soft = noisy.masked_fill(~architecture.alive, float("-inf")).softmax(dim=1)
-        hard = F.one_hot(torch.tensor(self.active), soft.shape[1]).to(soft)
-        return hard + (soft - soft.detach())
+        return self.one_hot(soft) + (soft - soft.detach())
