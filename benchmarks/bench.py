@@ -89,11 +89,11 @@ def saved_bytes(step: SearchStep | PlainStep) -> dict[str, int]:
             "alpha": saved(lambda: step.loss(val, step.alpha), list(step.supernet.parameters())),
             "weights": saved(lambda: step.loss(train, step.alpha.detach()), list(step.supernet.parameters())),
         }
-    stage, (train, val), how = step.stage, step.batches, (step.config, step.runtime)
+    stage, (train, val) = step.stage, step.batches
     weights = stage.edge_weights().detach()
     with frozen(stage.params):
-        alpha = saved(val_loss(stage, *val, *how), stage.params)
-    return {"alpha": alpha, "weights": saved(train_loss(stage, *train, *how, lambda: weights), stage.params)}
+        alpha = saved(val_loss(stage, val), stage.params)
+    return {"alpha": alpha, "weights": saved(train_loss(stage, train, lambda: weights), stage.params)}
 
 
 def saved(loss: Callable[[], Tensor], parameters: Sequence[Tensor]) -> int:

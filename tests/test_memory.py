@@ -110,7 +110,7 @@ def forward(step: SearchStep | PlainStep) -> Tensor:
     if isinstance(step, PlainStep):
         return step.loss(step.batches[0], step.alpha)
     weights = step.stage.edge_weights
-    return train_loss(step.stage, *step.batches[0], step.config, step.runtime, weights)()
+    return train_loss(step.stage, step.batches[0], weights)()
 
 
 def sizes(tensors: Iterable[Tensor]) -> dict[int, int]:

@@ -79,7 +79,7 @@ def test_weights_that_stand_for_scores_choose_the_same() -> None:
     stage = StageWeights.of_scores(scores, SPACE.everything(), SPACE)
     for row, found in zip(scores, stage.weights, strict=True):
         assert found == pytest.approx([0.0, *map(math.exp, row.values())])
-    assert derive(*stage, SPACE) == derive_by_scores(scores, SPACE)
+    assert derive(stage.weights, stage.alive, SPACE) == derive_by_scores(scores, SPACE)
 
 
 @pytest.mark.parametrize("rule", ["darts", "strongest"])

@@ -22,7 +22,8 @@ from dasvit.cell.genotype import edge_list, parse_operation
 from dasvit.config import SearchConfig
 from dasvit.models.skeleton import TokenEmbedding
 from dasvit.runtime.distributed import Runtime
-from dasvit.search.probe import Batch, optimizer_states
+from dasvit.search.probe import optimizer_states
+from dasvit.search.state import Batch
 from dasvit.training.optim import make_optimizer
 from dasvit.training.steps import at_least_float32
 

@@ -11,17 +11,12 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from dasvit.cell.space import OperationMask, Space
+from dasvit.cell.space import OperationMask
 from dasvit.config import Config
 from dasvit.runtime.distributed import Runtime
 from dasvit.runtime.progress import Reporter
 from dasvit.search.loop import alpha_step, weight_step
-from dasvit.search.state import StageState
-from dasvit.search.strategies import make_strategy
-from dasvit.training.steps import Steps
-
-Batch = tuple[Tensor, Tensor]
-"""Images [B, 3, S, S] and labels [B]."""
+from dasvit.search.state import Batch, SearchParts, StageState
 
 
 class LoneRuntime(Runtime):
@@ -62,12 +57,10 @@ class SearchStep:
         number: int = 0,
         alive: OperationMask | None = None,
     ) -> None:
-        self.config, self.runtime = replace(config, search=replace(config.search, batch_size=batch)), runtime
-        space = Space.from_config(config.space)
-        self.alive = space.everything() if alive is None else alive
-        strategy, steps = make_strategy(config, space, classes), Steps(runtime, Reporter(quiet=True))
+        self.config = replace(config, search=replace(config.search, batch_size=batch))
+        parts = SearchParts(self.config, classes, 1, runtime, Reporter(quiet=True))
         with runtime.device:
-            self.stage = StageState(self.config, space, self.alive, number, classes, 1, runtime, steps, strategy)
+            self.stage = StageState(parts, number, parts.space.everything() if alive is None else alive)
         self.batches = [noise(batch, config.model.image_size, classes, runtime.device) for _ in range(2)]
 
     def __call__(self) -> None:
@@ -78,18 +71,17 @@ class SearchStep:
 
     def alpha_step(self) -> None:
         """Move alpha; nothing where the stage's alphas never move."""
-        plan = self.stage.stage
+        plan = self.stage.plan
         if self.stage.strategy.moves_alphas and plan.weight_epochs < plan.epochs:
-            train, val = self.batches
-            alpha_step(self.stage, *train, *val, self.config, self.runtime)
+            alpha_step(self.stage, *self.batches)
 
     def weight_step(self) -> None:
         """Move the weights."""
-        weight_step(self.stage, *self.batches[0], self.config, self.runtime)
+        weight_step(self.stage, self.batches[0])
 
     def paths(self) -> list[list[int]]:
         """Return the paths among which the dearest step is; none where a step evaluates all operations."""
-        return self.stage.strategy.extreme_paths(self.alive)
+        return self.stage.strategy.extreme_paths(self.stage.alive)
 
     def choose(self, path: Sequence[int]) -> None:
         """Evaluate in the next steps, for every edge, the one operation of this index."""

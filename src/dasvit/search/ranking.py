@@ -6,19 +6,16 @@ import math
 from collections.abc import Sequence
 from pathlib import Path
 
-from torch import Tensor
-
 from dasvit.cell.genotype import Genotype
 from dasvit.cell.space import Space
 from dasvit.config import Config
-from dasvit.data import Data, Preprocess
+from dasvit.data import Data
 from dasvit.errors import UserError
 from dasvit.runtime.distributed import Runtime
-from dasvit.search.evaluation import evaluate_supernet
+from dasvit.search.evaluation import SupernetEvaluator
 from dasvit.search.monitor import evaluate_cell, kept_supernet
 from dasvit.search.stages import Stages, with_pruned
 from dasvit.search.state import SearchBatches, make_supernet
-from dasvit.search.supernet import ForwardMode, Supernet
 
 
 def supernet_scores(
@@ -51,13 +48,8 @@ def supernet_scores(
     except RuntimeError:
         raise UserError(f"the supernet kept in {folder} does not fit its config.yaml.") from None
     supernet.to(runtime.device)
-    loader = SearchBatches(data, config, runtime).evaluation_batches(images)
-    preprocess = Preprocess(config.model.image_size).to(runtime.device)
-
-    def top1(network: Supernet, weights: Tensor, mode: ForwardMode) -> float:
-        return evaluate_supernet(network, weights, preprocess, loader, runtime, mode).top1
-
-    return kept.stage, kept.layers, [evaluate_cell(supernet, cell, top1) for cell in cells]
+    evaluator = SupernetEvaluator(SearchBatches(data, config, runtime), config, runtime, images)
+    return kept.stage, kept.layers, [evaluate_cell(supernet, cell, evaluator.top1) for cell in cells]
 
 
 def weight_scores(stages: Stages, space: Space, rule: str, cells: Sequence[Genotype]) -> list[float]:

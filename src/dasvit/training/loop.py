@@ -196,19 +196,12 @@ def weight_step(
         return loss, {"loss": loss}
 
     loss, clip = BatchLoss(len(inputs), config.train.batch_size, of), config.train.optim.clip_grad
-    state.steps.within_memory(lambda: state.steps.backward(loss, state.params), state.params, loss)
-    norm = state.steps.norm(loss, [weight.grad for weight in state.params])
-    if norm is not None:
-        if clip:
-            nn.utils.clip_grads_with_norm_(state.params, clip, norm)
-        state.optimizer.step()
+    is_good = state.steps.descend(loss, state.params, state.optimizer, clip, state.metrics)
+    if is_good:
         runtime.average_statistics(state.model)
-        state.metrics.add("train_loss", loss.means["loss"], loss.total)
-        state.metrics.images += loss.total
         if state.ema:
             state.ema.update(state.model, step=state.done + 1)
-    state.optimizer.zero_grad(set_to_none=True)
-    return norm is not None
+    return is_good
 
 
 def training_loader(data: Data, config: Config, runtime: Runtime) -> Loader:
