@@ -105,5 +105,5 @@ def candidate_stages(candidates: Sequence[Candidate], space: Space) -> Stages:
     # Some were trained longer than others, so it is their order that counts.
     places = [replace(candidate, top1=-float(place)) for place, candidate in enumerate(candidates)]
     weights = np.exp(operation_effects(places, space, gain=1.0)).tolist()
-    cells = [EvaluatedCell(c.cell, f"{c.top1:.2f} % after epoch {c.epochs}") for c in candidates]
+    cells = tuple(EvaluatedCell(c.cell, f"{c.top1:.2f} % after epoch {c.epochs}") for c in candidates)
     return [StageWeights(weights, space.everything(), cells)]

@@ -41,7 +41,7 @@ class StageWeights(NamedTuple):
 
     weights: list[list[float]]
     alive: OperationMask
-    cells: Sequence[EvaluatedCell] = ()
+    cells: tuple[EvaluatedCell, ...] = ()
 
     @classmethod
     def of_scores(cls, scores: Sequence[Mapping[str, float]], alive: OperationMask, space: Space) -> StageWeights:
@@ -136,7 +136,7 @@ def read_stages(run: RunFolder, space: Space) -> list[StageWeights]:
 def _stage_of(row: dict[str, Any], space: Space) -> StageWeights:
     """Return what a stage's last line says; raises an error of its content's where that does not fit the space."""
     table = [row["weights"][edge] for edge in space.edge_names]
-    cells = [_evaluated(entry, space) for entry in row.get("method", {}).get("cells", [])]
+    cells = tuple(_evaluated(entry, space) for entry in row.get("method", {}).get("cells", []))
     return StageWeights([_finite_row(edge, space) for edge in table], _alive(table, space), cells)
 
 

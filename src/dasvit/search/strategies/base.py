@@ -120,9 +120,9 @@ class Strategy:
             evaluate: Evaluates the supernet; the state is saved in between.
         """
 
-    def evaluated_cells(self) -> list[EvaluatedCell]:
+    def evaluated_cells(self) -> tuple[EvaluatedCell, ...]:
         """Return the cells that the method evaluated, best first; they decide before the edge weights do."""
-        return []
+        return ()
 
     def notes(self) -> dict[str, Any]:
         """Return what the epoch's line of `architecture.jsonl` says under `method`."""

@@ -78,9 +78,9 @@ class Evolution(SinglePath):
         scores = sorted(self.scores.items(), key=lambda score: -score[1])
         return [(Genotype.from_ops(self.space.nodes, name.split()), top1) for name, top1 in scores]
 
-    def evaluated_cells(self) -> list[EvaluatedCell]:
+    def evaluated_cells(self) -> tuple[EvaluatedCell, ...]:
         """Return the cells that the evolution evaluated, best first."""
-        return [EvaluatedCell.in_supernet(cell, top1) for cell, top1 in self.ranked()]
+        return tuple(EvaluatedCell.in_supernet(cell, top1) for cell, top1 in self.ranked())
 
     def evolve(self, evaluate: Evaluator) -> Genotype:
         """Return the best cell that the evolution finds; what it evaluated before is not evaluated again."""
