@@ -36,6 +36,7 @@ from helpers import TINY_SEARCH, cut_off, merge, untimed
 SMALL = merge(TINY_SEARCH, {"search": {"evolution": {"population": 6, "generations": 2, "parents": 3, "images": 50}}})
 SPACE = Space(2, ("zero", "identity", "msa_2", "msa_4", "mlp_0.5", "mlp_1"))
 SKIP = Genotype.from_ops(2, ["identity"] * 5)
+PASS = supernet_module._Pass()
 START, MIDDLE, END = (StepProgress(step, progress, 0, progress) for step, progress in ((0, 0.0), (5, 0.5), (10, 1.0)))
 
 
@@ -156,8 +157,8 @@ def test_pc_darts_lets_one_channel_of_k_through_and_passes_the_others_by() -> No
     x = torch.randn(2, 5, 16, dtype=torch.float64)
     weights = strategy.weights(architecture)
     z = supernet_module.normalise(x[..., :4])
-    output = cell._edge(0, x, z, weights[0])
-    mixed = cell._operations(0, x[..., :4], z, weights[0])
+    output = cell._edge(0, x, z, weights[0], PASS)
+    mixed = cell._operations(0, x[..., :4], z, weights[0], PASS)
     assert output is not None and mixed is not None
     # behind the shuffle channel c of part k stands at 4 c + k
     torch.testing.assert_close(output[..., 0::4], mixed)
@@ -165,7 +166,7 @@ def test_pc_darts_lets_one_channel_of_k_through_and_passes_the_others_by() -> No
         torch.testing.assert_close(output[..., k::4], weights[0, -1] * x[..., 4 * k : 4 * k + 4])
     changed = x.clone()
     changed[..., 4:] += 1
-    torch.testing.assert_close(cell._operations(0, changed[..., :4], z, weights[0]), mixed)
+    torch.testing.assert_close(cell._operations(0, changed[..., :4], z, weights[0], PASS), mixed)
 
 
 def test_pc_darts_normalises_the_edges_into_each_node() -> None:
@@ -213,12 +214,13 @@ def test_p_darts_drops_out_skips_alone_and_less_and_less() -> None:
     for o, name in enumerate(SPACE.operations[1:], start=1):
         weights = torch.zeros(6, dtype=torch.float64)
         weights[o] = 1.0
-        output = cell._edge(1, x, z, weights, strategy.mode())
+        output = cell._edge(1, x, z, weights, supernet_module._Pass(strategy.mode()))
         assert output is not None
         gone = float((output == 0).double().mean())
         assert abs(gone - (0.7 if name == "identity" else 0.0)) < 0.05, name
     supernet.eval()
-    passed = cell._edge(1, x, z, torch.tensor(SPACE.one_hot(SKIP)[0], dtype=torch.float64), strategy.mode())
+    identity = torch.tensor(SPACE.one_hot(SKIP)[0], dtype=torch.float64)
+    passed = cell._edge(1, x, z, identity, supernet_module._Pass(strategy.mode()))
     assert passed is not None and torch.equal(passed, x)
 
 
