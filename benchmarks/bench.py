@@ -182,13 +182,12 @@ def make_searches(size: Size, device: torch.device, dtype: torch.dtype) -> dict[
     }
     with device:
         plain = PlainSupernet(
-            SPACE.nodes,
-            SPACE.operations,
+            SPACE,
             image_size=size.side,
             patch_size=PATCH,
             dim=size.dim,
             layers=LAYERS,
-            classes=CLASSES,
+            num_classes=CLASSES,
         )
     first = ours["ours_rho1"]
     plain.load_state_dict(first.stage.supernet.state_dict())

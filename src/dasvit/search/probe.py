@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from dasvit.cell.space import OperationMask
@@ -36,7 +36,46 @@ class LoneRuntime(Runtime):
         return self.make_autocast()
 
 
-class SearchStep:
+class Step:
+    """One step on noise, that can be timed, and whose memory can be counted.
+
+    Args:
+        modules: What has parameters and buffers.
+        alphas: Architecture parameters that are no module's.
+        optimizers: Of the weights and of alpha.
+        batches: Images and labels for the weights, and for alpha.
+    """
+
+    def __init__(
+        self,
+        modules: Sequence[nn.Module],
+        alphas: Sequence[Tensor],
+        optimizers: Sequence[Optimizer],
+        batches: Sequence[Batch],
+    ) -> None:
+        self.modules, self.alphas, self.optimizers, self.batches = modules, alphas, optimizers, batches
+
+    def __call__(self) -> None:
+        """Do a step."""
+        self.alpha_step()
+        self.weight_step()
+
+    def alpha_step(self) -> None:
+        """Move alpha."""
+        raise NotImplementedError
+
+    def weight_step(self) -> None:
+        """Move the weights."""
+        raise NotImplementedError
+
+    def tensors(self) -> list[Tensor]:
+        """Return what is alive between two steps."""
+        owned = [t for module in self.modules for t in (*module.parameters(), *module.buffers())]
+        states = [t for one in self.optimizers for entry in one.state.values() for t in entry.values()]
+        return [*owned, *self.alphas, *(t for batch in self.batches for t in batch), *filter(torch.is_tensor, states)]
+
+
+class SearchStep(Step):
     """One step of a stage of a search, as `search/loop.py` does it, on noise.
 
     Args:
@@ -61,13 +100,14 @@ class SearchStep:
         parts = SearchParts(self.config, classes, 1, runtime, Reporter(quiet=True))
         with runtime.device:
             self.stage = StageState(parts, number, parts.space.everything() if alive is None else alive)
-        self.batches = [noise(batch, config.model.image_size, classes, runtime.device) for _ in range(2)]
+        batches = [noise(batch, config.model.image_size, classes, runtime.device) for _ in range(2)]
+        optimizers = [self.stage.weight_optimizer, self.stage.alpha_optimizer]
+        super().__init__([self.stage.supernet, self.stage.architecture], [], optimizers, batches)
 
     def __call__(self) -> None:
         """Do a step: the search method prepares it, alphas move where they ever do in the stage, and weights move."""
         self.stage.begin_step()
-        self.alpha_step()
-        self.weight_step()
+        super().__call__()
 
     def alpha_step(self) -> None:
         """Move alpha; nothing where the stage's alphas never move."""
@@ -78,30 +118,6 @@ class SearchStep:
     def weight_step(self) -> None:
         """Move the weights."""
         weight_step(self.stage, self.batches[0])
-
-    def paths(self) -> list[list[int]]:
-        """Return the paths among which the dearest step is; none where a step evaluates all operations."""
-        return self.stage.strategy.extreme_paths(self.stage.alive)
-
-    def choose(self, path: Sequence[int]) -> None:
-        """Evaluate in the next steps, for every edge, the one operation of this index."""
-        self.stage.strategy.choose(path)
-
-    def optimizers(self) -> list[Optimizer]:
-        """Return the optimisers of the weights and of alpha."""
-        return [self.stage.weight_optimizer, self.stage.alpha_optimizer]
-
-    def tensors(self) -> list[Tensor]:
-        """Return what is alive between two steps."""
-        stage = self.stage
-        modules = [stage.supernet, stage.architecture]
-        owned = [t for module in modules for t in (*module.parameters(), *module.buffers())]
-        return [*owned, *(t for batch in self.batches for t in batch), *optimizer_states(self.optimizers())]
-
-
-def optimizer_states(optimizers: Sequence[Optimizer]) -> list[Tensor]:
-    """Return the tensors that optimisers keep from step to step."""
-    return [t for one in optimizers for entry in one.state.values() for t in entry.values() if isinstance(t, Tensor)]
 
 
 def noise(batch: int, side: int, classes: int, device: torch.device) -> Batch:
