@@ -23,7 +23,7 @@ def perturbation_scores(
     In an order drawn by the seed each edge is left with the one operation whose removal hurts most. Then each edge's
     own removal is measured. An operation's score is the harm of removing its edge, less what removing the operation
     falls short of removing the edge's best one: so the rule darts takes each edge's best operation and each node's best
-    edges (`dasvit.search.derive.derive_by_scores`), and a budget moves what hurts least.
+    edges (`dasvit.search.derive.derive`), and a budget moves what hurts least.
 
     Args:
         weights: The supernet's edge weights [E, O], or [E, O + 1] with a bypass.
