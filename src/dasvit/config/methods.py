@@ -109,12 +109,12 @@ METHODS: dict[str, Method] = {
         Method(
             name="dasvit",
             summary="token selection, fairness, stages",
-            strategy=f"{HOME}.darts:Dasvit",
+            strategy=f"{HOME}.base:Strategy",
         ),
         Method(
             name="darts",
             summary="bilevel, first or second order",
-            strategy=f"{HOME}.darts:Darts",
+            strategy=f"{HOME}.base:Strategy",
             of_recipe=plain_darts,
         ),
         Method(

@@ -5,12 +5,10 @@ Shapes: B images, S side of the model's image, C classes.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import torch
 from timm.data.mixup import Mixup
 from timm.loss.cross_entropy import SoftTargetCrossEntropy
 from timm.utils.model_ema import ModelEmaV3
@@ -66,21 +64,19 @@ def train(model: nn.Module, session: Session, evaluated_on: str = "test") -> Tra
         while state.epoch < options.epochs:
             run_epoch(state, session, loader, preprocess, mixup, criterion, saver)
             check_steps(state.metrics, state.where, ADVICE)
-            row = state.metrics.row(
-                runtime, stage="train", epoch=state.epoch + 1, lr=state.optimizer.param_groups[0]["lr"]
-            )
-            if (state.epoch + 1) % options.eval_every == 0 or state.epoch + 1 == options.epochs:
+            epoch = state.epoch + 1
+            row = state.metrics.row(runtime, stage="train", epoch=epoch, lr=state.lr)
+            if epoch % options.eval_every == 0 or epoch == options.epochs:
                 batches = test_batches(data, config, runtime)
                 watched = saver.watch(batches, state.done, state.state, f"{state.where}, evaluation")
                 evaluation = evaluate(state.evaluated, preprocess, watched, runtime, session.classes)
                 row |= {"test_loss": evaluation.loss, "test_top1": evaluation.top1, "test_top5": evaluation.top5}
-            state.epoch, state.step = state.epoch + 1, 0
+            state.epoch, state.step = epoch, 0
             session.log(describe_epoch(row, options.epochs, evaluated_on), {"metrics.jsonl": row})
         saver.finish(state.done, state.state)
     if evaluation is None:  # the run had ended before
-        evaluation = evaluate(
-            state.evaluated, preprocess, test_batches(data, config, runtime), runtime, session.classes
-        )
+        batches = test_batches(data, config, runtime)
+        evaluation = evaluate(state.evaluated, preprocess, batches, runtime, session.classes)
     return Trained(state.evaluated, evaluation)
 
 
@@ -122,6 +118,12 @@ class TrainState:
     def done(self) -> int:
         """Steps of the whole training that are done."""
         return self.epoch * self.length + self.step
+
+    @property
+    def lr(self) -> float:
+        """The learning rate of the next step."""
+        rate: float = self.optimizer.param_groups[0]["lr"]
+        return rate
 
     @property
     def where(self) -> str:
@@ -180,7 +182,7 @@ def run_epoch(
         state.metrics.skipped += not is_good
         state.step += 1
         where = f"{state.where}, step {state.step}/{len(loader)}"
-        state.steps.count(is_good, where, state.optimizer.param_groups[0]["lr"], ADVICE)
+        state.steps.count(is_good, where, state.lr, ADVICE)
         state.schedule.step_update(state.done)
         saver.step(state.done, state.state, where, is_good)
 
@@ -272,24 +274,3 @@ def describe_epoch(row: dict[str, Any], epochs: int, evaluated_on: str = "test")
         f"epoch {row['epoch']}/{epochs}: loss {row['train_loss']:.4f}{test}, {row['images_per_second']:.0f} images/s, "
         f"{row['seconds']:.0f} s"
     )
-
-
-def probe_step(model: nn.Module, side: int, batch: int, classes: int, device: torch.device) -> Callable[[], None]:
-    """Return a function that does one forward and backward pass on noise, to time a precision with.
-
-    Args:
-        model: Maps images [B, 3, S, S] to logits [B, C].
-        side: S.
-        batch: B.
-        classes: C.
-        device: Where the model is.
-    """
-    generator = torch.Generator().manual_seed(0)
-    images = torch.randn(batch, 3, side, side, generator=generator).to(device)
-    labels = (torch.arange(batch) % classes).to(device)
-
-    def step() -> None:
-        F.cross_entropy(model(images).float(), labels).backward()
-        model.zero_grad(set_to_none=True)
-
-    return step

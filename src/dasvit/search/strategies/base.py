@@ -44,7 +44,10 @@ class StepProgress:
 
 
 class Strategy:
-    """A search method: hooks that the search loop calls. Here each does what plain DARTS does: nothing.
+    """A search method: hooks that the search loop calls. Here each does what DARTS and DASViT do: nothing.
+
+    DARTS: Differentiable Architecture Search (Liu, Simonyan, Yang; 2018; arXiv:1806.09055). DASViT's parts (token
+    selection, fairness, stages) are fields of the recipe, open to every method.
 
     What a strategy draws comes from `generator`, a function of seed and position, the same on every process. What else
     it must remember from step to step belongs into its state, so that an interrupted run ends as an undisturbed one.
