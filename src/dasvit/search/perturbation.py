@@ -39,8 +39,10 @@ def perturbation_scores(
     for edge in order:
         candidates = [o for o, name in enumerate(space.operations) if alive[edge][o] and name != "zero"]
         harms[edge] = operation_harms(table, edge, candidates, measure)
-        if candidates:
-            decide(table, edge, max(candidates, key=harms[edge].__getitem__), len(space.operations))
+        if candidates:  # the one whose removal hurts most takes the weights of all, 1 at most
+            decided = table[edge, : len(space.operations)]
+            total = decided.sum().clamp(max=1)
+            decided.zero_()[max(candidates, key=harms[edge].__getitem__)] = total
     whole = measure(table)
     scores = []
     for edge, harm in enumerate(harms):
@@ -57,13 +59,6 @@ def operation_harms(
         return dict.fromkeys(candidates, 0.0)
     whole = measure(table)
     return {o: whole - measure(_without(table, edge, o)) for o in candidates}
-
-
-def decide(table: Tensor, edge: int, operation: int, count: int) -> None:
-    """Give one of an edge's `count` operations the weights of all of them, 1 at most."""
-    total = table[edge, :count].sum().clamp(max=1)
-    table[edge, :count] = 0
-    table[edge, operation] = total
 
 
 def _without(table: Tensor, edge: int, operation: int | None = None) -> Tensor:
