@@ -10,7 +10,6 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -23,8 +22,8 @@ from dasvit.config import Config
 from dasvit.errors import UserError
 from dasvit.io.files import write_whole
 from dasvit.io.run_folder import RunFolder
-from dasvit.search.cost import make_budget
-from dasvit.search.derive import derive
+from dasvit.search.derivation import derive_found
+from dasvit.search.stages import StageWeights
 from dasvit.search.supernet import EVERYTHING, ForwardMode, MixedCell, Supernet
 
 SupernetEvaluator = Callable[[Supernet, Tensor, ForwardMode], float]
@@ -43,9 +42,7 @@ class Monitor:
     """
 
     def __init__(self, config: Config, classes: int, evaluate: SupernetEvaluator) -> None:
-        self.config, self.evaluate = config, evaluate
-        derivation = config.search.derive
-        self.budget = make_budget(config, classes, derivation.max_params, derivation.max_macs)
+        self.config, self.classes, self.evaluate = config, classes, evaluate
 
     def look(self, supernet: Supernet, mixture: Tensor, strengths: Tensor) -> dict[str, float]:
         """Return `mixture_top1` and, where a cell can be derived, `derived_top1`, in percent.
@@ -56,19 +53,17 @@ class Monitor:
             strengths: What derivation sees, [E, O].
         """
         found = {"mixture_top1": self.evaluate(supernet, mixture, EVERYTHING)}
-        cell = self.derived(supernet.space, strengths)
+        cell = self.derived(strengths)
         if cell is not None:
             found["derived_top1"] = evaluate_cell(supernet, cell, self.evaluate)
         return found
 
-    def derived(self, space: Space, strengths: Tensor) -> Genotype | None:
+    def derived(self, strengths: Tensor) -> Genotype | None:
         """Return the cell that the search would end with now, or None where no cell fits."""
-        options = self.config.search.derive
-        alive = tuple(tuple(weight > 0 for weight in row) for row in strengths.tolist())
-        how: dict[str, Any] = {"edges_per_node": options.edges_per_node, "max_skips": options.max_skips}
-        rule = "strongest" if options.rule == "strongest" else "darts"
+        weights = strengths.tolist()
+        stage = StageWeights(weights, tuple(tuple(weight > 0 for weight in row) for row in weights))
         try:
-            return derive(strengths.tolist(), alive, space, rule=rule, budget=self.budget, **how).genotype
+            return derive_found([stage], self.config, self.classes, self.config.search.derive).genotype
         except UserError:
             return None
 
