@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from dasvit.cell.genotype import Genotype, attends
-from dasvit.cell.space import OperationMask, Space
+from dasvit.cell.space import OperationMask, Space, as_mask
 from dasvit.errors import UserError
 from dasvit.io.run_folder import RunFolder
 from dasvit.search.derive import draw_lots
@@ -135,29 +135,12 @@ def read_stages(run: RunFolder, space: Space) -> list[StageWeights]:
 
 def _stage_of(row: dict[str, Any], space: Space) -> StageWeights:
     """Return what a stage's last line says; raises an error of its content's where that does not fit the space."""
-    table = [row["weights"][edge] for edge in space.edge_names]
-    cells = tuple(_evaluated(entry, space) for entry in row.get("method", {}).get("cells", []))
-    return StageWeights([_finite_row(edge, space) for edge in table], _alive(table, space), cells)
-
-
-def _evaluated(entry: dict[str, Any], space: Space) -> EvaluatedCell:
-    ops = entry["ops"]
-    if len(ops) != len(space.edges) or not set(ops) <= set(space.operations):
-        raise ValueError(ops)
-    return EvaluatedCell.in_supernet(Genotype.from_ops(space.nodes, ops), float(entry["top1"]))
-
-
-def _finite_row(row: dict[str, Any], space: Space) -> list[float]:
-    """Return an edge's weights [O]; raises ValueError where one is no finite number."""
-    weights = [float(row.get(op, 0.0)) for op in space.operations]
-    if not all(map(math.isfinite, weights)):
-        raise ValueError(weights)
-    return weights
-
-
-def _alive(table: list[dict[str, Any]], space: Space) -> OperationMask:
-    """Return which operations are alive on each edge; raises ValueError where none is."""
-    alive = tuple(tuple(op in row for op in space.operations) for row in table)
-    if not all(map(any, alive)):
-        raise ValueError(alive)
-    return alive
+    edges = [row["weights"][edge] for edge in space.edge_names]
+    weights = [[float(edge.get(op, 0.0)) for op in space.operations] for edge in edges]
+    alive = as_mask([op in edge for op in space.operations] for edge in edges)
+    cells = row.get("method", {}).get("cells", [])
+    fits = all(len(cell["ops"]) == len(edges) and set(cell["ops"]) <= set(space.operations) for cell in cells)
+    if not fits or not all(map(any, alive)) or not all(math.isfinite(w) for edge in weights for w in edge):
+        raise ValueError(row)
+    found = (EvaluatedCell.in_supernet(Genotype.from_ops(space.nodes, c["ops"]), float(c["top1"])) for c in cells)
+    return StageWeights(weights, alive, tuple(found))
