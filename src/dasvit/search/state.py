@@ -135,7 +135,9 @@ class StageState:
         self.epoch = self.step = 0
         self.metrics = EpochMetrics(device)
         self.supernet = make_supernet(self.config, self.space, alive, self.plan.layers, parts.classes).to(device)
-        self.architecture = make_architecture(self.config, self.space, alive).to(device)
+        self.architecture = Architecture(
+            self.space, alive, options.relaxation, options.alphas.init_std, self.strategy.method.normalises_edges
+        ).to(device)
         if inherit_from is not None:
             if options.stages.inherit in ("weights", "both"):
                 self.supernet.inherit(inherit_from.supernet)
@@ -257,10 +259,3 @@ def make_supernet(config: Config, space: Space, alive: OperationMask, layers: in
         tokens=config.search.tokens,
         share=find_method(config.search.method).channel_share(config.search),
     )
-
-
-def make_architecture(config: Config, space: Space, alive: OperationMask) -> Architecture:
-    """Build a stage's alphas, as the search method has them."""
-    options = config.search
-    normalise_edges = find_method(options.method).normalises_edges
-    return Architecture(space, alive, options.relaxation, options.alphas.init_std, normalise_edges)
