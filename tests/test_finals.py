@@ -3,6 +3,7 @@
 import dataclasses
 import itertools
 import json
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,7 @@ from dasvit.models.cost import cost_of
 from dasvit.search.candidates import choose_best, short_training
 from dasvit.search.derive import Derivation
 from dasvit.search.halving import Candidate, Rung
-from dasvit.search.past_run import derive_by_candidates
+from dasvit.search.past_run import PastSearch
 from dasvit.search.proposal import Proposer
 from helpers import SMALL, call_cli
 from test_report_page import Page
@@ -360,11 +361,73 @@ def test_derive_below_every_candidate_goes_by_what_their_operations_did(tmp_path
     candidates = [reached_by(cell, loss) for cell, loss in zip(cells, (1.0, 1.5, 2.0), strict=True)]
     smallest = min(cost_of(cell, MODEL, 10).params for cell in cells)
     choice = dataclasses.replace(config.search.derive, max_params=smallest - 1)
-    found = derive_by_candidates(candidates, config, 10, choice)
+    past = PastSearch(config, None, candidates, 10)
+    found = past.derive(choice, by_weights=False)
     assert cost_of(found.genotype, MODEL, 10).params < smallest and found.unconstrained == cells[0]
     assert "None of 3 candidates fits" in found.reason
-    free = derive_by_candidates(candidates, config, 10, config.search.derive)
+    free = past.derive(config.search.derive, by_weights=False)
     assert free.genotype == cells[0] and not free.reason
+
+
+@pytest.fixture(scope="module")
+def evolution_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    run = tmp_path_factory.mktemp("evolution") / "run"
+    sizes = {"population": 8, "generations": 1, "parents": 3}
+    options = [f"--search.evolution.{name}={size}" for name, size in sizes.items()]
+    more = ["--space.ratios=[0.5,1,2]", "--method", "evolution", "--run", run]
+    status, _, err = call_cli("search", *SMALL, *options, *more)
+    assert status == 0, err
+    return run
+
+
+def evaluated_rows(run: Path) -> list[dict[str, Any]]:
+    last: dict[str, Any] = json.loads((run / "architecture.jsonl").read_text().splitlines()[-1])
+    rows: list[dict[str, Any]] = last["method"]["cells"]
+    return rows
+
+
+def test_derive_ranks_the_cells_that_an_evolution_evaluated(evolution_run: Path) -> None:
+    rows = evaluated_rows(evolution_run)
+    assert len(rows) > 5 and [row["top1"] for row in rows] == sorted((row["top1"] for row in rows), reverse=True)
+    assert load_genotype(evolution_run).ops == tuple(rows[0]["ops"])
+    model = recipes.load(evolution_run / "config.yaml").model
+    macs = [cost_of(Genotype.from_ops(2, row["ops"]), model, 10).macs for row in rows]
+    for limit in sorted(set(macs)):
+        status, out, err = call_cli("derive", evolution_run, "--max-macs", limit, "--json")
+        assert status == 0, err
+        place = next(place for place, cost in enumerate(macs) if cost <= limit)
+        derived = json.loads(out)
+        assert Genotype.from_dict(derived["genotype"]).ops == tuple(rows[place]["ops"])
+        assert ("in the supernet" in derived["reason"]) == (place > 0)
+    status, out, err = call_cli("derive", evolution_run, "--max-macs", min(macs) - 1, "--json")
+    assert status == 0, err
+    assert f"None of {len(rows)} candidates fits" in json.loads(out)["reason"]
+
+
+def test_an_evolution_of_an_older_version_is_derived_from_its_weights(evolution_run: Path, tmp_path: Path) -> None:
+    """It noted no cells, and the weights of its best one at 1."""
+    run = tmp_path / "run"
+    shutil.copytree(evolution_run, run)
+    lines = [json.loads(line) for line in (run / "architecture.jsonl").read_text().splitlines()]
+    best = Genotype.from_ops(2, lines[-1]["method"].pop("cells")[1]["ops"])
+    for op, weights in zip(best.ops, lines[-1]["weights"].values(), strict=True):
+        weights.update({name: float(name == op) for name in weights})
+    (run / "architecture.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    status, out, err = call_cli("derive", run, "--json")
+    assert status == 0, err
+    assert Genotype.from_dict(json.loads(out)["genotype"]) == best
+
+
+def test_cells_of_another_space_are_named(evolution_run: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(evolution_run, run)
+    path = run / "architecture.jsonl"
+    for cells in ([{"ops": ["msa_3"] * 5, "top1": 1.0}], [{"ops": ["msa_2"], "top1": 1.0}], [{"ops": ["zero"] * 5}], 3):
+        last = json.loads(path.read_text().splitlines()[-1])
+        last["method"]["cells"] = cells
+        path.write_text(json.dumps(last) + "\n")
+        status, _, err = call_cli("derive", run)
+        assert status == 2 and "does not fit the run's config.yaml" in err, cells
 
 
 def test_a_random_search_has_nothing_to_derive_from(tmp_path: Path) -> None:

@@ -382,13 +382,13 @@ def test_a_cell_alone_is_the_derived_network_on_shared_weights() -> None:
     images, seen = torch.randn(3, 3, 8, 8), []
     supernet.eval()
 
-    def judge(model: Supernet, weights: torch.Tensor, mode: ForwardMode) -> float:
+    def top1(model: Supernet, weights: torch.Tensor, mode: ForwardMode) -> float:
         assert mode.active == [space.operations.index(op) for op in cell.ops]
         seen.append(model(images, weights, mode))
         return 12.5
 
     with torch.no_grad():
-        assert evaluate_cell(supernet, cell, judge) == 12.5
+        assert evaluate_cell(supernet, cell, top1) == 12.5
         torch.testing.assert_close(seen[0], network(images))
 
 

@@ -96,8 +96,8 @@ HOME = "dasvit.search.strategies"
 METHODS: dict[str, Method] = {
     method.name: method
     for method in (
-        Method("dasvit", "token selection, fairness, stages", f"{HOME}.darts:Dasvit"),
-        Method("darts", "bilevel, first or second order", f"{HOME}.darts:Darts", plain_darts),
+        Method("dasvit", "token selection, fairness, stages", f"{HOME}.base:Strategy"),
+        Method("darts", "bilevel, first or second order", f"{HOME}.base:Strategy", plain_darts),
         Method(
             "pc-darts",
             "partial channels, edges normalised",

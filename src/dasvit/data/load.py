@@ -14,7 +14,7 @@ from dasvit.data.listing import Content, Part, Source
 from dasvit.data.sources import cache_folder, find_source
 from dasvit.data.splits import balanced_subset, split_indices
 from dasvit.errors import UserError
-from dasvit.main_guard import end_second_run
+from dasvit.io.main_guard import end_second_run
 
 
 def load_data(config: DataConfig, image_size: int, seed: int) -> Data:

@@ -19,7 +19,7 @@ from torch.utils.data import DataLoader, Dataset
 from dasvit.data.augment import Transform
 from dasvit.data.image_set import ImageSet
 from dasvit.errors import UserError
-from dasvit.main_guard import check_ended
+from dasvit.io.main_guard import check_ended
 
 Batch = tuple[torch.Tensor, torch.Tensor]
 RESTARTS = 3

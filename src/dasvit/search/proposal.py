@@ -13,9 +13,10 @@ from dasvit.cell.space import Space
 from dasvit.config import Config, DeriveConfig
 from dasvit.search.comparable import comparable_cells
 from dasvit.search.cost import make_budget
-from dasvit.search.derive import Derivation, derive_by_scores, skips
+from dasvit.search.derivation import derive_by_weights
+from dasvit.search.derive import Derivation, skips
 from dasvit.search.halving import Candidate, Expectation
-from dasvit.search.stages import Stages, with_pruned
+from dasvit.search.stages import Stages, StageWeights, with_pruned
 from dasvit.search.surrogate import Features, LinearModel, common_losses
 
 SHIPPED = "dasvit_shift"
@@ -107,6 +108,17 @@ def make_features(config: Config, classes: int, stages: Stages | None) -> Featur
     return Features(Space.from_config(config.space), macs, supernet)
 
 
+def gains_of(table: NDArray[np.float64], space: Space) -> NDArray[np.float64]:
+    """Return what operations take off a cell's loss against `zero`, which gains 0 as an edge left out does, [E, O].
+
+    Args:
+        table: What every operation on every edge adds to the loss, [E, O].
+        space: The search space.
+    """
+    gains: NDArray[np.float64] = table[:, [space.operations.index("zero")]] - table
+    return gains
+
+
 def best_cell(table: NDArray[np.float64], config: Config, classes: int, choice: DeriveConfig) -> Derivation:
     """Return the cell of the least loss within rule and budget, exactly.
 
@@ -120,13 +132,5 @@ def best_cell(table: NDArray[np.float64], config: Config, classes: int, choice: 
         UserError: No cell of the space fits.
     """
     space = Space.from_config(config.space)
-    nothing = space.operations.index("zero")
-    gains = (table[:, [nothing]] - table).tolist()  # an edge that is left out scores 0
-    return derive_by_scores(
-        [dict(zip(space.operations, row, strict=True)) for row in gains],
-        space,
-        rule="strongest" if choice.rule == "strongest" else "darts",
-        edges_per_node=choice.edges_per_node,
-        budget=make_budget(config, classes, choice.max_params, choice.max_macs),
-        max_skips=choice.max_skips,
-    )
+    weights = np.exp(gains_of(table, space)).tolist()
+    return derive_by_weights([StageWeights(weights, space.everything())], config, classes, choice)

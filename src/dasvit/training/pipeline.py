@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.nn import functional as F
 
 from dasvit.cell.cost import Cost
 from dasvit.cell.genotype import Genotype
@@ -27,7 +28,7 @@ from dasvit.runtime.saver import NEVER, Deadline
 from dasvit.session import Probe, Session, check_memory, load_session
 from dasvit.training.classifier import read_input
 from dasvit.training.evaluation import Evaluation
-from dasvit.training.loop import Trained, probe_step, train
+from dasvit.training.loop import Trained, train
 
 Subject = Genotype | str
 """What is trained: a cell's network, `vit`, or a model of timm's by its name."""
@@ -205,16 +206,19 @@ def write_model(
 
 
 def network_probe(make: Callable[[], nn.Module], config: Config, classes: int) -> Probe:
-    """Return what the precision of a training is timed with: one step of the network that `make` builds."""
+    """Return what the precision of a training is timed with: a step on noise of the network that `make` builds."""
+    side, batch = config.model.image_size, config.train.batch_size
 
     def probe(device: torch.device) -> Callable[[], None]:
         model = make().to(device)
-        inner = probe_step(model, config.model.image_size, config.train.batch_size, classes, device)
+        images = torch.randn(batch, 3, side, side, generator=torch.Generator().manual_seed(0)).to(device)
+        labels = (torch.arange(batch) % classes).to(device)
 
         def step() -> None:
             short = torch.is_autocast_enabled(device.type)
             prefer_fast_attention(model, device, torch.bfloat16 if short else torch.float32)
-            inner()
+            F.cross_entropy(model(images).float(), labels).backward()
+            model.zero_grad(set_to_none=True)
 
         return step
 
