@@ -26,8 +26,9 @@ from dasvit.search.evaluation import perturbed
 from dasvit.search.halving import Candidate
 from dasvit.search.loop import TrainedSupernet, search
 from dasvit.search.probe import LoneRuntime, SearchStep
-from dasvit.search.proposal import SHIPPED
+from dasvit.search.proposal import SHIPPED, TEACHERS, make_features
 from dasvit.search.stages import Stages
+from dasvit.search.surrogate import LinearModel, common_losses
 from dasvit.session import Probe, Session, check_memory, load_session
 from dasvit.training.pipeline import network_probe
 
@@ -66,6 +67,7 @@ class SearchResult:
             content["shipped"] = self.shipped.last._asdict()
         if self.candidates:
             content["finals"] = [describe_candidate(candidate, config, classes) for candidate in self.candidates]
+            content["effects"] = describe_effects(self.candidates, config, classes, self.stages)
         return content
 
 
@@ -179,6 +181,18 @@ def describe_candidate(candidate: Candidate, config: Config, classes: int) -> di
     expected = candidate.expected and {"loss": candidate.expected.loss, "sd": candidate.expected.sd}
     rungs = [rung._asdict() for rung in candidate.rungs]
     return {"genotype": candidate.cell.to_dict(), **reached, **cost, "expected": expected, "rungs": rungs}
+
+
+def describe_effects(
+    candidates: Sequence[Candidate], config: Config, classes: int, stages: Stages | None
+) -> list[dict[str, Any]]:
+    """Return what a model of the candidates says that each operation adds to the loss, and how surely; [] of a few."""
+    if len(candidates) < TEACHERS:
+        return []
+    features = make_features(config, classes, stages)
+    model = LinearModel(features, [candidate.cell for candidate in candidates], common_losses(candidates))
+    rows = zip(features.space.operations, *model.effects(), strict=True)
+    return [{"op": op, "loss": float(loss), "sd": float(sd)} for op, loss, sd in rows]
 
 
 def supernet_params(config: Config, classes: int) -> int:

@@ -44,6 +44,7 @@ class Chart:
     Attributes:
         show: Writes a value for readers.
         epochs: Length of the axis.
+        axis: Its name.
         borders: (epoch, label) before which a stage begins; lines break there.
         shaded: (first, last) epochs that train weights alone.
         bounds: (value, label) of horizontal lines.
@@ -57,6 +58,7 @@ class Chart:
     series: Sequence[Series]
     show: Callable[[float], str]
     epochs: int
+    axis: str = "epoch"
     borders: Sequence[tuple[int, str]] = ()
     shaded: Sequence[tuple[int, int]] = ()
     bounds: Sequence[tuple[float, str]] = ()
@@ -173,7 +175,7 @@ def _grid(chart: Chart) -> list[Markup]:
         texts.append(tag("text", f"{epoch}", x=x, y=HEIGHT - BOTTOM + 15, class_="tick-x"))
         lines.append(tag("path", d=f"M{x:.1f} {HEIGHT - BOTTOM:g}v4", class_="axis"))
     lines.append(tag("path", d=f"M{LEFT:g} {HEIGHT - BOTTOM:g}H{chart.right:.1f}", class_="axis"))
-    texts.append(tag("text", "epoch", x=(LEFT + chart.right) / 2, y=HEIGHT - 3, class_="tick-x"))
+    texts.append(tag("text", chart.axis, x=(LEFT + chart.right) / 2, y=HEIGHT - 3, class_="tick-x"))
     return [*lines, *texts]
 
 

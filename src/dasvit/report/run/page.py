@@ -7,8 +7,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from dasvit.report.drawing.cells import describe_cell, edge_name, found_cell, warnings_of
+from dasvit.report.drawing.cells import describe_cell, found_cell, warnings_of
 from dasvit.report.rendering import render, write_page
+from dasvit.report.run.candidates import candidate_section
 from dasvit.report.run.plots import all_charts, operations_of, shown_in
 from dasvit.report.run.reading import Run, read_run
 from dasvit.report.run.sections import (
@@ -16,7 +17,6 @@ from dasvit.report.run.sections import (
     confusion_section,
     cost_section,
     facts,
-    finals_rows,
     mixture,
     reference_cost,
     settings,
@@ -91,8 +91,7 @@ def page_of(run: Run, live: bool) -> dict[str, Any]:
         "words": describe_cell(run.genotype) if run.genotype else "",
         "alternative": found_cell(other, weights, index, "The strongest cell") if other else None,
         "choices": choices(run, weights),
-        "finals": finals_rows(run),
-        "edge_names": [edge_name(e.source, e.target) for e in run.finals[0][0].edges] if run.finals else [],
+        "candidates": candidate_section(run),
         "mixture": mixture(run, index),
         "charts": all_charts(run, index),
         "tokens": token_section(run),
@@ -131,7 +130,7 @@ def tiles(run: Run) -> list[Tile]:
             remark = f"{ratio(run.result[key], of_vit)} the ViT's" if of_vit and run.subject != "vit" else ""
             found.append(Tile(name, number(run.result[key]), remark))
     if run.seconds:
-        rest = ", finals not counted" if run.finals else ""
+        rest = ", finals not counted" if run.candidates else ""
         found.append(Tile("time", duration(run.seconds), f"{run.done} of {run.planned} epochs{rest}"))
     if run.peak_memory:
         device = str(run.environment.get("device") or "")

@@ -65,6 +65,24 @@ class Snapshot(NamedTuple):
     entropy: float | None
 
 
+class Candidate(NamedTuple):
+    """A cell that a search trained.
+
+    Attributes:
+        cell: The cell.
+        numbers: What it reached and costs: top1, loss, epochs, params, macs.
+        losses: Epochs and loss at each rung.
+        expected: The loss at the first rung that was expected of it; None where it was drawn without knowledge.
+        deviation: How surely.
+    """
+
+    cell: Genotype
+    numbers: dict[str, float]
+    losses: tuple[tuple[float, float], ...]
+    expected: float | None
+    deviation: float | None
+
+
 @dataclass(frozen=True)
 class Run:
     """What a run folder says.
@@ -82,7 +100,8 @@ class Run:
         genotype: The cell that was found, or is trained.
         unconstrained: The cell that the weights alone would have chosen.
         reason: Why that was not taken; empty where it was.
-        finals: The finalists of a search and their numbers (top1, loss, epochs, params, macs), best first.
+        candidates: The candidates of a search, best first.
+        effects: Operation, what it adds to the loss of a cell as a model of the candidates has it, and the deviation.
         result: Numbers of the outcome: params, macs, macs_linear; of a training also top1, top5, loss, images.
         confusion: Images of class i that were taken for class j.
         classes: Names of the classes, where the folder knows them.
@@ -105,7 +124,8 @@ class Run:
     genotype: Genotype | None
     unconstrained: Genotype | None
     reason: str
-    finals: tuple[tuple[Genotype, dict[str, float]], ...]
+    candidates: tuple[Candidate, ...]
+    effects: tuple[tuple[str, float, float], ...]
     result: dict[str, float]
     confusion: list[list[int]]
     classes: tuple[str, ...]
@@ -217,7 +237,8 @@ def read_run(folder: Path, inner: bool = True) -> Run:
         genotype=genotype,
         unconstrained=_genotype(derivation.get("unconstrained")),
         reason=str(derivation.get("reason") or ""),
-        finals=_finals(derivation.get("finals")),
+        candidates=_candidates(derivation.get("finals")),
+        effects=_effects(derivation.get("effects")),
         result=_numbers(outcome),
         confusion=_confusion(result.get("confusion")),
         classes=tuple(map(str, names)) if isinstance(names, list) else (),
@@ -386,11 +407,26 @@ def _genotype(content: Any) -> Genotype | None:
         return None
 
 
-def _finals(rows: Any) -> tuple[tuple[Genotype, dict[str, float]], ...]:
-    """Return the finalists that can be read, with their numbers."""
-    rows = [row for row in rows if isinstance(row, dict)] if isinstance(rows, list) else []
-    pairs = ((_genotype(row.get("genotype")), _numbers(row)) for row in rows)
-    return tuple((cell, numbers) for cell, numbers in pairs if cell and "top1" in numbers)
+def _candidates(rows: Any) -> tuple[Candidate, ...]:
+    """Return the candidates that can be read."""
+    found = []
+    for row in _dicts(rows):
+        cell, numbers, expected = _genotype(row.get("genotype")), _numbers(row), _numbers(row.get("expected"))
+        rungs = [_numbers(rung) for rung in _dicts(row.get("rungs"))]
+        if cell and "top1" in numbers:
+            losses = tuple((rung["epochs"], rung["loss"]) for rung in rungs if {"epochs", "loss"} <= rung.keys())
+            found.append(Candidate(cell, numbers, losses, expected.get("loss"), expected.get("sd")))
+    return tuple(found)
+
+
+def _effects(rows: Any) -> tuple[tuple[str, float, float], ...]:
+    """Return what a model of the candidates' losses says of each operation: its name, effect and deviation."""
+    pairs = ((str(row.get("op")), _numbers(row)) for row in _dicts(rows))
+    return tuple((op, numbers["loss"], numbers["sd"]) for op, numbers in pairs if {"loss", "sd"} <= numbers.keys())
+
+
+def _dicts(rows: Any) -> list[dict[str, Any]]:
+    return [row for row in rows if isinstance(row, dict)] if isinstance(rows, list) else []
 
 
 def _confusion(table: Any) -> list[list[int]]:

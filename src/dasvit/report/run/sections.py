@@ -19,7 +19,7 @@ from dasvit.report.drawing.charts import bars, thin
 from dasvit.report.drawing.palette import in_order
 from dasvit.report.run.reading import Run, Weights, whole
 from dasvit.report.tables import confusions, number
-from dasvit.report.words import percent, ratio, weight
+from dasvit.report.words import ratio, weight
 
 MOST_FRAMES = 40_000
 """Weights that the slider holds: epochs × edges × operations."""
@@ -38,19 +38,6 @@ def choices(run: Run, weights: Weights) -> list[list[str]]:
         cells = [text for op in picks for text in (op or "–", weight(table[op]) if op in table else "–")]
         rows.append([edge, *cells])
     return rows
-
-
-def finals_rows(run: Run) -> list[list[str]]:
-    """Return the finalists of a search, best first: operations of the edges, accuracy, epochs of training, cost."""
-    return [
-        [
-            " · ".join(cell.ops),
-            percent(numbers["top1"]),
-            f"{numbers['epochs']:g}" if "epochs" in numbers else "–",
-            *(number(numbers[key]) if key in numbers else "–" for key in ("params", "macs")),
-        ]
-        for cell, numbers in run.finals
-    ]
 
 
 def mixture(run: Run, index: Mapping[str, int]) -> dict[str, Any] | None:
