@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from dasvit.config import Config, RuntimeConfig
+from dasvit.config import Config, DataConfig, RuntimeConfig
+from dasvit.config import recipe as recipes
 from dasvit.data import Data, load_data
+from dasvit.data.given import GIVEN
 from dasvit.errors import UserError
-from dasvit.io.run_folder import find_model
+from dasvit.io.run_folder import find_model, find_run
 from dasvit.runtime.distributed import Runtime
 from dasvit.runtime.progress import Reporter
+from dasvit.session import say_data
 from dasvit.training.classifier import check_finite, load_classifier, read_input
 from dasvit.training.evaluation import Evaluation, evaluate
 from dasvit.training.loop import test_batches
+
+OPEN_SOURCES = ("imagefolder", "parquet", GIVEN)
+"""Sources that can be any images; the others have splits of their own, or the package's."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +63,8 @@ def evaluate_model(path: str | Path, config: Config, reporter: Reporter, given: 
     names = described.classes
     runtime = Runtime(config.runtime, settled(config.runtime))
     with runtime.first_of_machine():
-        data = given or load_data(config.data, described.side, config.runtime.seed)
+        data = given or load_data(config.data, described.side, config.runtime.seed, judged(folder, config, names))
+    say_data(data, reporter)
     if len(data.classes) < len(names):
         raise UserError(
             f"the model has {len(names)} classes, the data {len(data.classes)}: evaluate it on its own classes."
@@ -72,6 +80,24 @@ def evaluate_model(path: str | Path, config: Config, reporter: Reporter, given: 
     evaluation = evaluate(model, preprocess, batches, runtime, len(names))
     check_finite(folder, evaluation.loss)
     return ModelEvaluation(folder, evaluation, names)
+
+
+def judged(folder: Path, config: Config, classes: tuple[str, ...]) -> tuple[str, ...] | None:
+    """Return the classes to judge a model by on other images than it was trained on, all of which count.
+
+    None: the images are the model's own, of which a part may have been held out from its training; or they are a set
+    with splits of its own.
+    """
+    if config.data.name not in OPEN_SOURCES:
+        return None
+    run = find_run(folder)
+    own = recipes.load(run / "config.yaml", searching=False).data if run else None
+    same = own is not None and own.name == config.data.name and _place(own) == _place(config.data)
+    return None if same else classes
+
+
+def _place(data: DataConfig) -> str:
+    return os.path.realpath(os.path.expanduser(data.path)) if data.name != GIVEN else data.path
 
 
 def settled(config: RuntimeConfig) -> Any:

@@ -187,7 +187,7 @@ def train_candidates(first: Genotype, stages: Stages, session: Session) -> list[
 def halved(session: Session) -> Session:
     """Return a session that trains on the images for weights, and has those for alpha as its test images."""
     config, data = session.config, session.data
-    lower, upper = split_indices(data.train.labels, config.search.val_fraction, config.runtime.seed)
+    lower, upper = split_indices(data.train.labels, config.search.val_fraction, config.runtime.seed, data.classes)
     return replace(session, data=replace(data, train=data.train.select(lower), test=data.train.select(upper)))
 
 
