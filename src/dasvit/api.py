@@ -21,6 +21,7 @@ from dasvit.compare.networks import Entry, cost_of_named, named_network, other_e
 from dasvit.compare.trainings import Comparison, run_comparison
 from dasvit.config import Config, DataConfig
 from dasvit.config import recipe as recipes
+from dasvit.config.implied import with_implied_name
 from dasvit.config.methods import with_method
 from dasvit.config.validation import check_numbers, validate
 from dasvit.data import find_images, open_image, predict_transform
@@ -543,6 +544,8 @@ def make_config(
     for name, value in fields.items():
         content = _with_field(content, name.split("."), value)
     config = recipes.from_dict(content, "the options", searching=False)
+    places = {"data.path"} if isinstance(data, (str, Path)) else set()
+    config = replace(config, data=with_implied_name(config.data, {*fields, *places}))
     if searching:
         config = with_method(config, method or config.search.method, fields)
         validate(config)

@@ -370,7 +370,7 @@ def _check_twins(paths: Sequence[str]) -> None:
         name, found = next(iter(twins.items()))
         one, *others = sorted(found)
         raise UserError(
-            f"{len(twins)} images have one name and two endings, as {name}.{one} and .{', .'.join(others)}: which are the "
-            f"photographs, and which are masks or copies? Say --data.endings {one}, or {others[0]}, or "
+            f"{len(twins)} images have one name and two endings, as {name}.{one} and .{', .'.join(others)}: which are "
+            f"the photographs, and which are masks or copies? Say --data.endings {one}, or {others[0]}, or "
             f"{','.join([one, *others])} if all are images of their own."
         )

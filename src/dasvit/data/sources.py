@@ -14,6 +14,7 @@ import numpy as np
 from platformdirs import user_cache_path
 
 from dasvit.config import DataConfig
+from dasvit.config.implied import FILES_IN
 from dasvit.data.folders import image_folder, imagenet100
 from dasvit.data.given import GIVEN, find_given
 from dasvit.data.listing import ArrayRecords, Content, Part, Source
@@ -49,6 +50,12 @@ def cache_folder(config: DataConfig) -> Path:
 
 
 def _digits(config: DataConfig) -> Source:
+    if config.path:
+        raise UserError(
+            f"digits come with scikit-learn, and {config.path} is not looked at: give --data.name imagefolder for "
+            "images of your own, or no --data.path."
+        )
+
     def read() -> Content:
         from sklearn.datasets import load_digits
 
@@ -136,9 +143,9 @@ def _read_torchvision(class_name: str, folder: Path) -> Content:
 
 SOURCES: dict[str, Callable[[DataConfig], Source]] = {
     "digits": _digits,
-    "cifar10": _torchvision("CIFAR10", "cifar-10-batches-py"),
-    "cifar100": _torchvision("CIFAR100", "cifar-100-python"),
-    "fashion_mnist": _torchvision("FashionMNIST", "FashionMNIST/raw"),
+    "cifar10": _torchvision("CIFAR10", FILES_IN["cifar10"]),
+    "cifar100": _torchvision("CIFAR100", FILES_IN["cifar100"]),
+    "fashion_mnist": _torchvision("FashionMNIST", FILES_IN["fashion_mnist"]),
     "imagefolder": image_folder,
     "parquet": parquet_source,
     "imagenet100": imagenet100,
