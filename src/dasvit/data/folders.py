@@ -18,9 +18,9 @@ from dasvit.data.understanding import (
     Understanding,
     ending_of,
     holds_images,
-    holds_loose_images,
     image_endings,
     images_below,
+    loose_images,
     say_endings,
     split_in,
     split_of,
@@ -202,7 +202,7 @@ def _check_needed(empty: Path, splits: dict[str, Path], endings: frozenset[str])
 
 def _by_words(inner: Sequence[Path], endings: frozenset[str]) -> dict[Path, str]:
     """Return the splits of folders all of whose names have a split's name among their words, as birds_train."""
-    if not all(_holds_class_folders(place, endings) and not holds_loose_images(place, endings) for place in inner):
+    if not all(_holds_class_folders(place, endings) and not loose_images(place, endings) for place in inner):
         return {}
     named = {place: split_in(place.name) for place in inner}
     return named if all(named.values()) else {}
@@ -220,10 +220,9 @@ def _test_split(splits: dict[str, Path], left_out: LeftOut) -> Path | None:
 
 
 def _leave_loose(folder: Path, endings: frozenset[str], left_out: LeftOut) -> None:
-    """Leave out the files that lie beside folders of classes or splits."""
-    for entry in sorted(os.scandir(folder), key=lambda entry: entry.name):
-        if not entry.is_dir() and ending_of(entry.name) in endings:
-            left_out.add("images beside the class folders", entry.path)
+    """Leave out the images that lie beside folders of classes or splits."""
+    for path in loose_images(folder, endings):
+        left_out.add("images beside the class folders", path)
 
 
 # --- classes ----------------------------------------------------------------------------------------------------------
@@ -240,7 +239,7 @@ def _class_folders(folder: Path, endings: frozenset[str], left_out: LeftOut) -> 
         raise UserError(
             f"{folder} holds no folders: one is needed for every class, with its images in it{_above(folder, endings)}."
         )
-    if len(classes) == 1 and not holds_loose_images(classes[0], endings):
+    if len(classes) == 1 and not loose_images(classes[0], endings):
         meant = _meant(classes[0], endings)
         if meant:
             names = some([place.name for place in subfolders(meant)])
@@ -260,14 +259,14 @@ def _class_folders(folder: Path, endings: frozenset[str], left_out: LeftOut) -> 
 def _meant(folder: Path, endings: frozenset[str]) -> Path | None:
     """Return the first folder on the way down that holds several folders of images; None: there is none."""
     inner = [place for place in subfolders(folder) if holds_images(place, endings)]
-    if len(inner) == 1 and not holds_loose_images(folder, endings):
+    if len(inner) == 1 and not loose_images(folder, endings):
         return folder if split_of(inner[0].name) else _meant(inner[0], endings)
     return folder if inner else None
 
 
 def _above(folder: Path, endings: frozenset[str]) -> str:
     """Say that a folder looks like one class's own."""
-    if not holds_loose_images(folder, endings):
+    if not loose_images(folder, endings):
         return ""
     return f"; if {folder.name} is itself a class, give the folder that it lies in, {folder.resolve().parent}"
 
@@ -283,7 +282,7 @@ def _split_beside(folder: Path) -> list[str]:
 
 def _deeper(classes: Sequence[Path], endings: frozenset[str]) -> list[str]:
     """Return a remark where no class folder holds images itself, and the folders in all of them are called alike."""
-    inner = [{place.name for place in subfolders(c)} for c in classes if not holds_loose_images(c, endings)]
+    inner = [{place.name for place in subfolders(c)} for c in classes if not loose_images(c, endings)]
     common = sorted(set.intersection(*inner)) if inner else []
     if len(inner) < len(classes) or len(common) < 2:
         return []

@@ -108,7 +108,7 @@ def _splits(given: Mapping[str, Any], left_out: LeftOut) -> dict[str, str]:
         split = split_in(name)
         if split in splits:
             raise UserError(
-                f"the splits {splits[split]} and {name} are both of {split} images: give the one that is meant."
+                f"{splits[split]} and {name} are both splits of {split} images: give the one that is meant."
             )
         if split:
             splits[split] = name

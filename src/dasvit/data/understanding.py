@@ -201,9 +201,9 @@ def subfolders(folder: Path, left_out: LeftOut | None = None) -> list[Path]:
     """
     inner = []
     for entry in _entries(str(folder)):
-        if entry.is_dir() and not is_housekeeping(entry.name):
+        if _is_folder(entry) and not is_housekeeping(entry.name):
             inner.append(Path(entry.path))
-        elif left_out is not None and entry.is_dir():
+        elif left_out is not None and _is_folder(entry):
             left_out.add_folder("in hidden or housekeeping folders", entry.path)
     return inner
 
@@ -230,13 +230,13 @@ def images_below(
         return
     folders = []
     for entry in _entries(str(folder)):
-        if entry.is_dir():
+        if _is_folder(entry):
             folders.append(entry)
         elif is_housekeeping(entry.name):
             left_out.add("hidden or housekeeping files", entry.path)
         elif ending_of(entry.name) not in endings:
             left_out.add_image(entry.path)
-        elif entry.is_file() or entry.is_symlink():
+        elif entry.is_symlink() or entry.is_file():
             yield entry.path
         else:
             left_out.add("that are no files but devices or pipes", entry.path)
@@ -252,11 +252,20 @@ def holds_images(folder: Path, endings: frozenset[str]) -> bool:
     return next(images_below(folder, endings, LeftOut()), None) is not None
 
 
-def holds_loose_images(folder: Path, endings: frozenset[str]) -> bool:
-    """Tell whether an image lies in a folder itself."""
-    return any(
-        ending_of(e.name) in endings and not is_housekeeping(e.name) and not e.is_dir() for e in _entries(str(folder))
-    )
+def loose_images(folder: Path, endings: frozenset[str]) -> list[str]:
+    """Return the images that lie in a folder itself."""
+    return [
+        entry.path
+        for entry in _entries(str(folder))
+        if ending_of(entry.name) in endings and not is_housekeeping(entry.name) and not _is_folder(entry)
+    ]
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link to itself
+        return False
 
 
 def _entries(folder: str) -> list[os.DirEntry[str]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -63,7 +63,7 @@ def evaluate_model(path: str | Path, config: Config, reporter: Reporter, given: 
     names = described.classes
     runtime = Runtime(config.runtime, settled(config.runtime))
     with runtime.first_of_machine():
-        data = given or load_data(config.data, described.side, config.runtime.seed, judged(folder, config, names))
+        data = given or _images_of(config, folder, described.side, names)
     say_data(data, reporter)
     if len(data.classes) < len(names):
         raise UserError(
@@ -82,18 +82,18 @@ def evaluate_model(path: str | Path, config: Config, reporter: Reporter, given: 
     return ModelEvaluation(folder, evaluation, names)
 
 
-def judged(folder: Path, config: Config, classes: tuple[str, ...]) -> tuple[str, ...] | None:
-    """Return the classes to judge a model by on other images than it was trained on, all of which count.
+def _images_of(config: Config, folder: Path, side: int, classes: tuple[str, ...]) -> Data:
+    """Load the images that a model is judged on.
 
-    None: the images are the model's own, of which a part may have been held out from its training; or they are a set
-    with splits of its own.
+    Of the images that it was trained on, these are the test images, or the share that was held out then. Of others they
+    are the test split, or all where there is none; sets with splits of their own have theirs.
     """
-    if config.data.name not in OPEN_SOURCES:
-        return None
     run = find_run(folder)
-    own = recipes.load(run / "config.yaml", searching=False).data if run else None
-    same = own is not None and own.name == config.data.name and _place(own) == _place(config.data)
-    return None if same else classes
+    own = recipes.load(run / "config.yaml", searching=False) if run else None
+    if own is not None and own.data.name == config.data.name and _place(own.data) == _place(config.data):
+        return load_data(replace(config.data, val_fraction=own.data.val_fraction), side, own.runtime.seed)
+    known = config.data.name not in OPEN_SOURCES
+    return load_data(config.data, side, config.runtime.seed, None if known else classes)
 
 
 def _place(data: DataConfig) -> str:
