@@ -278,7 +278,7 @@ def test_splits_that_are_given_have_names_in_words() -> None:
 @pytest.mark.parametrize("other", ["mask", "audio"])
 def test_the_column_of_images_is_found_by_name(tmp_path: Path, other: str) -> None:
     content = encoded("blue", 0) if other == "mask" else b"RIFF\x00\x00WAVE"
-    columns = {other: [{"bytes": content, "path": ""}] * 18}
+    columns: dict[str, Any] = {other: [{"bytes": content, "path": ""}] * 18}
     pq.write_table(table(colours(18), **columns), tmp_path / "train.parquet")
     data = load(tmp_path, "parquet")
     assert shown_colours(data) == [data.classes[label] for label in data.test.labels]
@@ -286,7 +286,7 @@ def test_the_column_of_images_is_found_by_name(tmp_path: Path, other: str) -> No
 
 
 def test_the_column_of_images_is_found_by_content(tmp_path: Path) -> None:
-    columns = {"sound": [{"bytes": b"RIFF\x00\x00WAVE", "path": ""}] * 18}
+    columns: dict[str, Any] = {"sound": [{"bytes": b"RIFF\x00\x00WAVE", "path": ""}] * 18}
     made = table(colours(18), **columns)
     made = photos(made)
     pq.write_table(made, tmp_path / "train.parquet")
@@ -294,7 +294,10 @@ def test_the_column_of_images_is_found_by_content(tmp_path: Path) -> None:
 
 
 def test_columns_that_could_both_be_meant_are_asked_about(tmp_path: Path) -> None:
-    columns = {"mask": [{"bytes": encoded("blue", i), "path": ""} for i in range(18)], "breed": list(range(18))}
+    columns: dict[str, Any] = {
+        "mask": [{"bytes": encoded("blue", i), "path": ""} for i in range(18)],
+        "breed": list(range(18)),
+    }
     made = table(colours(18), **columns)
     made = photos(made)
     pq.write_table(made, tmp_path / "train.parquet")

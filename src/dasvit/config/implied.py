@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from dasvit.config.fields import DataConfig
 
@@ -29,7 +30,9 @@ def with_implied_name(data: DataConfig, given: Collection[str]) -> DataConfig:
     name = _implied(data)
     if name == data.name:
         return data
-    own = {field: "" for field in ("endings", "image_column", "label_column") if f"data.{field}" not in given}
+    own: dict[str, Any] = {
+        field: "" for field in ("endings", "image_column", "label_column") if f"data.{field}" not in given
+    }
     return replace(data, name=name, **own)
 
 

@@ -171,7 +171,11 @@ def _say_classes(train: Part, test: Part, classes: Sequence[str]) -> list[str]:
         "a single training image of": np.flatnonzero(counts == 1),
         "no test image of": np.flatnonzero((tested == 0) & (counts > 0)),
     }
-    return [f"{what} {_names([classes[label] for label in labels])}" for what, labels in found.items() if len(labels)]
+    return [
+        f"{what} {_names([classes[label] for label in labels.tolist()])}"
+        for what, labels in found.items()
+        if len(labels)
+    ]
 
 
 def _names(names: Sequence[str]) -> str:

@@ -138,7 +138,7 @@ def _read_torchvision(class_name: str, folder: Path) -> Content:
             f"{class_name} in {folder} is incomplete or damaged ({' '.join(str(error).split())}): "
             "remove it and fetch it anew with --data.download true."
         ) from None
-    return Content(tuple(train.classes), *parts)
+    return Content(tuple(train.classes), parts[0], parts[1])
 
 
 SOURCES: dict[str, Callable[[DataConfig], Source]] = {
