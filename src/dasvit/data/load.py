@@ -45,6 +45,8 @@ def load_data(config: DataConfig, image_size: int, seed: int, judged: Sequence[s
         config.on_error,
         lambda: fingerprint(source.files, facts) == name,
     )
+    if set(cached.sets) != ({"train", "test"} if judged is None else {"test"}):
+        raise UserError(f"the cached images in {folder} are not those that they should be: remove that folder.")
     for part, images in cached.sets.items():
         if not len(images):
             raise UserError(f"none of the images for {part} in {config.path or config.name} can be read.")

@@ -16,9 +16,8 @@ from numpy.typing import NDArray
 from dasvit.config import DataConfig
 from dasvit.data.columns import LOOKED_AT, Columns, align, class_names, find_columns
 from dasvit.data.decode import Encoded
-from dasvit.data.folders import some
 from dasvit.data.listing import Content, Part, Source
-from dasvit.data.understanding import LeftOut, Understanding, images_below, split_in
+from dasvit.data.understanding import LeftOut, Understanding, images_below, some, split_in
 from dasvit.errors import UserError
 
 _ROWS = 1024  # read at once

@@ -193,6 +193,11 @@ def by_class(counts: Mapping[str, int]) -> str:
     )
 
 
+def some(names: Sequence[str]) -> str:
+    """Return the first few names as a text."""
+    return ", ".join(names[:3]) + (", …" if len(names) > 3 else "")
+
+
 def subfolders(folder: Path, left_out: LeftOut | None = None) -> list[Path]:
     """Return the folders in a folder by name, housekeeping ones left out.
 
