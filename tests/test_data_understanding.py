@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
+import dasvit
 from dasvit.config import DataConfig
 from dasvit.config.implied import with_implied_name
 from dasvit.data import Data, cache, find_images, load_data
@@ -630,3 +631,24 @@ def test_predict_says_what_it_leaves_out(model: Path, root: Path) -> None:
     (root / "val" / "a" / "photo.heic").write_bytes(b"")
     status, out, err = call_cli("predict", model, root / "val" / "a", "--top", "1")
     assert status == 0 and len(out.splitlines()) == 4 and "left out: 1 ending in .heic (photo.heic)" in err
+
+
+def test_data_shows_a_folder_on_one_screen(root: Path) -> None:
+    picture("red", 5, side=32).save(root / "train" / "a" / "large.png")
+    Image.fromarray(np.full((24, 24), 5, np.uint16) * np.arange(24, dtype=np.uint16)).save(
+        root / "val" / "b" / "deep.png"
+    )
+    (root / "train" / "c" / "broken.png").write_bytes(b"nothing")
+    (root / "train" / "c" / "photo.heic").write_bytes(b"nothing")
+    picture("green", 1003).save(root / "val" / "b" / "alike.bmp")  # another file, the same picture
+    status, out, err = call_cli("data", root)
+    assert status == 0, err
+    assert "train: " in out and "a 13, b 12, c 13" in out and "left out: 1 ending in .heic" in out
+    assert "sizes: 24×24 (50), 32×32 (1)" in out and "modes: RGB, 8 bit (50), I;16, 16 bit (1)" in out
+    assert "broken: 1 images cannot be read" in out and "broken.png" in out
+    assert "alike: 2 images in 1 groups" in out and "1 of the groups across train and test" in out
+    status, out, _ = call_cli("data", root, "--json")
+    found = json.loads(out)
+    assert found["test"]["by_class"] == {"a": 4, "b": 6, "c": 4} and len(found["alike"]) == 1
+    assert call_cli("data", root.parent)[0] == 2
+    assert dict(dasvit.inspect_data(str(root)).sizes) == {(24, 24): 50, (32, 32): 1}

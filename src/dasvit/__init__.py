@@ -15,7 +15,18 @@ from typing import TYPE_CHECKING, Any
 from dasvit._version import __version__
 
 if TYPE_CHECKING:
-    from dasvit.api import FoundCell, StudyResult, TrainedModel, compare, cost, report, search, study, train
+    from dasvit.api import (
+        FoundCell,
+        StudyResult,
+        TrainedModel,
+        compare,
+        cost,
+        inspect_data,
+        report,
+        search,
+        study,
+        train,
+    )
     from dasvit.cell.cost import Cost
     from dasvit.cell.genotype import PUBLISHED, Edge, Genotype, load_genotype
     from dasvit.cell.ops import Parametric, register_operation
@@ -49,6 +60,7 @@ _HOMES = {
     "cost": "dasvit.api",
     "count_cost": "dasvit.models.cost",
     "derive": "dasvit.search.derive",
+    "inspect_data": "dasvit.api",
     "load_data": "dasvit.data",
     "load_genotype": "dasvit.cell.genotype",
     "load_model": "dasvit.models.folder",
@@ -79,6 +91,7 @@ __all__ = [
     "cost",
     "count_cost",
     "derive",
+    "inspect_data",
     "load_data",
     "load_genotype",
     "load_model",

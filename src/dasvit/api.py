@@ -24,8 +24,9 @@ from dasvit.config import recipe as recipes
 from dasvit.config.implied import with_implied_name
 from dasvit.config.methods import with_method
 from dasvit.config.validation import check_numbers, validate
-from dasvit.data import find_images, open_image, predict_transform
+from dasvit.data import find_images, inspection, open_image, predict_transform
 from dasvit.data.given import give, picture
+from dasvit.data.inspection import Inspection
 from dasvit.errors import UserError, unknown
 from dasvit.extras import need
 from dasvit.inference.evaluate import ModelEvaluation, evaluate_model
@@ -496,6 +497,19 @@ def cost(
     if isinstance(subject, Genotype):
         return cost_of(subject, model, classes or 10)
     return cost_of_named(str(subject), model, classes)
+
+
+def inspect_data(data: Any, *, seed: int = 0) -> Inspection:
+    """Look at all images of a data set: how it is understood, sizes, bit depths, copies (`dasvit data`).
+
+    Args:
+        data: As in `search`.
+        seed: Fixes which images are held out where there are no test images.
+
+    Raises:
+        UserError: The data are not there, or can be understood in two ways.
+    """
+    return inspection.inspect_data(make_config("folder-small", data, searching=False).data, seed)
 
 
 def report(*runs: FoundCell | TrainedModel | str | Path, out: str | Path = "") -> Path:

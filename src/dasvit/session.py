@@ -14,7 +14,6 @@ import torch
 from dasvit.config import Config
 from dasvit.config.limits import MAX_CLASSES
 from dasvit.data import Data, load_data
-from dasvit.data.understanding import by_class
 from dasvit.errors import UserError, printable
 from dasvit.io.run_folder import RunFolder
 from dasvit.report import refresh_report
@@ -175,15 +174,8 @@ def say_data(data: Data, reporter: Reporter) -> None:
     reporter.say(
         f"data: {counts} images of {data.test.size}×{data.test.size} pixels, {len(data.classes)} classes{skipped}"
     )
-    understood = data.understood
-    for part, whence in understood.parts.items():
-        reporter.say(printable(f"  {part}: {whence}: {by_class(count_classes(data, part))}"))
-    if understood.labels:
-        reporter.say(printable(f"  classes: {understood.labels}"))
-    if understood.left_out.counts:
-        reporter.say(f"  left out: {'; '.join(understood.left_out.sentences())}")
-    for remark in understood.remarks:
-        reporter.say(printable(f"  note: {remark}"))
+    for line in data.understood.lines({part: count_classes(data, part) for part in data.understood.parts}):
+        reporter.say(f"  {line}")
 
 
 def count_classes(data: Data, part: str) -> dict[str, int]:

@@ -59,6 +59,12 @@ COMMANDS = {
         usage="MODEL",
         sections=("data", "runtime"),
     ),
+    "data": Command(
+        summary="show how a folder of images is understood: splits, classes, sizes, copies",
+        options=own.DataOptions,
+        usage="FOLDER",
+        sections=("data", "runtime"),
+    ),
     "predict": Command(
         summary="name the classes of images, or of folders of them",
         options=own.PredictOptions,

@@ -138,6 +138,17 @@ class EvaluateOptions(Options):
 
 
 @dataclass(frozen=True, kw_only=True)
+class DataOptions(Options):
+    """Options of `dasvit data`.
+
+    Attributes:
+        folder: Folder of images or of parquet files.
+    """
+
+    folder: str = positional("FOLDER")
+
+
+@dataclass(frozen=True, kw_only=True)
 class PredictOptions(Options):
     """Options of `dasvit predict`.
 

@@ -16,6 +16,7 @@ from dasvit.data.image_set import Data
 from dasvit.data.listing import Content, Part, Source
 from dasvit.data.sources import cache_folder, find_source
 from dasvit.data.splits import balanced_subset, split_indices
+from dasvit.data.understanding import Understanding
 from dasvit.errors import UserError, printable
 
 _NAMED = 5  # classes that a remark names
@@ -65,6 +66,18 @@ def load_data(config: DataConfig, image_size: int, seed: int, judged: Sequence[s
         skipped=cached.skipped,
         understood=understood,
     )
+
+
+def read_data(config: DataConfig, seed: int) -> tuple[Prepared, Understanding]:
+    """Find a data set and split it as `load_data` does, without decoding it.
+
+    Raises:
+        UserError: As `load_data`, but for broken images.
+    """
+    source = find_source(config)
+    prepared = prepare(source.read(), config, seed)
+    remarks = source.understood.remarks + prepared.remarks
+    return prepared, replace(source.understood, parts=_parts(config, source, seed, None), remarks=remarks)
 
 
 def _facts(

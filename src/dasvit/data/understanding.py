@@ -181,6 +181,13 @@ class Understanding:
     left_out: LeftOut = field(default_factory=LeftOut)
     remarks: tuple[str, ...] = ()
 
+    def lines(self, counts: Mapping[str, Mapping[str, int]]) -> list[str]:
+        """Return it as lines of text, with the images of each class by part."""
+        said = [f"{part}: {whence}: {by_class(counts[part])}" for part, whence in self.parts.items()]
+        said += [f"classes: {self.labels}"] if self.labels else []
+        said += [f"left out: {'; '.join(self.left_out.sentences())}"] if self.left_out.counts else []
+        return [printable(line) for line in [*said, *(f"note: {remark}" for remark in self.remarks)]]
+
 
 def by_class(counts: Mapping[str, int]) -> str:
     """Say how many images each class has: all of few classes, the range of many."""
