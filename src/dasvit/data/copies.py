@@ -15,7 +15,7 @@ _PIECE = 4096
 """Bytes from the middle of a file that are compared before the whole is."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class File:
     """A file of a source.
 

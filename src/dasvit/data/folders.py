@@ -6,6 +6,7 @@ import os
 from collections import defaultdict
 from collections.abc import Sequence
 from importlib import resources
+from itertools import groupby
 from pathlib import Path
 
 import numpy as np
@@ -273,10 +274,12 @@ def _check_twins(paths: Sequence[str]) -> None:
     Raises:
         UserError: There are some.
     """
-    endings = defaultdict(set)
-    for path in paths:
-        endings[os.path.splitext(path)[0]].add(ending_of(path).lstrip("."))
-    twins = {name: found for name, found in endings.items() if len(found) > 1}
+    twins: dict[str, set[str]] = {}
+    for _, inside in groupby(paths, os.path.dirname):  # millions of names at once would take much memory
+        endings = defaultdict(set)
+        for path in inside:
+            endings[os.path.splitext(path)[0]].add(ending_of(path).lstrip("."))
+        twins |= {name: found for name, found in endings.items() if len(found) > 1}
     if twins:
         name, found = next(iter(twins.items()))
         one, *others = sorted(found)
