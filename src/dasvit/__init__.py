@@ -15,7 +15,18 @@ from typing import TYPE_CHECKING, Any
 from dasvit._version import __version__
 
 if TYPE_CHECKING:
-    from dasvit.api import FoundCell, StudyResult, TrainedModel, compare, cost, report, search, study, train
+    from dasvit.api import (
+        FoundCell,
+        StudyResult,
+        TrainedModel,
+        compare,
+        cost,
+        inspect_data,
+        report,
+        search,
+        study,
+        train,
+    )
     from dasvit.cell.cost import Cost
     from dasvit.cell.genotype import PUBLISHED, Edge, Genotype, load_genotype
     from dasvit.cell.ops import Parametric, register_operation
@@ -31,7 +42,7 @@ if TYPE_CHECKING:
     from dasvit.search.supernet import Supernet
 
 _NAMES = {
-    "api": "FoundCell StudyResult TrainedModel compare cost report search study train",
+    "api": "FoundCell StudyResult TrainedModel compare cost inspect_data report search study train",
     "cell.cost": "Cost",
     "cell.genotype": "PUBLISHED Edge Genotype load_genotype",
     "cell.ops": "Parametric register_operation",
@@ -69,6 +80,7 @@ __all__ = [
     "cost",
     "count_cost",
     "derive",
+    "inspect_data",
     "load_data",
     "load_genotype",
     "load_model",

@@ -19,6 +19,8 @@ from dasvit.compare.networks import Entry, cost_of_named, named_network, other_e
 from dasvit.compare.trainings import Comparison, run_comparison
 from dasvit.config import Config
 from dasvit.config.validation import check_numbers, validate
+from dasvit.data import inspection
+from dasvit.data.inspection import Inspection
 from dasvit.errors import UserError
 from dasvit.io.run_folder import find_run
 from dasvit.memory.fits import warn_memory
@@ -34,7 +36,18 @@ from dasvit.study.result import StudyResult
 from dasvit.study.study import do_study
 from dasvit.training.pipeline import Start, Subject, run_training
 
-__all__ = ["FoundCell", "StudyResult", "TrainedModel", "compare", "cost", "report", "search", "study", "train"]
+__all__ = [
+    "FoundCell",
+    "StudyResult",
+    "TrainedModel",
+    "compare",
+    "cost",
+    "inspect_data",
+    "report",
+    "search",
+    "study",
+    "train",
+]
 
 
 def search(
@@ -258,6 +271,19 @@ def cost(
     if isinstance(subject, Genotype):
         return cost_of(subject, model, classes or 10)
     return cost_of_named(str(subject), model, classes)
+
+
+def inspect_data(data: Any, *, seed: int = 0) -> Inspection:
+    """Look at all images of a data set: how it is understood, sizes, bit depths, copies (`dasvit data`).
+
+    Args:
+        data: As in `search`.
+        seed: Fixes which images are held out where there are no test images.
+
+    Raises:
+        UserError: The data are not there, or can be understood in two ways.
+    """
+    return inspection.inspect_data(make_config("folder-small", data, searching=False).data, seed)
 
 
 def report(*runs: FoundCell | TrainedModel | str | Path, out: str | Path = "") -> Path:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from dasvit.config import Config, DataConfig
 from dasvit.config import recipe as recipes
+from dasvit.config.implied import with_implied_name
 from dasvit.config.methods import with_method
 from dasvit.config.validation import validate
 from dasvit.data.given import give
@@ -42,6 +44,8 @@ def make_config(
     for name, value in fields.items():
         content = _with_field(content, name.split("."), value)
     config = recipes.from_dict(content, "the options", searching=False)
+    places = {"data.path"} if isinstance(data, (str, Path)) else set()
+    config = replace(config, data=with_implied_name(config.data, {*fields, *places}))
     if searching:
         config = with_method(config, method or config.search.method, fields)
         validate(config)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import re
 from argparse import SUPPRESS
+from dataclasses import replace
 from typing import Any, NoReturn
 
 from jsonargparse import ArgumentParser
@@ -16,6 +17,7 @@ from dasvit.commands import COMMANDS
 from dasvit.commands.options import Options, SearchOptions
 from dasvit.config import Config
 from dasvit.config import recipe as recipes
+from dasvit.config.implied import with_implied_name
 from dasvit.config.methods import with_method
 from dasvit.config.recipe import SECTIONS
 from dasvit.config.validation import validate
@@ -75,6 +77,7 @@ def _checked(command: str, options: Options, config: Config, fields: set[str], h
         fields: The fields that the command line names.
         has_recipe: Whether there was a recipe at all.
     """
+    config = replace(config, data=with_implied_name(config.data, fields))
     if command == "evaluate" and not has_recipe and not config.data.path:
         raise UserError("say on which data: --data.name and --data.path (only a run folder knows its own).")
     if command in SEARCHING:

@@ -12,6 +12,8 @@ from dasvit.io.run_folder import find_model, find_run
 
 SMALL = "cifar10-compare"
 """The recipe of a comparison with --scale small."""
+NAMING = {"--data", "--data.name", "--data.path"}
+"""Options that name data."""
 
 
 def recipe_of(command: str, given: Mapping[str, str]) -> dict[str, Any]:
@@ -21,6 +23,10 @@ def recipe_of(command: str, given: Mapping[str, str]) -> dict[str, Any]:
     recipe = recipes.read_recipe(name) if name else {}
     if name and name not in recipes.recipe_names() and isinstance(recipe.get("data"), dict):
         recipe["data"] = _without_places(recipe["data"], name, given)
+    if command == "evaluate" and not given.get("--config") and NAMING & given.keys():
+        # Limits of a run's own data are not those of other data, all of which count.
+        limits = ("limit", "eval_limit")
+        recipe = {**recipe, "data": {key: v for key, v in recipe.get("data", {}).items() if key not in limits}}
     if command == "train" and given.get("--init"):
         return _beginning_with(recipe, given)
     return recipe
@@ -47,7 +53,7 @@ def _beginning_with(recipe: dict[str, Any], given: Mapping[str, str]) -> dict[st
     """
     from dasvit.models.finetune import sizes_of
 
-    if not given.get("--config") and {"--data", "--data.name", "--data.path"} & given.keys():
+    if not given.get("--config") and NAMING & given.keys():
         recipe = {**recipe, "data": {key: v for key, v in recipe.get("data", {}).items() if key == "name"}}
     return {**recipe, "model": {**recipe.get("model", {}), **sizes_of(find_model(given["--init"]))}}
 

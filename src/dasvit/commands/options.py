@@ -140,6 +140,17 @@ class EvaluateOptions(Options):
 
 
 @dataclass(frozen=True, kw_only=True)
+class DataOptions(Options):
+    """Show how a folder of images is understood: splits, classes, sizes, copies.
+
+    Attributes:
+        folder: Folder of images or of parquet files.
+    """
+
+    folder: str = positional("FOLDER")
+
+
+@dataclass(frozen=True, kw_only=True)
 class PredictOptions(Options):
     """Name the classes of images, or of folders of them.
 

@@ -9,6 +9,7 @@ import sys
 from dasvit.commands.common import print_json
 from dasvit.commands.options import PredictOptions
 from dasvit.data import find_images
+from dasvit.data.understanding import LeftOut
 from dasvit.errors import UserError, printable
 from dasvit.inference.predict import ImageBatches, Row, predictions, reader
 from dasvit.io.run_folder import find_model
@@ -23,10 +24,13 @@ def predict_command(options: PredictOptions) -> None:
     form = "json" if options.json else options.format
     folder = find_model(options.model)
     classifier = Classifier(folder, find_device(options.device))
-    paths = find_images(options.images)
+    left_out = LeftOut()
+    paths = find_images(options.images, left_out)
     batches = ImageBatches(paths, options.batch_size, reader(classifier))
     top = min(options.top, len(classifier.described.classes))
     reporter, out = Reporter(), sys.stdout
+    if left_out.counts:
+        reporter.say(f"left out: {'; '.join(left_out.sentences())}")
     if form == "csv":
         out.write(csv_text([header(top)]))
     kept: list[Row] = []

@@ -35,6 +35,9 @@ class DataConfig:
         eval_limit: The same for the test images. 0: all.
         val_fraction: Share of images held out as test set where the source has no test set of its own.
         on_error: What a broken image does: stop the command and name the file, or skip it and count it.
+        endings: Endings of the images in folders, as jpg or jpg,png. Empty: all that can be read.
+        image_column: Column of the images in parquet files. Empty: found by name and content.
+        label_column: Column of the labels in parquet files. Empty: found by name.
         cache: Folder for decoded images. Empty: $DASVIT_CACHE, or dasvit/ in the user's cache folder. A file can name
             one that is a cache already.
     """
@@ -46,6 +49,9 @@ class DataConfig:
     eval_limit: int = at_least(0, default=0)
     val_fraction: float = 0.2
     on_error: Literal["stop", "skip"] = "stop"
+    endings: str = ""
+    image_column: str = ""
+    label_column: str = ""
     cache: str = ""
 
 

@@ -111,7 +111,9 @@ class RunFolder:
         if not self.path.exists():
             return False
         names = {path.name for path in self.path.iterdir() if not path.name.endswith(SUFFIX)} - {LOCK}
-        return bool(names) and not (names <= {"config.yaml", "environment.json", "report.html"} and self.identity())
+        return bool(names) and not (
+            names <= {"config.yaml", "environment.json", "data.json", "report.html"} and self.identity()
+        )
 
     @property
     def config_path(self) -> Path:

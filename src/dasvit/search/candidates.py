@@ -118,8 +118,9 @@ def make_workers(session: Session, jobs: int) -> Iterator[Train]:
 def halved(session: Session) -> Session:
     """Return a session that trains on the images for weights, and has those for alpha as its test images."""
     config, data = session.config, session.data
-    lower, upper = split_indices(data.train.labels, config.search.val_fraction, config.runtime.seed)
-    some = balanced_subset(data.train.labels[upper], config.search.finals.images, config.runtime.seed, "finals.images")
+    lower, upper = split_indices(data.train.labels, config.search.val_fraction, config.runtime.seed, data.classes)
+    labels = data.train.labels[upper]
+    some = balanced_subset(labels, config.search.finals.images, config.runtime.seed, "search.finals.images")
     return replace(session, data=replace(data, train=data.train.select(lower), test=data.train.select(upper[some])))
 
 
