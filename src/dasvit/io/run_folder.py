@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import platform
+import shutil
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -105,6 +106,8 @@ class RunFolder:
             yield
         finally:
             lock.release()
+            if [path.name for path in self.path.iterdir()] == [LOCK]:  # what was refused leaves nothing
+                shutil.rmtree(self.path)
 
     def _has_begun(self) -> bool:
         """Tell whether the folder holds more than the head of a run that failed before its first epoch."""
