@@ -46,7 +46,7 @@ def predict_command(options: PredictOptions) -> None:
         print_json({"model": str(folder), "images": kept, "skipped": skipped})
     say_skipped(batches.skipped, reporter)
     if len(batches.skipped) == len(paths):
-        raise UserError("none of the images can be read.")
+        raise UserError(f"none of the images can be read: {next(iter(batches.skipped.values()))}")
     if batches.skipped and options.on_error == "stop":
         raise UserError(
             f"{len(batches.skipped)} of {len(paths)} images cannot be read; the others are answered above "

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import platform
-import shutil
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -106,8 +105,10 @@ class RunFolder:
             yield
         finally:
             lock.release()
-            if [path.name for path in self.path.iterdir()] == [LOCK]:  # what was refused leaves nothing
-                shutil.rmtree(self.path)
+            if not self.identity():  # no run began: what was refused leaves nothing
+                (self.path / LOCK).unlink(missing_ok=True)
+                if not any(self.path.iterdir()):
+                    self.path.rmdir()
 
     def _has_begun(self) -> bool:
         """Tell whether the folder holds more than the head of a run that failed before its first epoch."""
