@@ -84,7 +84,7 @@ def page_of(run: Run, live: bool) -> dict[str, Any]:
         "status": describe_status(run, live),
         "state": "live" if live else "ended" if run.ended else "stopped",
         "written": time.time(),
-        "pace": run.column("seconds")[-1][1] if run.column("seconds") else 10.0,  # seconds of the last epoch
+        "pace": pace_of(run),
         "tiles": tiles(run),
         "warnings": warnings_of(weights) if weights else [],
         "cell": found_cell(run.genotype, weights, index, "The cell") if run.genotype else None,
@@ -100,6 +100,11 @@ def page_of(run: Run, live: bool) -> dict[str, Any]:
         "settings": settings(run),
         "facts": facts(run),
     }
+
+
+def pace_of(run: Run) -> float:
+    """Return the seconds of the last epoch, by which a live page asks to be loaded again."""
+    return run.column("seconds")[-1][1] if run.column("seconds") else 10.0
 
 
 def describe_status(run: Run, live: bool) -> str:
