@@ -41,6 +41,7 @@ HOUSEKEEPING = frozenset(
 """Files and folders of systems and tools, in small letters; hidden ones (their names begin with a dot) are, too."""
 _EXAMPLES = 3  # names that stand for the others
 _WORDS = re.compile(r"[^\W_]+")
+_SHOWN_ALIKE = 4  # classes of as many images that are named one by one
 _SHOWN_CLASSES = 12
 
 
@@ -190,7 +191,9 @@ class Understanding:
 
 
 def by_class(counts: Mapping[str, int]) -> str:
-    """Say how many images each class has: all of few classes, the range of many."""
+    """Say how many images each class has: all of few classes, the range of many, one number where it is the same."""
+    if len(counts) > _SHOWN_ALIKE and len(set(counts.values())) == 1:
+        return f"{len(counts):,} classes of {next(iter(counts.values())):,} images each"
     if len(counts) <= _SHOWN_CLASSES:
         return ", ".join(f"{printable(name)} {count:,}" for name, count in counts.items())
     few, many = min(counts, key=lambda name: counts[name]), max(counts, key=lambda name: counts[name])
