@@ -23,7 +23,7 @@ PLACES: dict[str, dict[str, dict[str, Any]]] = {
         "inside a line of metrics": {"place": "dasvit.io.run_folder.append_line", "call": 1, "half": True},
         "between stages": {"place": "dasvit.search.loop.prune", "call": 1},
         "inside a finalist's step": {"place": "dasvit.training.loop.weight_step", "call": 3},
-        "before a finalist's result": {"place": "dasvit.search.candidates.write_candidate", "call": 1},
+        "before a candidate's result": {"place": "dasvit.search.candidates.write_rungs", "call": 1},
         "inside derivation": {"place": "dasvit.search.pipeline.derive_found", "call": 1},
     },
     "train": {

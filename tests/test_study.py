@@ -33,7 +33,7 @@ from dasvit.search.supernet import ForwardMode, Supernet
 from dasvit.study import jobs as study_jobs
 from dasvit.study.cluster import Processes
 from dasvit.study.compute import images_for_weights, planned_images
-from dasvit.study.plan import cell_key, check_seeds, draw_cells, plan_control, plan_variants, published_cell
+from dasvit.study.plan import cell_key, check_seeds, draw_cells, plan_control, plan_variants, reference_cells
 from dasvit.training.pipeline import run_training
 from helpers import SMALL, call_cli, tree
 
@@ -70,8 +70,7 @@ def test_everything_is_trained_with_the_same_seeds(study: tuple[Path, dict[str, 
     ]
     found = {cell_key(load_genotype(root / s["run"])) for s in content["searches"]}
     assert {s["cell"] for s in content["searches"]} == found
-    published = published_cell(config_of())
-    assert published is not None
+    (published,) = reference_cells(config_of()).values()  # the shipped cell is of another space
     assert set(content["cells"]) == {"vit", "vit_shift", cell_key(published), *found, *content["random"]["cells"]}
     for key, cell in content["cells"].items():
         assert [t["run"] for t in cell["trainings"]] == [f"trainings/{key}/seed{k}" for k in (1000, 1001)]
@@ -441,3 +440,13 @@ def test_weights_rank_as_derivation_does() -> None:
     assert [pytest.approx(v) for v in darts] == [torch.tensor(0.3).log().item(), torch.tensor(0.06).log().item()]
     strongest = weight_scores(stages, space, "strongest", cells)
     assert strongest[0] == pytest.approx(torch.tensor(0.18).log().item())
+
+
+def test_the_shipped_cell_is_a_reference_where_it_is_of_the_space() -> None:
+    space = ("--space.heads=[2,4]", "--space.ratios=[1]", "--space.shifts=[0.5,1,2]", "--model.width=8")
+    everything = ("--space.heads=[2,4,8]", "--space.ratios=[0.5,1,2]", *space[2:])
+    assert set(reference_cells(config_of(*everything))) == {"published", "shipped"}
+    assert set(reference_cells(config_of("--space.shifts=[]"))) == {"published"}
+    config = config_of(*everything)
+    config.model.width = 6
+    assert "shipped" not in reference_cells(config)

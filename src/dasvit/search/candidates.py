@@ -158,8 +158,13 @@ def train_to_rung(cell: Genotype, rung: int, session: Session) -> Rung:
     seconds = time.perf_counter() - start + (reached[-1].seconds if reached else 0.0)
     found = Rung(epochs[rung], seen.loss, seen.top1, round(seconds, 3))
     if runtime.is_main:
-        run.write_json(RUNGS, {"rungs": [one._asdict() for one in [*reached, found]]})
+        write_rungs(run, [*reached, found])
     return found
+
+
+def write_rungs(run: RunFolder, rungs: Sequence[Rung]) -> None:
+    """Write what a candidate had reached at each rung so far."""
+    run.write_json(RUNGS, {"rungs": [rung._asdict() for rung in rungs]})
 
 
 def read_rungs(folder: Path) -> list[Rung]:

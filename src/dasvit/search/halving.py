@@ -33,6 +33,10 @@ class Rung(NamedTuple):
     top1: float
     seconds: float = 0.0
 
+    def reached(self) -> dict[str, float]:
+        """Return what is the same in every run: all but the seconds."""
+        return {"epochs": self.epochs, "loss": self.loss, "top1": self.top1}
+
 
 class Expectation(NamedTuple):
     """What was expected of a candidate before it was trained: its loss at the first rung, and how surely.

@@ -64,7 +64,7 @@ class SearchResult:
         config, classes = self.session.config, self.session.classes
         content = describe_derivation(self.derivation, config, classes)
         if self.shipped:
-            content["shipped"] = self.shipped.last._asdict()
+            content["shipped"] = self.shipped.last.reached()
         if self.candidates:
             content["finals"] = [describe_candidate(candidate, config, classes) for candidate in self.candidates]
             content["effects"] = describe_effects(self.candidates, config, classes, self.stages)
@@ -177,9 +177,9 @@ def describe_derivation(derivation: Derivation, config: Config, classes: int) ->
 def describe_candidate(candidate: Candidate, config: Config, classes: int) -> dict[str, Any]:
     """Return a candidate, what it reached, and what its network costs."""
     cost = cost_of(candidate.cell, config.model, classes).to_dict()
-    reached = {"top1": candidate.last.top1, "loss": candidate.last.loss, "epochs": candidate.last.epochs}
+    reached = candidate.last.reached()
     expected = candidate.expected and {"loss": candidate.expected.loss, "sd": candidate.expected.sd}
-    rungs = [rung._asdict() for rung in candidate.rungs]
+    rungs = [rung.reached() for rung in candidate.rungs]
     return {"genotype": candidate.cell.to_dict(), **reached, **cost, "expected": expected, "rungs": rungs}
 
 

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from dasvit.cell.genotype import PUBLISHED, Genotype
+from dasvit.cell.genotype import Genotype, load_genotype
 from dasvit.cell.space import Space
 from dasvit.config import Config, FairnessConfig
 from dasvit.config.limits import MAX_SEED
@@ -17,6 +17,7 @@ from dasvit.config.methods import with_method
 from dasvit.config.validation import validate
 from dasvit.errors import UserError
 from dasvit.search.cost import make_budget
+from dasvit.search.proposal import SHIPPED
 from dasvit.search.sampling import Cells
 from dasvit.study.compute import matched_finalists
 
@@ -160,11 +161,17 @@ def cell_key(cell: Genotype) -> str:
     return f"cell-{hashlib.sha256(cell.to_json().encode()).hexdigest()[:10]}"
 
 
-def published_cell(config: Config) -> Genotype | None:
-    """Return the paper's CIFAR-10 cell where the width allows its heads."""
-    cell = PUBLISHED["dasvit_cifar10"]
-    heads = [int(op.split("_")[1]) for op in cell.ops if op.startswith("msa")]
-    return cell if all(config.model.width % count == 0 for count in heads) else None
+def reference_cells(config: Config) -> dict[str, Genotype]:
+    """Return the cells that found ones are held against, where the width allows their heads.
+
+    They are the paper's CIFAR-10 cell (`published`) and, where all of its operations are in the space, the one that the
+    package ships (`shipped`): what a user has without any search.
+    """
+    cells = {"published": load_genotype("dasvit_cifar10"), "shipped": load_genotype(SHIPPED)}
+    if not set(cells["shipped"].ops) <= set(Space.from_config(config.space).operations):
+        del cells["shipped"]
+    heads = {name: [int(op.split("_")[1]) for op in cell.ops if op.startswith("msa")] for name, cell in cells.items()}
+    return {name: cell for name, cell in cells.items() if all(config.model.width % n == 0 for n in heads[name])}
 
 
 @dataclass(frozen=True)

@@ -38,7 +38,7 @@ from dasvit.study.plan import (
     draw_cells,
     plan_control,
     plan_variants,
-    published_cell,
+    reference_cells,
 )
 from dasvit.study.result import StudyResult
 from dasvit.study.verdicts import write_study
@@ -74,7 +74,7 @@ def do_study(
         session.settle_precision(search_probe(session))
         study = Study(run, config, options, variants, session.data, session.runtime, reporter)
         runner = Runner(run.path, reporter, deadline, place)
-        baselines = len(BASELINES) + (published_cell(config) is not None)
+        baselines = len(BASELINES) + len(reference_cells(config))
         runner.left = {"search": len(study.search_jobs())}
         runner.left["train"] = (runner.left["search"] + options.random + baselines) * options.trainings
         runner.total = sum(runner.left.values())
@@ -189,8 +189,8 @@ class Study:
     def networks(self) -> dict[str, tuple[str, Genotype | str]]:
         """Return what is to be trained as far as it is known, by folder: its name on the terminal, and what it is."""
         networks: dict[str, tuple[str, Genotype | str]] = {name: (REFERENCES[name], name) for name in BASELINES}
-        drawn, published = self.drawn(), published_cell(self.config)
-        cells = [("the published cell", published)] if published else []
+        drawn = self.drawn()
+        cells = [(f"the {REFERENCES[name]}", cell) for name, cell in reference_cells(self.config).items()]
         for key, row in self.found().items():
             cells += [(f"the cell of {key}, seed {seed}", cell) for seed, cell in row.items()]
         cells += [(f"random cell {i + 1}", cell) for i, cell in enumerate(drawn.cells if drawn else [])]
@@ -243,7 +243,7 @@ class Study:
 
     def gather(self) -> dict[str, Any]:
         """Return what the run folders say so far."""
-        drawn, published = self.drawn(), published_cell(self.config)
+        drawn, references = self.drawn(), reference_cells(self.config)
         root, images = self.run.path, len(self.data.train)
         searches = [describe_search(root, job, images) for job in self.search_jobs() if job.is_done(root)]
         cells = {
@@ -272,5 +272,5 @@ class Study:
                 "tolerance": drawn.tolerance if drawn else None,
             },
             **{name: name for name in BASELINES},
-            "published": cell_key(published) if published else None,
+            **{name: cell_key(references[name]) if name in references else None for name in ("published", "shipped")},
         }

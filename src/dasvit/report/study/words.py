@@ -16,7 +16,7 @@ Study = Mapping[str, Any]
 Colours = Mapping[str, tuple[str, str]]
 """Class of the colour, and dashes, of everything that was searched with."""
 MISSING = "–"
-REFERENCES = {"vit": "ViT", "vit_shift": "ViT with shift", "published": "published cell"}
+REFERENCES = {"vit": "ViT", "vit_shift": "ViT with shift", "published": "published cell", "shipped": "shipped cell"}
 """Networks that no search found: their keys in `study.json`, and what they are called."""
 FIRST = ("methods", "control")
 """Groups of variants that stand in the table of results; the others change something of DASViT."""
