@@ -81,6 +81,12 @@ COMMANDS = {
         recipe="cifar10-paper",
         sections=("model",),
     ),
+    "latency": Command(
+        summary="measure what a space's operations take on this machine, as a table",
+        options=own.LatencyOptions,
+        recipe="cifar10-paper",
+        sections=("data", "model", "space"),
+    ),
     "report": Command(
         summary="show a run as one HTML page, or several side by side",
         options=own.ReportOptions,

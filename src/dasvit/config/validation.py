@@ -10,6 +10,7 @@ from dasvit.config.fields import Config, StagesConfig
 from dasvit.config.limits import MAX_PATCHES, MIN_TEMPERATURE
 from dasvit.config.methods import check_method, find_method
 from dasvit.config.ranges import RANGE
+from dasvit.config.units import parse_time
 from dasvit.errors import UserError, unknown
 
 RELAXATION_NAMES = ("softmax", "sigmoid", "gumbel_softmax")
@@ -30,6 +31,7 @@ def validate(config: Config, searching: bool = True) -> None:
     find_method(search.method)
     if search.relaxation not in RELAXATION_NAMES:
         raise unknown("relaxation", search.relaxation, RELAXATION_NAMES)
+    parse_time(search.derive.max_latency, "search.derive.max_latency")
     if search.augment.mixup or search.augment.cutmix:
         raise UserError("search.augment.mixup and cutmix are for train.augment: the search's losses take whole labels.")
     _check_sizes(config)

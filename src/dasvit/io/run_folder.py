@@ -52,7 +52,7 @@ class RunFolder:
             if not self.config_path.exists() or not self.identity():
                 raise UserError(f"{self.path} is not empty and holds no run: give --run another folder.")
             kept = recipes.load(self.config_path, searching=self.kind == "search")
-            if self.identity() != identity or unshared(kept) != unshared(config):
+            if self.identity() != identity or essential(kept) != essential(config):
                 raise UserError(
                     f"{self.path} already holds another run ({self.identity().get('kind', 'unknown')}): give --run "
                     f"another folder, or the same configuration{' and first weights' if init else ''} to go on."
@@ -151,9 +151,14 @@ class RunFolder:
             write_whole(path, lambda file: file.write(b"".join(lines[:count])))
 
 
-def unshared(config: Config) -> Config:
-    """Return a configuration with whole weights: processes that share them go on with a run, and others, too."""
-    return replace(config, runtime=replace(config.runtime, shard=False))
+def essential(config: Config) -> Config:
+    """Return a configuration without what may change while a run goes on.
+
+    Processes that share weights go on with a run, and others, too; its latency table is its own copy, wherever the
+    first one lay.
+    """
+    search = replace(config.search, latency=replace(config.search.latency, table=""))
+    return replace(config, search=search, runtime=replace(config.runtime, shard=False))
 
 
 def _whole_lines(path: Path) -> list[bytes]:

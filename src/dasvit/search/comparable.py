@@ -25,7 +25,7 @@ def comparable_cells(config: Config, classes: int, reference: Genotype | None = 
     """
     derive, options = config.search.derive, config.search.random
     space = Space.from_config(config.space)
-    budget = make_budget(config, classes, derive.max_params, derive.max_macs)
+    budget = make_budget(config, classes, derive)
     keep = 0 if derive.rule == "strongest" else derive.edges_per_node
     if reference is None and options.reference:
         reference = load_genotype(options.reference)

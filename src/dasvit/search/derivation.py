@@ -31,7 +31,7 @@ def derive_found(stages: Stages, config: Config, classes: int, choice: DeriveCon
     how: dict[str, Any] = {
         "rule": "strongest" if choice.rule == "strongest" else "darts",
         "edges_per_node": choice.edges_per_node,
-        "budget": make_budget(config, classes, choice.max_params, choice.max_macs),
+        "budget": make_budget(config, classes, choice),
         "max_skips": choice.max_skips,
         "seed": config.runtime.seed,
     }

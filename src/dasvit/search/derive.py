@@ -8,8 +8,8 @@ Sees weights and cost tables, never modules. A rule says which cells compete and
 The best cell that is viable (an attention lies on a path from input to output) and fits the budget is found by dynamic
 programming over the edges. What the rest of a cell can still become depends only on, for every node so far, whether it
 sees the input and whether through an attention; on the edges kept into the current node; and on the cost so far. Cells
-that agree in these compete, and the heaviest survives, as does none that costs more than a heavier one. Costs repeat
-(they are sums of a few operations' costs), so the table stays small where listing cells would not: four nodes have 8^14.
+that agree in these compete, and the heaviest survives; none does that costs more than a heavier one. Costs repeat (they
+are sums of a few operations' costs), so the table stays small where listing cells would not: four nodes have 8^14.
 """
 
 from __future__ import annotations

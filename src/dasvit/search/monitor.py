@@ -44,8 +44,7 @@ class Monitor:
 
     def __init__(self, config: Config, classes: int, judge: SupernetJudge) -> None:
         self.config, self.judge = config, judge
-        derivation = config.search.derive
-        self.budget = make_budget(config, classes, derivation.max_params, derivation.max_macs)
+        self.budget = make_budget(config, classes, config.search.derive)
 
     def look(self, supernet: Supernet, mixture: Tensor, strengths: Tensor) -> dict[str, float]:
         """Return `mixture_top1` and, where a cell can be derived, `derived_top1`, in percent.

@@ -113,7 +113,7 @@ def derive_by_candidates(
         UserError: No cell of the space fits.
     """
     space, best = Space.from_config(config.space), candidates[0]
-    budget = make_budget(config, classes, choice.max_params, choice.max_macs)
+    budget = make_budget(config, classes, choice)
     cells = Cells(space, 0 if choice.rule == "strongest" else choice.edges_per_node, budget)
     fitting = [c for c in candidates if cells.allow(c.cell) and not 0 <= choice.max_skips < skips(c.cell)]
     if fitting and fitting[0] is best:

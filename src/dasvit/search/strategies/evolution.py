@@ -37,7 +37,7 @@ class Evolution(SinglePath):
         derive = config.search.derive
         keep = derive.edges_per_node if derive.rule == "darts" else 0
         self.paths = Cells(space, keep, make_budget(config, classes))
-        self.cells = Cells(space, keep, make_budget(config, classes, derive.max_params, derive.max_macs))
+        self.cells = Cells(space, keep, make_budget(config, classes, derive))
         self.cells.draw(random.Random(0))  # a budget that nothing fits is told before the training
         self.path = torch.zeros(0)
         self.scores: dict[str, float] = {}
