@@ -17,11 +17,12 @@ from torch import nn
 
 from dasvit.cell.cost import Cost
 from dasvit.cell.genotype import Genotype
-from dasvit.compare.networks import Entry, cost_of_named, named_network, other_entry
+from dasvit.compare.networks import Entry, cost_of_named, cost_with_latency, named_network, other_entry
 from dasvit.compare.trainings import Comparison, run_comparison
-from dasvit.config import Config, DataConfig
+from dasvit.config import Config, DataConfig, LatencyConfig
 from dasvit.config import recipe as recipes
 from dasvit.config.methods import with_method
+from dasvit.config.units import parse_time
 from dasvit.config.validation import check_numbers, validate
 from dasvit.data import find_images, open_image, predict_transform
 from dasvit.data.given import give, picture
@@ -31,6 +32,7 @@ from dasvit.inference.evaluate import ModelEvaluation, evaluate_model
 from dasvit.inference.export import Exported, export_model
 from dasvit.inference.predict import Row, predictions
 from dasvit.io.run_folder import find_model, find_run
+from dasvit.latency.table import past_table
 from dasvit.memory.fits import warn_memory
 from dasvit.models.cost import cost_of
 from dasvit.report.run.page import PAGE
@@ -64,6 +66,7 @@ class FoundCell:
         cost: Parameters and multiply-adds of the cell's network at the recipe's sizes.
         config: The search's recipe.
         run: Its run folder.
+        latency: Seconds that an inference of the cell's network took, under a latency budget. None: not measured.
     """
 
     cell: Genotype
@@ -72,13 +75,15 @@ class FoundCell:
     cost: Cost
     config: Config
     run: Path
+    latency: float | None = None
 
     @classmethod
     def of(cls, result: SearchResult) -> FoundCell:
         """Return what a search's pipeline found."""
         session, cell = result.session, result.cell
         cost = cost_of(cell, session.config.model, session.classes)
-        return cls(cell, result.derivation.reason, result.candidates, cost, session.config, session.run.path)
+        latency = next((trial.median for trial in result.trials if trial.cell == cell), None)
+        return cls(cell, result.derivation.reason, result.candidates, cost, session.config, session.run.path, latency)
 
     @property
     def report(self) -> Path:
@@ -86,13 +91,22 @@ class FoundCell:
         return self.run / PAGE
 
     def derive(
-        self, *, max_macs: str | int = 0, max_params: str | int = 0, rule: str = "", max_skips: int = -1
+        self,
+        *,
+        max_macs: str | int = 0,
+        max_params: str | int = 0,
+        max_latency: str = "",
+        latency_table: str | Path = "",
+        rule: str = "",
+        max_skips: int = -1,
     ) -> Genotype:
         """Return another cell of the same search, without training: within a budget, or by another rule.
 
         Args:
             max_macs: Most multiply-adds of its network for one image, as "50M". 0: the recipe's limit.
             max_params: Most parameters, likewise.
+            max_latency: Most time of an inference, as "8ms", by the latency table. Empty: the recipe's limit.
+            latency_table: That table, as `dasvit latency` writes it. Empty: this machine's own, measured once.
             rule: darts or strongest, by the weights of the edges. Empty: by what candidates reached, if there are any.
             max_skips: Most skips. -1: the recipe's limit.
 
@@ -101,6 +115,7 @@ class FoundCell:
         """
         if rule not in ("", "darts", "strongest"):
             raise unknown("rule", rule, ["darts", "strongest"])
+        parse_time(max_latency, "max_latency")
         past = read_search(self.run)
         base = past.config.search.derive
         choice = replace(
@@ -108,8 +123,11 @@ class FoundCell:
             rule=rule or base.rule,  # type: ignore[arg-type] # checked below
             max_macs=_count(max_macs, "max_macs") or base.max_macs,
             max_params=_count(max_params, "max_params") or base.max_params,
+            max_latency=max_latency or base.max_latency,
             max_skips=max_skips if max_skips >= 0 else base.max_skips,
         )
+        if choice.max_latency:
+            past = replace(past, config=past_table(past.config, self.run, str(latency_table)))
         return past.derive(choice, by_weights=bool(rule)).genotype
 
     def to_frame(self) -> pd.DataFrame:
@@ -255,6 +273,8 @@ def search(
     method: str = "",
     max_macs: str | int = 0,
     max_params: str | int = 0,
+    max_latency: str = "",
+    latency_table: str | Path = "",
     seed: int | None = None,
     options: Mapping[str, Any] | None = None,
     resume: bool = False,
@@ -273,6 +293,8 @@ def search(
         method: dasvit, or a rival (docs/methods.md). Empty: the recipe's.
         max_macs: Most multiply-adds of the found network for one image, as "80M". 0: no limit.
         max_params: Most parameters, likewise.
+        max_latency: Most time of an inference of it, as "8ms", by a latency table (docs/latency.md). Empty: no limit.
+        latency_table: That table, as `dasvit latency` writes it. Empty: this machine's own, measured once.
         seed: Fixes everything that is drawn. None: the recipe's.
         options: Other fields of the recipe by their dotted names, as {"search.tokens.ratio": 0.7}.
         resume: There must be a run to go on with.
@@ -284,8 +306,14 @@ def search(
         UserError: What a user can mend, in a sentence.
         Stopped: The time was up, or a signal came; the same call goes on.
     """
-    limits = {"max_macs": _count(max_macs, "max_macs"), "max_params": _count(max_params, "max_params")}
-    chosen = {f"search.derive.{name}": limit for name, limit in limits.items() if limit}
+    parse_time(max_latency, "max_latency")
+    given = {
+        "search.derive.max_macs": _count(max_macs, "max_macs"),
+        "search.derive.max_params": _count(max_params, "max_params"),
+        "search.derive.max_latency": max_latency,
+        "search.latency.table": str(latency_table),
+    }
+    chosen = {name: value for name, value in given.items() if value}
     config = make_config(recipe, data, {**_seeded(options, seed), **chosen}, method=method)
     result = run_search(
         config,
@@ -361,6 +389,7 @@ def compare(
     run: str | Path = "runs/compare",
     seeds: int = 1,
     epochs: int = 0,
+    latency: bool = False,
     options: Mapping[str, Any] | None = None,
     quiet: bool = False,
 ) -> Comparison:
@@ -373,6 +402,7 @@ def compare(
         run: Where trainings and table go.
         seeds: Trainings of each network.
         epochs: Epochs of each. 0: the recipe's.
+        latency: Also measure what an inference takes, as `search.latency` says.
         options: Other fields of the recipe by their dotted names.
         quiet: Show no progress.
 
@@ -388,7 +418,7 @@ def compare(
         raise UserError("say under which recipe networks are compared: recipe='cifar10-small', say.")
     config = make_config(recipe or (first.config if first else ""), data, _epochs(options, epochs), searching=False)
     entries = [_entry(one, place) for place, one in enumerate(chosen)]
-    return run_comparison(entries, config, str(run), Reporter(quiet=quiet), seeds=seeds)
+    return run_comparison(entries, config, str(run), Reporter(quiet=quiet), seeds=seeds, latency=latency)
 
 
 @dataclass(frozen=True)
@@ -477,24 +507,36 @@ def study(
 
 
 def cost(
-    subject: FoundCell | Genotype | str | Path, *, recipe: str | Config = "cifar10-paper", classes: int = 0
+    subject: FoundCell | Genotype | str | Path,
+    *,
+    recipe: str | Config = "cifar10-paper",
+    classes: int = 0,
+    latency: str | LatencyConfig = "",
 ) -> Cost:
-    """Count the parameters and multiply-adds of a network (`dasvit cost`).
+    """Count the parameters and multiply-adds of a network, and measure its latency where asked (`dasvit cost`).
 
     Args:
         subject: A cell, its name or file, a run or model folder, vit, or a timm model's name.
         recipe: Whose sizes count.
         classes: Classes of its head. 0: its own, or 10.
+        latency: Where an inference is timed: torch or onnx, for a batch of one on the CPU, or a LatencyConfig, which
+            also says batch, threads and device. Empty: nothing is.
+
+    Returns:
+        Params and macs; with latency a `MeasuredCost`, whose `latency` has median and iqr, in seconds.
 
     Raises:
-        UserError: There is no such network.
+        UserError: There is no such network, runtime or device.
     """
-    if isinstance(subject, FoundCell):
+    how = _where(latency) if latency else None
+    if isinstance(subject, FoundCell) and how is None:
         return subject.cost
-    model = make_config(recipe, None, None, searching=False).model
+    model = make_config(subject.config if isinstance(subject, FoundCell) else recipe, None, None, searching=False).model
+    if isinstance(subject, FoundCell):
+        return cost_with_latency(subject.cell, model, classes or 10, how)
     if isinstance(subject, Genotype):
-        return cost_of(subject, model, classes or 10)
-    return cost_of_named(str(subject), model, classes)
+        return cost_with_latency(subject, model, classes or 10, how)
+    return cost_of_named(str(subject), model, classes, how)
 
 
 def report(*runs: FoundCell | TrainedModel | str | Path, out: str | Path = "") -> Path:
@@ -615,6 +657,15 @@ def _named_images(images: Any) -> list[tuple[str, Any]]:
 
 def _count(value: str | int, name: str) -> int:
     return value if isinstance(value, int) else recipes.parse_count(value, name)
+
+
+def _where(latency: str | LatencyConfig) -> LatencyConfig:
+    if isinstance(latency, LatencyConfig):
+        check_numbers(latency, "latency.")
+        return latency
+    if latency not in ("torch", "onnx"):
+        raise unknown("runtime", latency, ["torch", "onnx"])
+    return LatencyConfig(runtime=latency)  # type: ignore[arg-type] # checked
 
 
 def _warn(session: Session) -> None:

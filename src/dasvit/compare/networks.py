@@ -149,11 +149,9 @@ def cost_of_named(name: str, config: ModelConfig, classes: int = 0, how: Latency
 
 def cost_with_latency(subject: Genotype | str, config: ModelConfig, classes: int, how: LatencyConfig | None) -> Cost:
     """Count a cell's network or a baseline; measure its latency where it is said how."""
-    return (
-        cost_of(subject, config, classes)
-        if how is None
-        else measured_cost(build(subject, config, classes), config.image_size, how)
-    )
+    if how is None:
+        return cost_of(subject, config, classes)
+    return measured_cost(build(subject, config, classes), config.image_size, how)
 
 
 def measured_cost(network: nn.Module, side: int, how: LatencyConfig | None) -> Cost:

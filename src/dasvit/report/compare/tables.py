@@ -16,8 +16,9 @@ from dasvit.report.tables import number
 
 Row = Mapping[str, Any]
 """A network: `network`, `name`, `design`, `classes`, `params` and `macs`; `paper_flops` where ptflops counted;
-`latency` (`median` and `iqr` in seconds, `machine`) where it was measured; `top1`, `top1_sd`, `top5`, `top5_sd`, `seconds_per_epoch` and `images_per_second` where it was trained; `published` (`params`,
-`flops`, and by data set `top1` and `top5`) where the paper has it."""
+`latency` (`median` and `iqr` in seconds, `machine`) where it was measured; `top1`, `top1_sd`, `top5`, `top5_sd`,
+`seconds_per_epoch` and `images_per_second` where it was trained; `published` (`params`, `flops`, and by data set `top1`
+and `top5`) where the paper has it."""
 MISSING = "–"
 DATASETS = {"cifar10": "CIFAR-10", "cifar100": "CIFAR-100", "imagenet100": "ImageNet-100"}
 
