@@ -73,9 +73,7 @@ def confirm(
     table = find_table(config, session.classes)
     how = where(table)
     if how is None:
-        session.reporter.say(
-            f"latency: the network is not measured, for the table is of another machine, {table.machine}"
-        )
+        session.reporter.say(f"latency: not measured, for the table is of another machine, {table.machine}")
         return derivation, []
     known = {tuple(row["ops"]): row for row in read_object(session.run.path / "derivation.json").get("measured", [])}
     waiting = [derivation.genotype, *(cell for cell in others if cell != derivation.genotype)]
