@@ -45,7 +45,7 @@ def compare(config: Config, count: int, seconds: float) -> dict[str, Any]:
     how, space, layers = config.search.latency, Space.from_config(config.space), config.model.layers
     pool, chance = Cells(space, 2, make_budget(config, CLASSES)), random.Random(1)
     drawn = [pool.draw(chance) for _ in range(count)]
-    fitted, machine = sample(space), this_machine(how)
+    fitted, machine = sample(space, layers), this_machine(how)
     stacks = [*fitted, *((cell, layers) for cell in drawn)]
     models = [replace(config.model, layers=depth) for _, depth in stacks]
     networks = [make_network(cell, model, CLASSES) for (cell, _), model in zip(stacks, models, strict=True)]

@@ -106,8 +106,8 @@ def test_a_table_is_found_again_from_the_times_that_it_explains(nodes: int) -> N
                     total += known.operations[edge.op]
         return total
 
-    stacks = sample(space)
-    assert {layers for _, layers in stacks} == set(table.DEPTHS)
+    stacks = sample(space, config.model.layers)
+    assert {layers for _, layers in stacks} == {*table.DEPTHS, config.model.layers}
     found = fit_table(stacks, [naive(*stack) for stack in stacks], space.operations, PHONE, known.sizes)
     assert found.skeleton == pytest.approx(known.skeleton, rel=1e-6)
     assert found.layer == pytest.approx(known.layer, rel=1e-6)
@@ -119,11 +119,23 @@ def test_a_table_is_found_again_from_the_times_that_it_explains(nodes: int) -> N
         assert known.predict(cell, 5) == pytest.approx(naive(cell, 5), rel=1e-12)
 
 
+def test_deep_networks_scale_the_sums() -> None:
+    """Networks of the recipe's depth that take a tenth more than the sums make every time a tenth more."""
+    config = make(model={"layers": 6})
+    space, known = Space.from_config(config.space), made_up(config)
+    stacks = sample(space, 6)
+    times = [known.predict(*stack) * (1.1 if stack[1] == 6 else 1) for stack in stacks]
+    found = fit_table(stacks, times, space.operations, PHONE, known.sizes)
+    assert found.error < 1e-9
+    for cell, _ in stacks:
+        assert found.predict(cell, 6) == pytest.approx(1.1 * known.predict(cell, 6), rel=1e-9)
+
+
 def test_no_time_is_negative() -> None:
     config = make()
     space, chance = Space.from_config(config.space), random.Random(2)
-    stacks = sample(space)
-    found = fit_table(stacks, [chance.uniform(1e-4, 1e-3) for _ in stacks], space.operations, PHONE, {})
+    stacks = sample(space, 2)
+    found = fit_table(stacks, [chance.uniform(1e-4, 1e-3) for _ in stacks], space.operations, PHONE, {"layers": 2})
     assert min(found.skeleton, found.layer, *found.operations.values()) >= 0 and found.error > 0
 
 
@@ -214,7 +226,8 @@ def test_a_table_of_other_sizes_or_operations_is_refused(tmp_path: Path) -> None
         find_table(replace(config, space=replace(config.space, heads=[2, 4], ratios=[0.5, 1.0, 2.0])), 10)
     fewer = replace(config, space=replace(config.space, ratios=[1.0]))
     assert find_table(fewer, 10) == made_up(config)  # more than is asked for will do
-    assert find_table(replace(config, model=replace(config.model, layers=7)), 10) == made_up(config)
+    with pytest.raises(UserError, match="networks with layers 2, not 7"):
+        find_table(replace(config, model=replace(config.model, layers=7)), 10)
 
 
 def test_this_machines_table_is_measured_once(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -258,7 +271,7 @@ def test_a_cache_that_cannot_be_written_costs_the_next_process_time_alone(
 
 def test_networks_beyond_the_memory_are_timed_group_by_group(monkeypatch: pytest.MonkeyPatch) -> None:
     config = make()
-    stacks = sample(Space.from_config(config.space))
+    stacks = sample(Space.from_config(config.space), config.model.layers)
     assert len(list(table._groups(stacks, config.model, 10))) == 1
     monkeypatch.setattr(table, "ALIVE", 20_000)
     groups = list(table._groups(stacks, config.model, 10))

@@ -36,7 +36,7 @@ def latency_command(options: LatencyOptions, config: Config) -> None:
         print_json({**json.loads(table.to_json()), **({"out": str(out)} if out else {})})
         return
     Console().print(shown(table))
-    print(f"The sums are {100 * table.error:.1f} % off for the networks that were measured (median).")
+    print(f"The sums are {100 * table.error:.1f} % off for the networks of that depth (median).")
     if out:
         print(f"{out}: search for this machine elsewhere with dasvit search --latency-table {out} --max-latency TIME")
 

@@ -4,7 +4,8 @@ Operations are not timed alone, where their weights and tokens would lie in the 
 Whole networks of a few layers are timed in turns, and the table is what explains their times best: the time of a
 network is that of its skeleton (embedding, norm, head), and for every layer that of the layer by itself and of each
 operation on a live edge. An operation's time holds the addition to its node, for a cell adds as many tensors as it has
-live edges, less one.
+live edges, less one. All of it is then scaled to what a few networks of the recipe's depth take: deep networks' weights
+lie in slower caches.
 """
 
 from __future__ import annotations
@@ -36,12 +37,14 @@ from dasvit.models.baselines import make_network
 from dasvit.runtime.progress import Reporter
 
 FORMAT = "dasvit-latency/1"
-SIZES = ("image_size", "patch_size", "width")
+SIZES = ("image_size", "patch_size", "width", "layers")
 """Fields of the section model that a table is for."""
 OWN = "latency.json"
 """The table of a run in its folder."""
 DEPTHS = (1, 3)
-"""Layers of the networks that are timed: two depths tell the skeleton and a layer apart."""
+"""Layers of the networks that the sums are fitted to: two depths tell the skeleton and a layer apart."""
+WHOLE = 4
+"""Networks of the recipe's depth, which the sums are scaled to."""
 ALIVE = 2**30
 """Bytes of weights of the networks that are timed in turns; more networks are timed group by group."""
 log = logging.getLogger("dasvit")
@@ -53,11 +56,11 @@ class LatencyTable:
 
     Attributes:
         machine: Where it was measured.
-        sizes: The networks' image_size, patch_size and width.
+        sizes: The networks' image_size, patch_size, width and layers.
         skeleton: Seconds of all but the layers.
         layer: Seconds of a layer beside its operations.
         operations: Seconds of every operation by name, in one layer.
-        error: Median relative error of the sums for the networks that were measured.
+        error: Median relative error of the sums for the networks of that depth that were measured.
     """
 
     machine: Machine
@@ -238,7 +241,7 @@ def measure_table(config: Config, classes: int, reporter: Reporter) -> LatencyTa
         UserError: The runtime or the device is not there, or a network cannot be exported.
     """
     how, space = config.search.latency, Space.from_config(config.space)
-    machine, stacks = this_machine(how), sample(space)
+    machine, stacks = this_machine(how), sample(space, config.model.layers)
     reporter.say(f"latency: {len(stacks)} networks are measured once, on {machine}")
     times: list[float] = []
     for group in _groups(stacks, config.model, classes):
@@ -251,13 +254,18 @@ Stack = tuple[Genotype, int]
 """A cell and how many layers of it."""
 
 
-def sample(space: Space) -> list[Stack]:
-    """Return the networks that a table is fitted to: each operation on every other edge, and about as many drawn."""
+def sample(space: Space, layers: int) -> list[Stack]:
+    """Return the networks that a table is fitted to: each operation on every other edge, and about as many drawn.
+
+    The last ones drawn have so many layers, the others DEPTHS.
+    """
     names = [op for op in space.operations if op != "zero"]
     edges, chance = range(len(space.edges)), random.Random(0)
     alone = [[op if edge % 2 == 0 else "identity" for edge in edges] for op in names]
-    drawn = [[chance.choice((*names, "zero")) for _ in edges] for _ in range(len(names) + 3)]
-    stacks = [(Genotype.from_ops(space.nodes, ops), DEPTHS[place % 2]) for place, ops in enumerate([*alone, *drawn])]
+    drawn = [[chance.choice((*names, "zero")) for _ in edges] for _ in range(len(names) + 3 + WHOLE)]
+    cells = [Genotype.from_ops(space.nodes, ops) for ops in (*alone, *drawn)]
+    stacks = [(cell, DEPTHS[place % 2]) for place, cell in enumerate(cells[:-WHOLE])]
+    stacks += [(cell, layers) for cell in cells[-WHOLE:]]
     chance.shuffle(stacks)
     return stacks
 
@@ -285,7 +293,8 @@ def fit_table(
     """Return the table that explains the times of networks best.
 
     min over x >= 0 of Σ_c (x_skeleton + L_c (x_layer + Σ_o n_co x_o) - t_c)² / t_c², where n_co live edges of the cell
-    c hold o (least squares with no time below 0: Lawson and Hanson, 1974).
+    c hold o (least squares with no time below 0: Lawson and Hanson, 1974), over networks of DEPTHS; times the median of
+    t_c over these sums for networks of the recipe's depth.
 
     Args:
         stacks: The networks' cells and layers L_c.
@@ -299,8 +308,11 @@ def fit_table(
         [1, layers, *(layers * [cell.ops[i] for i in live_edges(cell)].count(op) for op in names)]
         for cell, layers in stacks
     ]
+    depths = np.array([layers for _, layers in stacks])
     shares = np.array(rows) / np.array(times)[:, None]
-    found, _ = nnls(shares, np.ones(len(times)))
+    shallow, whole = shares[np.isin(depths, DEPTHS)], shares[depths == sizes["layers"]]
+    found, _ = nnls(shallow, np.ones(len(shallow)))
+    found *= np.median(1 / (whole @ found))
     skeleton, layer, *parts = found.tolist()
-    error = float(np.median(np.abs(shares @ found - 1)))
+    error = float(np.median(np.abs(whole @ found - 1)))
     return LatencyTable(machine, sizes, skeleton, layer, {"zero": 0.0, **dict(zip(names, parts, strict=True))}, error)
