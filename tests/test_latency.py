@@ -19,7 +19,6 @@ from torch import nn
 
 import dasvit
 from dasvit.cell.genotype import Genotype, is_viable
-from dasvit.cell.graph import live_edges
 from dasvit.cell.space import Space
 from dasvit.config import Config, LatencyConfig
 from dasvit.config import recipe as recipes
@@ -33,7 +32,6 @@ from dasvit.models.export import make_program
 from dasvit.runtime.progress import Reporter
 from dasvit.search import confirm
 from dasvit.search.derivation import derive_found
-from dasvit.search.derive import skips
 from dasvit.search.stages import StageWeights
 from helpers import SMALL, TINY, call_cli, merge
 
@@ -382,7 +380,8 @@ def test_the_command_writes_a_table_that_searches_take(tmp_path: Path) -> None:
 
 def test_a_table_of_another_machine_is_told_and_nothing_is_measured(tmp_path: Path) -> None:
     config = recipes.load("digits")
-    config.model.width, config.space.heads, config.space.ratios, config.space.shifts = 8, [2], [1.0], []
+    config.model.width, config.model.layers = 8, 1
+    config.space.heads, config.space.ratios, config.space.shifts = [2], [1.0], []
     out, run = tmp_path / "phone.json", tmp_path / "run"
     out.write_text(made_up(config).to_json())
     search = ["search", *SMALL, "--run", run, "--max-latency", "3ms", "--latency-table", out]
@@ -463,7 +462,8 @@ def searched(
         What the command says, and the cells whose networks were measured.
     """
     config = recipes.load("digits")
-    config.model.width, config.space.heads, config.space.ratios, config.space.shifts = 8, [2], [1.0], []
+    config.model.width, config.model.layers = 8, 1
+    config.space.heads, config.space.ratios, config.space.shifts = [2], [1.0], []
     here = made_up(config, this_machine(config.search.latency))
     times = {"zero": 0.0, "identity": 50e-6, "msa_2": 400e-6, "mlp_1": 300e-6}
     here = replace(here, operations=times)
@@ -524,10 +524,8 @@ def test_python_takes_limits_as_the_command_does(tmp_path: Path) -> None:
     found = dasvit.search(recipe="digits", run=tmp_path / "run", max_latency="1s", options=values, quiet=True)
     assert found.latency is not None and found.latency > 0
     known = read_table(tmp_path / "run" / "latency.json")
-    least = cheapest(found.config, known)
-    limit = max(1, math.ceil(1e6 * least))
-    cell = found.derive(max_latency=f"{limit}us")
-    assert (known.predict(cell, 1) <= (limit + 3) * 1e-6 and skips(cell) == 0) or live_edges(cell)
+    limit = math.ceil(1e6 * cheapest(found.config, known)) + 5  # parts are rounded to microseconds, each by itself
+    assert known.predict(found.derive(max_latency=f"{limit}us"), 1) <= (limit + 5) * 1e-6
     with pytest.raises(UserError, match="max_latency takes a time with its unit"):
         found.derive(max_latency="8")
     with pytest.raises(UserError, match="max_latency takes a time with its unit"):
