@@ -169,8 +169,8 @@ COMMANDS = {
 
 
 def test_every_command_has_its_function() -> None:
-    """But for those that are programs: a page that is served, a table of memory, and the path of the README."""
-    assert set(SUMMARIES) - set(COMMANDS) == {"demo", "memory", "quickstart"}
+    """But for those that are programs: a page that is served, tables of memory and latency, the path of the README."""
+    assert set(SUMMARIES) - set(COMMANDS) == {"demo", "latency", "memory", "quickstart"}
     assert all(f"def test_{name}(" in Path(__file__).read_text(encoding="utf-8") for name in COMMANDS)
 
 

@@ -7,6 +7,7 @@ import itertools
 import json
 import math
 import random
+import time
 from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -262,7 +263,12 @@ def test_a_cache_that_cannot_be_written_costs_the_next_process_time_alone(
 ) -> None:
     (tmp_path / "cache").write_text("no folder")
     calls: list[int] = []
-    monkeypatch.setattr(table, "measure_table", lambda config, *_: calls.append(1) or made_up(config))
+
+    def counted(config: Config, classes: int, reporter: Reporter) -> LatencyTable:
+        calls.append(1)
+        return made_up(config)
+
+    monkeypatch.setattr(table, "measure_table", counted)
     config = make()
     assert find_table(config, 10) == find_table(config, 10) and len(calls) == 1
 
@@ -290,7 +296,7 @@ def test_the_median_and_the_spread_are_those_of_the_clock(monkeypatch: pytest.Mo
     times = [5.0, 1.0, 2.0]
     warm = [0.0, 7.0]  # read around the warm-up, too
     ticks = itertools.chain([*warm, 0.0, 1.0] * 2, *([*warm, 10.0, 10.0 + t] for t in times))
-    monkeypatch.setattr(measure.time, "thread_time", lambda: next(ticks))
+    monkeypatch.setattr(time, "thread_time", lambda: next(ticks))
     found = in_turns([lambda: None], replace(PHONE, clock="thread"))[0]
     assert (found.median, found.iqr) == (np.median(times), np.quantile(times, 0.75) - np.quantile(times, 0.25))
 
