@@ -153,8 +153,8 @@ def test_an_interrupted_comparison_goes_on(
 ) -> None:
     arguments = [*NETWORKS, *TINY, "--seeds=2", "--run", str(tmp_path / "r")]
     parsed = parse("compare", arguments)
-    # Lines: heading, data, two epochs of the first; heading, data, one epoch of the second.
-    cut_off(monkeypatch, 7, lambda: run_command("compare", *parsed))
+    # Lines: heading, four of the data, two epochs of the first; the same and one epoch of the second.
+    cut_off(monkeypatch, 13, lambda: run_command("compare", *parsed))
     assert (tmp_path / "r" / "compare.md").is_file()  # of what is done
     out, err = call(capsys, "compare", *arguments, "--json")
     assert err.count("is done") == 1

@@ -15,7 +15,7 @@ import torch
 from PIL import Image
 
 from dasvit.config import AugmentConfig, DataConfig
-from dasvit.data import Data, Loader, cache, load, load_data, sources, train_transform
+from dasvit.data import Data, Loader, cache, folders, load, load_data, train_transform
 from dasvit.data import loader as loader_module
 from dasvit.data.image_set import HeldPixels
 from dasvit.errors import UserError
@@ -175,14 +175,14 @@ def test_a_file_that_is_removed_between_listing_and_reading(folder: Path, monkey
 
 @pytest.mark.fault("data file changes or goes while it is read")
 def test_a_file_that_is_removed_while_the_set_is_listed(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    listed = sources._list_images
+    listed = folders._list_images
 
     def removing(*args: Any) -> Any:
         result = listed(*args)
         (folder / "train" / "dog" / "1.png").unlink(missing_ok=True)
         return result
 
-    monkeypatch.setattr(sources, "_list_images", removing)
+    monkeypatch.setattr(folders, "_list_images", removing)
     with pytest.raises(UserError, match=r"dog/1.png was removed while the images were listed: run the same command"):
         loaded(folder)
     assert len(loaded(folder).train) == 7
@@ -228,7 +228,7 @@ def test_empty_folders(folder: Path, where: str) -> None:
         file.unlink()
     for path in sorted((folder / where).rglob("*"), reverse=True):
         path.rmdir()
-    with pytest.raises(UserError, match=r"one is needed for every class|hold no image|have no folder"):
+    with pytest.raises(UserError, match=r"one is needed for every class|holds? no image|have no folder"):
         loaded(folder)
 
 

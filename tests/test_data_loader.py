@@ -240,8 +240,9 @@ def test_prediction_sees_what_evaluation_sees(tmp_path: Path, source: int, image
     small = np.random.default_rng(0).integers(256, size=(3, 3, 3), dtype=np.uint8)
     image = Image.fromarray(small).resize((source, source), Image.Resampling.BICUBIC)
     for part in ("train", "test"):
-        (tmp_path / part / "a").mkdir(parents=True)
-        image.save(tmp_path / part / "a" / "0.png")
+        for name in ("a", "b"):
+            (tmp_path / part / name).mkdir(parents=True)
+            image.save(tmp_path / part / name / "0.png")
     config = DataConfig(name="imagefolder", path=str(tmp_path), cache=str(tmp_path / "cache"))
     data = load_data(config, image_size, seed=0)
     preprocess = Preprocess(image_size).eval()

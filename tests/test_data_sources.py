@@ -129,9 +129,12 @@ def test_hidden_test_labels_give_way_to_validation(tmp_path: Path) -> None:
 
 
 def test_cifar_folder_may_hold_parquet(tmp_path: Path) -> None:
-    pq.write_table(hub_table([0, 1]), tmp_path / "train.parquet")
-    pq.write_table(hub_table([1, 0]), tmp_path / "test.parquet")
-    assert load_data(config_of(tmp_path, "cifar10", tmp_path), 8, seed=0).classes == ("ape", "bee")
+    names = ("plane", "car", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
+    for split, labels in (("train", range(10)), ("test", (1, 0))):
+        pq.write_table(hub_table(list(labels), names), tmp_path / f"{split}.parquet")
+    assert load_data(config_of(tmp_path, "cifar10", tmp_path), 8, seed=0).classes == names
+    with pytest.raises(UserError, match=r"10 classes, and cifar100 has 100: give --data\.name parquet"):
+        load_data(config_of(tmp_path, "cifar100", tmp_path), 8, seed=0)
 
 
 def test_torchvision_reads_fashion_mnist(tmp_path: Path) -> None:
@@ -263,7 +266,7 @@ def test_wrong_places_and_names_are_said(tmp_path: Path) -> None:
 def test_hub_without_its_library_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "datasets", None)
     with pytest.raises(UserError, match=r"install dasvit\[hub\]"):
-        parquet_source("owner/name")
+        parquet_source(DataConfig(name="parquet", path="owner/name"))
 
 
 def test_wrong_class_folders_are_named(tmp_path: Path) -> None:
@@ -273,8 +276,8 @@ def test_wrong_class_folders_are_named(tmp_path: Path) -> None:
         load_data(config_of(tmp_path, "imagefolder", tmp_path / "a"), 8, seed=0)
     image_folder(tmp_path / "b" / "train")
     image_folder(tmp_path / "b" / "val", ["cat"])
-    with pytest.raises(UserError, match=r"have no folder in .*val: dog"):
-        load_data(config_of(tmp_path, "imagefolder", tmp_path / "b"), 8, seed=0)
+    data = load_data(config_of(tmp_path, "imagefolder", tmp_path / "b"), 8, seed=0)
+    assert "no folder in val for dog" in data.understood.remarks[0]
     image_folder(tmp_path / "b" / "val", ["dog", "gnu"])
     with pytest.raises(UserError, match="that no training image has: gnu"):
         load_data(config_of(tmp_path, "imagefolder", tmp_path / "b"), 8, seed=0)

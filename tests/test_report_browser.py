@@ -239,7 +239,7 @@ def test_what_a_screen_reader_is_told(browser: Browser, pages: dict[str, Path]) 
 
 def test_a_live_page_follows_the_run(browser: Browser, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = write_search(tmp_path / "run", ended=False, done=2)
-    monkeypatch.setattr(page, "_pace", lambda run: 1.0)  # quick epochs: it looks again every three seconds
+    monkeypatch.setattr(page, "pace_of", lambda run: 1.0)  # quick epochs: it looks again every three seconds
     browser.show(write_report(folder, live=True), height=500)
     status = "document.readyState === 'complete' && document.querySelector('.status').innerText"
     assert "Running: epoch 2 of 5" in browser.evaluate(status) and "Written" in browser.evaluate(status)

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from dasvit.config import Config
@@ -74,6 +76,12 @@ class Session:
         """Return the session of a training inside this run: a page follows it, trackers do not."""
         page = (lambda: refresh_report(run.path, self.reporter.say),)
         return replace(self, run=run, config=config, followers=page)
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Keep every other run from writing into the folder (see `RunFolder.locked`); of several processes one does."""
+        with self.run.locked() if self.runtime.is_main else nullcontext():
+            yield
 
     def claim(self, subject: str, resume: bool = False, init: str = "") -> None:
         """Make the folder this run's own, and note what its data are (see `RunFolder.open`).
@@ -159,24 +167,52 @@ def load_session(config: Config, folder: str, kind: str, reporter: Reporter, dea
     with runtime.first_of_machine():
         data = load_data(config.data, config.model.image_size, config.runtime.seed)
     say_data(data, reporter)
-    # The run goes on with images that are there: fetching them is what a command does.
-    config = replace(config, data=replace(config.data, download=False))
+    # The run goes on with images that are there, from whichever folder: fetching them is what a command does.
+    path = Path(config.data.path).expanduser() if config.data.path else Path()
+    where = os.path.abspath(path) if config.data.path and path.exists() else config.data.path
+    config = replace(config, data=replace(config.data, path=where, download=False))
     return Session(config, data, RunFolder(folder, kind), runtime, reporter, deadline)
 
 
 def say_data(data: Data, reporter: Reporter) -> None:
-    """Say what was loaded."""
+    """Say what was loaded, and how the source was understood."""
     names = ", ".join(map(printable, data.skipped[:NAMED])) + (", …" if len(data.skipped) > NAMED else "")
     skipped = f", {len(data.skipped)} broken ones skipped ({names})" if data.skipped else ""
-    side = data.train.size
+    sets = {"training": data.train, "test": data.test}
+    counts = " and ".join(f"{len(images):,} {name}" for name, images in sets.items() if len(images))
     reporter.say(
-        f"data: {len(data.train):,} training and {len(data.test):,} test images of {side}×{side} pixels, "
-        f"{len(data.classes)} classes{skipped}"
+        f"data: {counts} images of {data.test.size}×{data.test.size} pixels, {len(data.classes)} classes{skipped}"
     )
+    for line in data.understood.lines({part: count_classes(data, part) for part in data.understood.parts}):
+        reporter.say(f"  {line}")
+
+
+def count_classes(data: Data, part: str) -> dict[str, int]:
+    """Return how many images of a part, train or test, each class has."""
+    images = {"train": data.train, "test": data.test}[part]
+    return dict(zip(data.classes, np.bincount(images.labels, minlength=len(data.classes)).tolist(), strict=True))
+
+
+def describe_data(data: Data) -> dict[str, Any]:
+    """Return how the source was understood, as `data.json` of a run folder holds it."""
+    understood = data.understood
+    parts = {
+        part: {"from": printable(whence), "images": sum(counts.values()), "by_class": counts}
+        for part, whence in understood.parts.items()
+        for counts in [count_classes(data, part)]
+    }
+    return {
+        **parts,
+        "classes": list(data.classes),
+        "labels": printable(understood.labels),
+        "left_out": understood.left_out.to_list(),
+        "skipped": [printable(name) for name in data.skipped],
+        "remarks": [printable(remark) for remark in understood.remarks],
+    }
 
 
 def note_data(run: RunFolder, data: Data, reporter: Reporter) -> None:
-    """Note the data's classes and fingerprint; say so where the run began with other data.
+    """Note the data's classes and fingerprint, and how they were understood; say so where the run began with others.
 
     Only said: images that were copied to another machine have other times of change, and their run is to go on.
 
@@ -191,10 +227,12 @@ def note_data(run: RunFolder, data: Data, reporter: Reporter) -> None:
         )
     if before.get("data_fingerprint", data.fingerprint) != data.fingerprint:
         reporter.say(
-            f"the images were changed or copied since the run {run.path} began: it goes on with what they are now"
+            f"the images, or the rules by which they are read, were changed since the run {run.path} began (copying "
+            "them does so, too): it goes on with what they are now"
         )
     skipped = [printable(name) for name in data.skipped]
     run.note(classes=len(data.classes), data_fingerprint=data.fingerprint, skipped_images=skipped)
+    run.write_json("data.json", describe_data(data))
 
 
 def noted_classes(run: RunFolder) -> int:

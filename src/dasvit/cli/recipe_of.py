@@ -12,23 +12,21 @@ from dasvit.io.run_folder import find_model, find_run
 
 SMALL = "cifar10-compare"
 """The recipe of a comparison with --scale small."""
+NAMING = {"--data", "--data.name", "--data.path"}
+"""Options that name data."""
 
 
 def recipe_of(command: str, given: Mapping[str, str]) -> dict[str, Any]:
-    """Return the recipe that is meant; an empty one where none is known.
-
-    Args:
-        command: Name of the command.
-        given: Its options and their values, see `words.first_look`.
-
-    Raises:
-        UserError: It cannot be read, or asks for what a file may not.
-    """
+    """Return the recipe that is meant; an empty one where none is known."""
     own = SMALL if command == "compare" and given.get("--scale") == "small" else COMMANDS[command].recipe
     name = given.get("--config") or _run_config(command, given) or own
     recipe = recipes.read_recipe(name) if name else {}
     if name and name not in recipes.recipe_names() and isinstance(recipe.get("data"), dict):
         recipe["data"] = _without_places(recipe["data"], name, given)
+    if command == "evaluate" and not given.get("--config") and NAMING & given.keys():
+        # Limits of a run's own data are not those of other data, all of which count.
+        limits = ("limit", "eval_limit")
+        recipe = {**recipe, "data": {key: v for key, v in recipe.get("data", {}).items() if key not in limits}}
     if command == "train" and given.get("--init"):
         return _beginning_with(recipe, given)
     return recipe
@@ -55,7 +53,7 @@ def _beginning_with(recipe: dict[str, Any], given: Mapping[str, str]) -> dict[st
     """
     from dasvit.models.finetune import sizes_of
 
-    if not given.get("--config") and {"--data", "--data.name", "--data.path"} & given.keys():
+    if not given.get("--config") and NAMING & given.keys():
         recipe = {**recipe, "data": {key: v for key, v in recipe.get("data", {}).items() if key == "name"}}
     return {**recipe, "model": {**recipe.get("model", {}), **sizes_of(find_model(given["--init"]))}}
 
@@ -65,9 +63,6 @@ def _without_places(data: dict[str, Any], where: str, given: Mapping[str, str]) 
 
     The file may come from others. A folder that is a cache already may be used as one; what was to be fetched into the
     data's folder is there, or the command line asks for it again.
-
-    Raises:
-        UserError: It does.
     """
     folder = data.get("cache")
     if folder and "--data.cache" not in given and not recipes.is_cache(str(folder)):

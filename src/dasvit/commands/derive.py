@@ -22,10 +22,10 @@ from dasvit.runtime.progress import Reporter
 from dasvit.search.evaluation import perturbed, restore
 from dasvit.search.past_run import PastSearch, read_search
 from dasvit.search.pipeline import describe_derivation
+from dasvit.session import say_data
 
 
 def derive_command(options: DeriveOptions) -> None:
-    """`dasvit derive`: another rule or a budget, from what a search has learned."""
     folder = Path(options.run)
     past = read_search(folder)
     choice = chosen(options, past.config.search.derive)
@@ -54,11 +54,7 @@ def derive_command(options: DeriveOptions) -> None:
 
 
 def chosen(options: DeriveOptions, base: DeriveConfig) -> DeriveConfig:
-    """Return the run's choice with what the command line changes of it.
-
-    Raises:
-        UserError: It asks for what there is not.
-    """
+    """Return the run's choice with what the command line changes of it."""
     choice = replace(
         base,
         rule=options.rule or base.rule,
@@ -75,11 +71,7 @@ def chosen(options: DeriveOptions, base: DeriveConfig) -> DeriveConfig:
 
 
 def perturbed_again(past: PastSearch, folder: Path, choice: DeriveConfig) -> PastSearch:
-    """Return a search with its last stage's weights by perturbation of the supernet in its newest checkpoint.
-
-    Raises:
-        UserError: The search trained no mixture, or left no checkpoint.
-    """
+    """Return a search with its last stage's weights by perturbation of the supernet in its newest checkpoint."""
     config: Config = past.config
     if not find_method(config.search.method).learns_alphas or past.stages is None:
         raise UserError(f"the method {config.search.method} trains no mixture that could be perturbed.")
@@ -88,6 +80,7 @@ def perturbed_again(past: PastSearch, folder: Path, choice: DeriveConfig) -> Pas
     runtime = Runtime(config.runtime, "bfloat16" if run.notes().get("precision") == "bfloat16" else "float32")
     last = restore(config, past.classes, run, runtime, reporter)
     data = load_data(config.data, config.model.image_size, config.runtime.seed)
+    say_data(data, reporter)
     return replace(past, stages=[*past.stages[:-1], perturbed(last, data, config, runtime)])
 
 

@@ -1,7 +1,7 @@
 """The options of every command, as dataclasses: their docstrings are the texts of `--help`.
 
-A field is an option of the same name, `--edges-per-node` for `edges_per_node`; one made by `positional` is an argument
-without a name.
+The first line says what the command does. A field is an option of the same name, `--edges-per-node` for
+`edges_per_node`; one made by `positional` is an argument without a name.
 """
 
 from __future__ import annotations
@@ -74,24 +74,26 @@ class Tracked(Options):
 
 @dataclass(frozen=True, kw_only=True)
 class SearchOptions(Resumable, Tracked):
-    """Options of `dasvit search`.
+    """Search a cell on images, and derive it.
 
     Attributes:
         run: Folder that the run writes.
         method: Search method (search.method).
         max_latency: Budget of the time of an inference, as 8ms (search.derive.max_latency).
         latency_table: Latency table of the machine that the network is for (search.latency.table).
+        jobs: Candidates trained beside each other, each in a process with its share of the cores, or a GPU of its own.
     """
 
     run: str = "runs/search"
     method: str = name_of(METHODS)
     max_latency: str = shown("TIME")
     latency_table: str = shown("FILE")
+    jobs: int = at_least(1, default=1)
 
 
 @dataclass(frozen=True, kw_only=True)
 class DeriveOptions(Options):
-    """Options of `dasvit derive`.
+    """Derive a cell from a search again: another rule, a budget.
 
     Attributes:
         run: Run folder of a search.
@@ -120,7 +122,7 @@ class DeriveOptions(Options):
 
 @dataclass(frozen=True, kw_only=True)
 class TrainOptions(Resumable, Tracked):
-    """Options of `dasvit train`.
+    """Train a cell or a timm model from scratch, or fine-tune a trained one.
 
     Attributes:
         cell: Run folder of a search, a genotype's JSON file, or a cell's name.
@@ -137,7 +139,7 @@ class TrainOptions(Resumable, Tracked):
 
 @dataclass(frozen=True, kw_only=True)
 class EvaluateOptions(Options):
-    """Options of `dasvit evaluate`.
+    """Evaluate a trained model on a data set.
 
     Attributes:
         model: Run folder of a training, or a model folder.
@@ -147,8 +149,19 @@ class EvaluateOptions(Options):
 
 
 @dataclass(frozen=True, kw_only=True)
+class DataOptions(Options):
+    """Show how a folder of images is understood: splits, classes, sizes, copies.
+
+    Attributes:
+        folder: Folder of images or of parquet files.
+    """
+
+    folder: str = positional("FOLDER")
+
+
+@dataclass(frozen=True, kw_only=True)
 class PredictOptions(Options):
-    """Options of `dasvit predict`.
+    """Name the classes of images, or of folders of them.
 
     Attributes:
         model: Run folder of a training, or a model folder.
@@ -156,7 +169,7 @@ class PredictOptions(Options):
         top: Classes shown for an image.
         format: Text, csv or json (as --json).
         batch_size: Images that the model sees at once.
-        on_error: Stop at a broken image, or skip it and name it.
+        on_error: What broken images are, which are left out and named: an error of the command (stop), or none (skip).
         device: The device: auto, cpu, cuda, cuda:N or mps.
     """
 
@@ -171,7 +184,7 @@ class PredictOptions(Options):
 
 @dataclass(frozen=True, kw_only=True)
 class ExportOptions(Options):
-    """Options of `dasvit export`.
+    """Write a trained model as ONNX, torch.export or a folder for the hub.
 
     Attributes:
         model: Run folder of a training, or a model folder.
@@ -186,7 +199,7 @@ class ExportOptions(Options):
 
 @dataclass(frozen=True, kw_only=True)
 class DemoOptions(Options):
-    """Options of `dasvit demo`.
+    """Show a trained model in the browser: drop an image, see its classes.
 
     Attributes:
         model: Run folder of a training, or a model folder.
@@ -225,7 +238,7 @@ class Timed(Options):
 
 @dataclass(frozen=True, kw_only=True)
 class CostOptions(Timed):
-    """Options of `dasvit cost`.
+    """Count the parameters and multiply-adds of a cell or model.
 
     Attributes:
         subject: What is counted.
@@ -240,7 +253,7 @@ class CostOptions(Timed):
 
 @dataclass(frozen=True, kw_only=True)
 class LatencyOptions(Timed):
-    """Options of `dasvit latency`.
+    """Measure what a space's operations take on this machine, as a table.
 
     Attributes:
         out: File of the table; another table in its place is written over.
@@ -253,7 +266,7 @@ class LatencyOptions(Timed):
 
 @dataclass(frozen=True, kw_only=True)
 class ReportOptions(Options):
-    """Options of `dasvit report`.
+    """Show a run as one HTML page, or several side by side.
 
     Attributes:
         runs: Run folders; several are set side by side.
@@ -268,7 +281,7 @@ class ReportOptions(Options):
 
 @dataclass(frozen=True, kw_only=True)
 class CompareOptions(Options):
-    """Options of `dasvit compare`.
+    """Train and cost any list of networks, in one table.
 
     Attributes:
         networks: Cells' and timm models' names, genotype files, run folders (default: the paper's thirteen).
@@ -299,12 +312,12 @@ class CompareOptions(Options):
 
 @dataclass(frozen=True, kw_only=True)
 class StudyOptions(StudyPlan, Resumable):
-    """Options of `dasvit study`."""
+    """Find out whether a search beats luck, and what is there already."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class MemoryOptions(Options):
-    """Options of `dasvit memory`.
+    """Count the memory of a search: what batch fits which GPU.
 
     Attributes:
         fits: Print only the largest batch that fits, as 24G.
@@ -317,7 +330,7 @@ class MemoryOptions(Options):
 
 @dataclass(frozen=True, kw_only=True)
 class QuickstartOptions(Options):
-    """Options of `dasvit quickstart`.
+    """Search, train and compare on scikit-learn's digits, in minutes.
 
     Attributes:
         run: Folder that the runs write.

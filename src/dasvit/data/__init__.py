@@ -2,11 +2,12 @@
 
 from dasvit.data.augment import CropFlip, EachImage, Transform, train_transform
 from dasvit.data.decode import open_image, predict_transform
+from dasvit.data.folders import find_images
 from dasvit.data.image_set import Data, ImageSet
 from dasvit.data.load import load_data
 from dasvit.data.loader import Loader
 from dasvit.data.preprocess import MEAN, STD, Preprocess
-from dasvit.data.sources import SOURCES, find_images
+from dasvit.data.sources import SOURCES
 from dasvit.data.splits import split_indices
 
 __all__ = [

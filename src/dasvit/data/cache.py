@@ -33,7 +33,8 @@ from dasvit.data.image_set import (
 from dasvit.data.listing import FileRecords, Part
 from dasvit.errors import UserError
 
-FORMAT = 1
+FORMAT = 2
+"""Raised with the rules by which sources are understood, and with what a folder holds."""
 log = logging.getLogger("dasvit")
 
 
@@ -47,18 +48,13 @@ class Prepared:
 
     Attributes:
         classes: Names of the classes.
-        train: Training images.
-        test: Test images.
+        parts: The images of train and of test; where a model is only evaluated, of test alone.
+        remarks: What the user should look at, as sentences.
     """
 
     classes: tuple[str, ...]
-    train: Part
-    test: Part
-
-    @property
-    def parts(self) -> dict[str, Part]:
-        """Both parts by name."""
-        return {"train": self.train, "test": self.test}
+    parts: Mapping[str, Part]
+    remarks: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -67,15 +63,17 @@ class Cached:
 
     Attributes:
         classes: Names of the classes.
-        sets: The images of train and of test.
+        sets: The images of each part.
         plan: The size they were brought to.
         skipped: Broken images that were left out.
+        remarks: What the user should look at, as sentences.
     """
 
     classes: tuple[str, ...]
     sets: Mapping[str, ImageSet]
     plan: Plan
     skipped: tuple[str, ...]
+    remarks: tuple[str, ...]
 
 
 def fingerprint(files: Sequence[Path], facts: Mapping[str, object]) -> str:
@@ -88,8 +86,12 @@ def fingerprint(files: Sequence[Path], facts: Mapping[str, object]) -> str:
     for file in files:
         try:
             state = os.stat(file)
-        except FileNotFoundError:
-            raise UserError(f"{file} was removed while the images were listed: run the same command again.") from None
+        except OSError:
+            if not os.path.islink(file):
+                raise UserError(
+                    f"{file} was removed while the images were listed: run the same command again."
+                ) from None
+            state = os.lstat(file)  # a link that leads nowhere is a broken image: whoever opens it says so
         # A path need not be text.
         digest.update(os.fsencode(os.path.abspath(file)) + f"\0{state.st_size}\0{state.st_mtime_ns}\n".encode())
     return digest.hexdigest()[:24]
@@ -195,6 +197,7 @@ def _write(folder: Path, prepared: Prepared, decoding: Decoding, plan: Plan) -> 
         "lazy": lazy,
         "counts": counts,
         "skipped": skipped,
+        "remarks": prepared.remarks,
     }
     (folder / "meta.json").write_text(json.dumps(meta), encoding="utf-8")
 
@@ -227,8 +230,9 @@ def _open(folder: Path) -> Cached:
     plan = Plan(**meta["plan"])
     classes = tuple(meta["classes"])
     sets = {}
-    for name in ("train", "test"):
-        count = meta["counts"][name]
+    for name, count in meta["counts"].items():
+        if name not in ("train", "test"):
+            raise ValueError(f"{name} is no part")
         labels = np.load(folder / f"{name}_labels.npy", allow_pickle=False)
         pixels = _open_encoded(folder, name, plan) if meta["lazy"] else StoredPixels(folder / f"{name}_images.npy")
         if pixels.shape != (count, plan.side, plan.side, 3) or labels.shape != (count,):
@@ -236,7 +240,7 @@ def _open(folder: Path) -> Cached:
         if labels.dtype != np.int64 or (count and not 0 <= labels.min() <= labels.max() < len(classes)):
             raise ValueError(f"{name} has labels that are none")
         sets[name] = ImageSet(pixels, labels)
-    return Cached(classes, sets, plan, tuple(meta["skipped"]))
+    return Cached(classes, sets, plan, tuple(meta["skipped"]), tuple(map(str, meta["remarks"])))
 
 
 def _open_encoded(folder: Path, name: str, plan: Plan) -> Pixels:
@@ -286,4 +290,4 @@ def _held(prepared: Prepared, decoding: Decoding, plan: Plan, cache: Path) -> Ca
                 )
             sets[name] = ImageSet(pixels, part.labels[kept])
             skipped += broken
-    return Cached(prepared.classes, sets, plan, tuple(skipped))
+    return Cached(prepared.classes, sets, plan, tuple(skipped), prepared.remarks)

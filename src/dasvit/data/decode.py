@@ -69,6 +69,8 @@ def decode(encoded: Encoded, name: str, advice: str = _ADVICE) -> Image.Image:
     except UserError:
         raise
     except FileNotFoundError:
+        if isinstance(encoded, str) and os.path.islink(encoded):
+            raise UserError(f"the image {name} is a link that leads nowhere: {advice}.") from None
         raise UserError(f"there is no image {name}: it was removed, or never was there.") from None
     except Exception as error:  # a damaged file makes PIL's decoders raise errors of every kind
         reason = "no known image format" if isinstance(error, UnidentifiedImageError) else error

@@ -12,14 +12,14 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from dasvit.config import DataConfig
+from dasvit.data.columns import IMAGE_NAMES, LABEL_NAMES, the_one
 from dasvit.data.decode import Encoded
 from dasvit.data.listing import ArrayRecords, Content, Part, Records, Source
+from dasvit.data.understanding import SPLIT_NAMES, LeftOut, Understanding, split_in
 from dasvit.errors import UserError
 
 GIVEN = "given"
 """What a recipe calls images that were given in Python."""
-SPLITS = {"train": ("train", "training"), "test": ("test", "validation", "valid", "val")}
-"""Names of splits, in the order in which they are looked for."""
 KNOWN: dict[str, Source] = {}
 """Images that were given to this process, by the digest that recipes know them by."""
 WAY_OUT = (
@@ -67,7 +67,7 @@ class _Items:
         return self.dataset[row][self.key]
 
 
-def given_source(train: Any, test: Any = None, classes: Sequence[str] = ()) -> Source:
+def given_source(train: Any, test: Any = None) -> Source:
     """Return images that are given as a source.
 
     Args:
@@ -75,22 +75,48 @@ def given_source(train: Any, test: Any = None, classes: Sequence[str] = ()) -> S
             are (image, label) and that has `classes`, as torchvision's; a Hugging Face data set, or a dictionary of
             them by split.
         test: Test images, likewise. None: those of the dictionary, or a part of the others is held out.
-        classes: Names of the classes. Empty: those that the data set knows, or the labels as they are.
 
     Raises:
-        UserError: It is none of these, or training and test images have other classes.
+        UserError: It is none of these, or test images have classes that no training image has.
     """
+    left_out, said = LeftOut(), "the images given"
     if isinstance(train, Mapping):
-        test = test if test is not None else _split(train, "test")
-        train = _split(train, "train")
-        if train is None:
-            raise UserError(f"the data set has no split called {' or '.join(SPLITS['train'])}.")
+        splits = _splits(train, left_out)
+        if "train" not in splits:
+            raise UserError(f"the data set has no split called {' or '.join(SPLIT_NAMES['train'])}.")
+        own = splits.get("test", splits.get("validation"))
+        if test is None and own is not None:
+            test = train[own]
+        said, train = f"the split {splits['train']}", train[splits["train"]]
     ours = _read(train)
-    names = tuple(map(str, classes)) or ours.names
-    parts = [ours.part(names)] + ([] if test is None else [_read(test).part(names)])
-    identity = " ".join([GIVEN, *map(_digest, parts), *names])
-    content = Content(names, parts[0], parts[1] if len(parts) > 1 else None)
-    return Source([], identity, len(parts) > 1, lambda: content)
+    parts = [ours.part(ours.names)] + ([] if test is None else [_read(test).part(ours.names)])
+    identity = " ".join([GIVEN, *map(_digest, parts), *ours.names])
+    content = Content(ours.names, parts[0], parts[1] if len(parts) > 1 else None)
+    whence = {"train": said} | ({} if test is None else {"test": "the test images given"})
+    understood = Understanding(whence, ours.whence, left_out)
+    return Source([], identity, len(parts) > 1, lambda: content, understood)
+
+
+def _splits(given: Mapping[str, Any], left_out: LeftOut) -> dict[str, str]:
+    """Return the keys of a dictionary of data sets by their splits.
+
+    Raises:
+        UserError: Two could be the same split.
+    """
+    splits: dict[str, str] = {}
+    for name in map(str, given):
+        split = split_in(name)
+        if split in splits:
+            raise UserError(
+                f"{splits[split]} and {name} are both splits of {split} images: give the one that is meant."
+            )
+        if split:
+            splits[split] = name
+        else:
+            left_out.add("splits of other names", name)
+    if "test" in splits and "validation" in splits:
+        left_out.add("split of validation images beside a split of test images", splits["validation"])
+    return splits
 
 
 @dataclass(frozen=True)
@@ -102,12 +128,14 @@ class _Given:
         labels: The label of each: a number from 0 on where `names` says what these mean, else a name.
         names: Names of the classes.
         numbered: Whether labels are numbers of names.
+        whence: Where the labels come from, in words.
     """
 
     records: Records
     labels: NDArray[Any]
     names: tuple[str, ...]
     numbered: bool
+    whence: str
 
     def part(self, names: tuple[str, ...]) -> Part:
         """Return the images with labels that are numbers of these names.
@@ -115,8 +143,6 @@ class _Given:
         Raises:
             UserError: A class is none of these.
         """
-        if self.numbered and len(self.names) == len(names) and set(self.names) != set(names):
-            return Part(self.records, self.labels.astype(np.int64))  # other names for the same numbers
         own = [self.names[label] for label in self.labels] if self.numbered else list(map(str, self.labels.tolist()))
         places = {name: place for place, name in enumerate(names)}
         strange = sorted({name for name in own if name not in places})
@@ -158,10 +184,6 @@ def find_given(config: DataConfig) -> Source:
     return KNOWN[config.path]
 
 
-def _split(splits: Mapping[str, Any], wanted: str) -> Any:
-    return next((splits[name] for name in SPLITS[wanted] if name in splits), None)
-
-
 def _read(images: Any) -> _Given:
     """Return images with their labels, and the names of their classes."""
     if isinstance(images, tuple) and len(images) == 2:
@@ -186,31 +208,39 @@ def _arrays(images: Any, labels: Any) -> _Given:
         )
     if found.shape != (len(pixels),):
         raise UserError(f"there are {len(pixels)} images, and labels of shape {list(found.shape)}: one is needed each.")
-    return _Given(ArrayRecords(pixels), found, tuple(map(str, np.unique(found).tolist())), numbered=False)
+    return _Given(ArrayRecords(pixels), found, tuple(map(str, np.unique(found).tolist())), False, "the labels given")
 
 
 def _torchvision(dataset: Any) -> _Given:
     targets = getattr(dataset, "targets", None)
     if targets is None:
         targets = [dataset[row][1] for row in range(len(dataset))]
-    return _numbered(_Items(dataset, 0), targets, getattr(dataset, "classes", None))
+    return _numbered(_Items(dataset, 0), targets, getattr(dataset, "classes", None), "the data set's own labels")
 
 
 def _hugging_face(dataset: Any) -> _Given:
     features = dataset.features
-    image = next((name for name, kind in features.items() if type(kind).__name__ == "Image"), "image")
-    label = next((name for name, kind in features.items() if hasattr(kind, "names")), "label")
+    images = [name for name, kind in features.items() if type(kind).__name__ == "Image"] or ["image"]
+    labels = [name for name, kind in features.items() if hasattr(kind, "names")] or ["label"]
+    image, label = the_one(images, IMAGE_NAMES), the_one(labels, LABEL_NAMES)
+    if not image or not label:
+        several = labels if image else images
+        raise UserError(
+            f"the data set has several columns that could be meant ({', '.join(several)}): remove all but one of them "
+            "with its method remove_columns."
+        )
     if image not in features or label not in features:
         raise UserError(f"the data set has the columns {', '.join(features)}: it needs an image and a class label.")
-    return _numbered(_Items(dataset, image), dataset[label], getattr(features[label], "names", None))
+    whence = f"column {label}; images: column {image}"
+    return _numbered(_Items(dataset, image), dataset[label], getattr(features[label], "names", None), whence)
 
 
-def _numbered(items: _Items, targets: Any, classes: Sequence[str] | None) -> _Given:
+def _numbered(items: _Items, targets: Any, classes: Sequence[str] | None, whence: str) -> _Given:
     labels = np.asarray([int(label) for label in targets], dtype=np.int64)
     names = tuple(map(str, classes or range(int(labels.max(initial=-1)) + 1)))
     if len(labels) and not 0 <= labels.min() <= labels.max() < len(names):
         raise UserError(f"labels run from {labels.min()} to {labels.max()}, but there are {len(names)} classes.")
-    return _Given(ObjectRecords(items, np.arange(len(labels))), labels, names, numbered=True)
+    return _Given(ObjectRecords(items, np.arange(len(labels))), labels, names, True, whence)
 
 
 def picture(image: Any) -> Image.Image:

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from dasvit.data.decode import decode, square
+from dasvit.data.understanding import Understanding
 from dasvit.errors import UserError
 
 Rows = NDArray[np.int64]
@@ -216,6 +217,7 @@ class Data:
         fingerprint: Changes with the source and with how it was split and decoded.
         crop_pct: Share of the images' side that evaluation looks at; 1: all of it.
         skipped: Broken images that were left out.
+        understood: How the source was understood.
     """
 
     train: ImageSet
@@ -224,3 +226,4 @@ class Data:
     fingerprint: str
     crop_pct: float
     skipped: tuple[str, ...]
+    understood: Understanding

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dasvit.data.decode import Encoded
+from dasvit.data.understanding import Understanding
 
 
 class Records(Protocol):
@@ -84,13 +85,15 @@ class Content:
 
     Attributes:
         classes: Names of the classes, by label.
-        train: Training images.
+        train: Training images. None: the source has none, and a model can only be evaluated on it.
         test: Test images. None: the source has none of its own, a part of train is to be held out.
+        remarks: What the user should look at, as sentences.
     """
 
     classes: tuple[str, ...]
-    train: Part
+    train: Part | None
     test: Part | None
+    remarks: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -102,9 +105,13 @@ class Source:
         identity: What else it depends on, as a version.
         has_test: Whether it has test images of its own.
         read: Reads labels, and prepares the images to be read.
+        understood: How it was understood.
+        has_train: Whether it has training images.
     """
 
     files: Sequence[Path]
     identity: str
     has_test: bool
     read: Callable[[], Content]
+    understood: Understanding = field(default_factory=Understanding)
+    has_train: bool = True

@@ -3,84 +3,200 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 
 from dasvit.config import DataConfig
 from dasvit.data.cache import Prepared, fingerprint, obtain
+from dasvit.data.copies import say_copies
 from dasvit.data.decode import square_side
 from dasvit.data.image_set import Data
 from dasvit.data.listing import Content, Part, Source
 from dasvit.data.sources import cache_folder, find_source
 from dasvit.data.splits import balanced_subset, split_indices
-from dasvit.errors import UserError
+from dasvit.data.understanding import Understanding
+from dasvit.errors import UserError, printable
+from dasvit.io.main_guard import end_second_run
+
+_NAMED = 5  # classes that a remark names
 
 
-def load_data(config: DataConfig, image_size: int, seed: int) -> Data:
+def load_data(config: DataConfig, image_size: int, seed: int, judged: Sequence[str] | None = None) -> Data:
     """Find a data set, split and limit it, and open it decoded from the cache.
 
     Args:
         config: Where the images come from.
         image_size: Side of the network's input. Larger images are cached at 8/7 of it.
         seed: Fixes which images are held out and which a limit chooses.
+        judged: Classes of a model that is to be evaluated on other images than its own. Then test images alone are
+            returned, with these classes: the test split, or all images where there is none; nothing is held out.
 
     Raises:
-        UserError: The data set is unknown, not there, or not as it should be.
+        UserError: The data set is unknown, not there, not as it should be, or can be understood in two ways.
     """
-    source = find_source(config)
-    facts = _facts(config, source, image_size, seed)
+    end_second_run()
+    source = find_source(config, judged is not None)
+    facts = _facts(config, source, image_size, seed, judged)
     name = fingerprint(source.files, facts)
     folder = cache_folder(config) / f"{config.name}-{name}"
     cached = obtain(
         folder,
-        lambda: prepare(source.read(), config, seed),
+        lambda: prepare(source.read(), config, seed, judged),
         image_size,
         config.on_error,
         lambda: fingerprint(source.files, facts) == name,
     )
+    if set(cached.sets) != ({"train", "test"} if judged is None else {"test"}):
+        raise UserError(f"the cached images in {folder} are not those that they should be: remove that folder.")
     for part, images in cached.sets.items():
         if not len(images):
             raise UserError(f"none of the images for {part} in {config.path or config.name} can be read.")
+    test = cached.sets["test"]
+    understood = replace(
+        source.understood,
+        parts=_parts(config, source, seed, judged),
+        remarks=source.understood.remarks + cached.remarks,
+    )
     return Data(
-        train=cached.sets["train"],
-        test=cached.sets["test"],
+        train=test.select(np.empty(0, dtype=np.int64)) if judged is not None else cached.sets["train"],
+        test=test,
         classes=cached.classes,
         fingerprint=name,
         crop_pct=cached.plan.crop_pct(image_size),
         skipped=cached.skipped,
+        understood=understood,
     )
 
 
-def _facts(config: DataConfig, source: Source, image_size: int, seed: int) -> dict[str, object]:
+def read_data(config: DataConfig, seed: int) -> tuple[Prepared, Understanding]:
+    """Find a data set and split it as `load_data` does, without decoding it.
+
+    Raises:
+        UserError: As `load_data`, but for broken images.
+    """
+    source = find_source(config)
+    prepared = prepare(source.read(), config, seed)
+    remarks = source.understood.remarks + prepared.remarks
+    return prepared, replace(source.understood, parts=_parts(config, source, seed, None), remarks=remarks)
+
+
+def _facts(
+    config: DataConfig, source: Source, image_size: int, seed: int, judged: Sequence[str] | None
+) -> dict[str, object]:
     """Return what the decoded images depend on besides the files."""
-    chosen = config.limit or config.eval_limit or not source.has_test
+    holds_out = judged is None and not source.has_test
+    chosen = config.limit or config.eval_limit or holds_out
     return {
         "name": config.name,
         "path": os.path.abspath(os.path.expanduser(config.path)) if source.files else "",
         "identity": source.identity,
         "limits": [config.limit, config.eval_limit],
-        "held_out": 0 if source.has_test else config.val_fraction,
+        "held_out": config.val_fraction if holds_out else 0,
         "seed": seed if chosen else None,
         "on_error": config.on_error,
         "side": square_side(image_size),
+        "judged": judged if judged is None else list(judged),
     }
 
 
-def prepare(content: Content, config: DataConfig, seed: int) -> Prepared:
+def _parts(config: DataConfig, source: Source, seed: int, judged: Sequence[str] | None) -> dict[str, str]:
+    """Say what the parts are made of."""
+    said = {part: source.understood.parts.get(part, config.name) for part in ("train", "test")}
+    if judged is not None:
+        said = {"test": said["test"] if source.has_test else f"all of {said['train']}"}
+    elif not source.has_test:
+        held_out = f"a share of {config.val_fraction:g} of each class of {said['train']}, held out by seed {seed}"
+        said = {"train": f"{said['train']}, without what is held out", "test": held_out}
+    for part, limit, option in (("train", config.limit, "limit"), ("test", config.eval_limit, "eval_limit")):
+        if limit and part in said:
+            said[part] += f", at most {limit:,} of them (data.{option})"
+    return said
+
+
+def prepare(content: Content, config: DataConfig, seed: int, judged: Sequence[str] | None = None) -> Prepared:
     """Check the labels, hold out test images where the source has none, and apply the limits."""
     where = config.path or config.name
     for part in (content.train, content.test):
         if part is not None:
             _check_labels(part, content.classes, where)
-    train, test = content.train, content.test
-    if test is None:
-        kept, held_out = split_indices(train.labels, config.val_fraction, seed)
-        train, test = train.select(kept), train.select(held_out)
-    return Prepared(
-        content.classes,
-        train.select(balanced_subset(train.labels, config.limit, seed, "limit")),
-        test.select(balanced_subset(test.labels, config.eval_limit, seed, "eval_limit")),
-    )
+    remarks = list(content.remarks)
+    if judged is not None:
+        found = content.test or content.train
+        assert found is not None
+        test = _judged(found, content.classes, judged, where, remarks)
+        remarks += say_copies({"test": test}, tuple(judged))
+        rows = balanced_subset(test.labels, config.eval_limit, seed, "eval_limit")
+        return Prepared(tuple(judged), {"test": test.select(rows)}, tuple(remarks))
+    train, test = _both(content, config, seed, where)
+    remarks += _say_classes(train, test, content.classes) + say_copies({"train": train, "test": test}, content.classes)
+    parts = {
+        "train": train.select(balanced_subset(train.labels, config.limit, seed, "limit")),
+        "test": test.select(balanced_subset(test.labels, config.eval_limit, seed, "eval_limit")),
+    }
+    return Prepared(content.classes, parts, tuple(remarks))
+
+
+def _both(content: Content, config: DataConfig, seed: int, where: str) -> tuple[Part, Part]:
+    """Return training and test images.
+
+    Raises:
+        UserError: There is nothing to learn from the training images.
+    """
+    train = content.train
+    if train is None:
+        raise UserError(f"{where} holds no training images.")
+    if len(np.unique(train.labels)) == 1:
+        only = printable(content.classes[train.labels[0]])
+        raise UserError(
+            f"all {len(train.labels):,} training images of {where} are of one class, {only}: there is nothing to tell "
+            "apart. Give images of two classes or more."
+        )
+    if content.test is not None:
+        return train, content.test
+    kept, held_out = split_indices(train.labels, config.val_fraction, seed, content.classes)
+    return train.select(kept), train.select(held_out)
+
+
+def _judged(part: Part, classes: Sequence[str], judged: Sequence[str], where: str, remarks: list[str]) -> Part:
+    """Return images with the labels that a model has for their classes.
+
+    Raises:
+        UserError: It does not know one of them.
+    """
+    present = np.unique(part.labels)
+    strange = [classes[label] for label in present if classes[label] not in judged]
+    if strange:
+        raise UserError(
+            f"{where} holds images of {_names(strange)}, which the model does not know: its classes are "
+            f"{_names(list(judged))}."
+        )
+    missing = [name for name in judged if name not in {classes[label] for label in present}]
+    if missing:
+        remarks.append(f"no image of {_names(missing)}: the model is judged on its other classes alone")
+    places = np.array([judged.index(name) if name in judged else -1 for name in classes], dtype=np.int64)
+    return Part(part.records, places[part.labels])
+
+
+def _say_classes(train: Part, test: Part, classes: Sequence[str]) -> list[str]:
+    """Return remarks on the classes that have hardly an image."""
+    counts = np.bincount(train.labels, minlength=len(classes))
+    tested = np.bincount(test.labels, minlength=len(classes))
+    found = {
+        "no training image of": np.flatnonzero(counts == 0),
+        "a single training image of": np.flatnonzero(counts == 1),
+        "no test image of": np.flatnonzero((tested == 0) & (counts > 0)),
+    }
+    return [
+        f"{what} {_names([classes[label] for label in labels.tolist()])}"
+        for what, labels in found.items()
+        if len(labels)
+    ]
+
+
+def _names(names: Sequence[str]) -> str:
+    return ", ".join(map(printable, names[:_NAMED])) + (f" and {len(names) - _NAMED} more" * (len(names) > _NAMED))
 
 
 def _check_labels(part: Part, classes: tuple[str, ...], where: str) -> None:

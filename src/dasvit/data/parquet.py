@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,86 +13,75 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from dasvit.config import DataConfig
+from dasvit.data.columns import LOOKED_AT, Columns, align, class_names, find_columns
 from dasvit.data.decode import Encoded
 from dasvit.data.listing import Content, Part, Source
+from dasvit.data.understanding import LeftOut, Understanding, images_below, some, split_in
 from dasvit.errors import UserError
 
-IMAGE_NAMES = ("image", "img")
-LABEL_NAMES = ("label", "labels", "fine_label")
-_SPLITS = {"train": ("train",), "test": ("test",), "validation": ("val", "dev")}
-_HUB_ID = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
 _ROWS = 1024  # read at once
+_HUB_ID = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
 
 
-def find_parquet(folder: Path) -> list[Path]:
-    """Return the parquet files in a folder and below it, in order, hidden ones left out."""
-    files = sorted(folder.rglob("*.parquet"))
-    return [f for f in files if not any(part.startswith(".") for part in f.relative_to(folder).parts)]
+def find_parquet(folder: Path, left_out: LeftOut | None = None) -> list[Path]:
+    """Return the parquet files in a folder and below it, in order, hidden and housekeeping ones left out."""
+    return sorted(
+        map(Path, images_below(folder, frozenset((".parquet",)), LeftOut() if left_out is None else left_out))
+    )
 
 
-def parquet_source(path: str) -> Source:
+def parquet_source(config: DataConfig, judged: bool = False) -> Source:
     """Find a set of parquet files in a folder, or by its id on the hub.
 
+    Args:
+        config: The folder or the id, and the columns.
+        judged: Only images to evaluate a model on are wanted: those of a test split, or all.
+
     Raises:
-        UserError: Nothing is there.
+        UserError: Nothing is there, or it can be understood in two ways.
     """
+    path = config.path
     if not path:
         raise UserError("parquet needs a folder, or the id of a data set on the hub: give --data.path.")
     folder = Path(path).expanduser()
     if folder.is_dir():
-        files = find_parquet(folder)
-        if not files:
-            raise UserError(f"there is no parquet file in {folder}: check --data.path.")
-        splits = _by_split(folder, files)
-        return Source(files, "parquet", len(splits) > 1, lambda: _read_files(folder, splits))
+        return _folder_source(folder, config, judged)
     if _HUB_ID.fullmatch(path):
-        return _hub_source(path)
+        return _hub_source(path, config)
     raise UserError(f"there is no folder {folder} to read parquet files from: check --data.path.")
 
 
-@dataclass(frozen=True)
-class Columns:
-    """Where image and label stand, and the names of the classes (none: labels are their own names)."""
-
-    image: str
-    label: str
-    names: tuple[str, ...]
-
-
-def find_columns(schema: pa.Schema, where: str) -> Columns:
-    """Find the columns of image and label in a schema.
-
-    Raises:
-        UserError: One of them is not there.
-    """
-    images = [field.name for field in schema if _holds_bytes(field.type)]
-    images += [
-        field.name
-        for field in schema
-        if field.name in IMAGE_NAMES and (pa.types.is_binary(field.type) or pa.types.is_large_binary(field.type))
-    ]
-    there = f"Its columns: {', '.join(schema.names)}."
-    if not images:
-        raise UserError(f"{where} has no column of images (a struct of bytes and path, or image, or img). {there}")
-    integers = [field.name for field in schema if pa.types.is_integer(field.type)]
-    labels = [name for name in LABEL_NAMES if name in integers]
-    if not labels:
-        raise UserError(f"{where} has no integer column {' or '.join(LABEL_NAMES)}. {there}")
-    return Columns(images[0], labels[0], _class_names(schema, labels[0]))
+def _folder_source(folder: Path, config: DataConfig, judged: bool) -> Source:
+    left_out = LeftOut()
+    files = find_parquet(folder, left_out)
+    if not files:
+        raise UserError(f"there is no parquet file in {folder}: check --data.path.")
+    splits = _by_split(folder, files, left_out)
+    if judged and len(splits) > 1:
+        for file in splits.pop("train", []):
+            left_out.add("files of training images, which are not needed here", str(file))
+    if "train" not in splits and not judged:
+        raise UserError(f"none of the parquet files in {folder} is one of training images (train-*.parquet).")
+    used = [file for split in sorted(splits, key="train".__ne__) for file in splits[split]]
+    columns = find_columns(_schema(used[0]), str(used[0]), config, lambda column: _first_bytes(used[0], column))
+    parts = {split: some([file.relative_to(folder).as_posix() for file in found]) for split, found in splits.items()}
+    understood = _understood(parts, columns, left_out)
+    identity = f"parquet {columns.image} {columns.label}"
+    read = lambda: _read_files(folder, splits, columns)  # noqa: E731
+    return Source(used, identity, len(splits) > 1 or "train" not in splits, read, understood, "train" in splits)
 
 
-def _holds_bytes(kind: pa.DataType) -> bool:
-    return bool(pa.types.is_struct(kind) and kind.get_field_index("bytes") >= 0)
-
-
-def _class_names(schema: pa.Schema, label: str) -> tuple[str, ...]:
-    """Read the names of the classes from the note that the hub's tools leave in a schema."""
-    note = (schema.metadata or {}).get(b"huggingface", b"{}")
-    try:
-        names = json.loads(note)["info"]["features"][label]["names"]
-    except (ValueError, KeyError, TypeError):
-        return ()
-    return tuple(str(name) for name in names) if isinstance(names, list) else ()
+def _understood(parts: Mapping[str, str], columns: Columns, left_out: LeftOut) -> Understanding:
+    test = "test" if "test" in parts else "validation"
+    said = {"train": parts.get("train", ""), "test": parts.get(test, "")}
+    if test == "test" and "validation" in parts:
+        left_out.add("split of validation images beside a split of test images", parts["validation"])
+    named = "named by the files" if columns.names else "whose numbers are the names of the classes"
+    labels = f"column {columns.label}, {named}; images: column {columns.image}"
+    if columns.others:
+        labels += f"; not used: {', '.join(columns.others)}"
+    return Understanding({part: text for part, text in said.items() if text}, labels, left_out)
 
 
 @dataclass(frozen=True)
@@ -142,6 +130,16 @@ def _wanted(records: Iterable[tuple[str, Encoded]], rows: NDArray[np.int64]) -> 
             row = next(ahead, None)
 
 
+def _first_bytes(file: Path, column: str) -> Iterator[Any]:
+    """Yield the values of a column, from its first row on."""
+    try:
+        with pq.ParquetFile(file) as parquet:
+            for batch in parquet.iter_batches(LOOKED_AT, columns=[column]):
+                yield from batch.column(0).to_pylist()
+    except (pa.ArrowException, OSError) as error:
+        raise _unreadable(file, error) from None
+
+
 def _encoded(columns: Iterable[Any], where: str) -> Iterator[tuple[str, Encoded]]:
     """Yield the content of every image in arrow arrays of bytes, or of structs that hold bytes."""
     number = 0
@@ -157,30 +155,24 @@ def _unreadable(file: Path | str, error: Exception) -> UserError:
     return UserError(f"cannot read the parquet file {file}: {' '.join(str(error).split())}")
 
 
-def _split_of(name: str) -> str:
-    """Tell from a path below the folder which split a file belongs to; empty: it does not say."""
-    for word in reversed(name.lower().split("/")):
-        for split, starts in _SPLITS.items():
-            if word.startswith(starts):
-                return split
-    return ""
-
-
-def _by_split(folder: Path, files: Sequence[Path]) -> dict[str, list[Path]]:
+def _by_split(folder: Path, files: Sequence[Path], left_out: LeftOut) -> dict[str, list[Path]]:
     """Sort files into splits; where none is named train, those of no known name are."""
     splits: dict[str, list[Path]] = {}
     for file in files:
-        splits.setdefault(_split_of(file.relative_to(folder).as_posix()), []).append(file)
+        splits.setdefault(split_in(file.relative_to(folder).as_posix()), []).append(file)
     unnamed = splits.pop("", [])
-    if not splits.setdefault("train", unnamed):
-        raise UserError(f"none of the parquet files in {folder} is one of training images (train-*.parquet).")
+    if unnamed and "train" not in splits:
+        splits["train"] = unnamed
+        return splits
+    for file in unnamed:
+        left_out.add("parquet files whose names say no split", str(file))
     return splits
 
 
-def _read_files(folder: Path, splits: Mapping[str, Sequence[Path]]) -> Content:
-    columns = find_columns(_schema(splits["train"][0]), str(splits["train"][0]))
-    parts = {split: _read_part(files, columns) for split, files in splits.items()}
-    return content_of(parts, columns.names, str(folder))
+def _read_files(folder: Path, splits: Mapping[str, Sequence[Path]], columns: Columns) -> Content:
+    remarks: list[str] = []
+    parts = {split: _read_part(files, columns, remarks) for split, files in splits.items()}
+    return content_of(parts, columns.names, str(folder), remarks)
 
 
 def _schema(file: Path) -> pa.Schema:
@@ -190,17 +182,19 @@ def _schema(file: Path) -> pa.Schema:
         raise _unreadable(file, error) from None
 
 
-def _read_part(files: Sequence[Path], columns: Columns) -> Part:
+def _read_part(files: Sequence[Path], columns: Columns, remarks: list[str]) -> Part:
     labels = []
     for file in files:
-        missing = {columns.image, columns.label} - set(_schema(file).names)
+        schema = _schema(file)
+        missing = {columns.image, columns.label} - set(schema.names)
         if missing:
-            raise UserError(f"{file} has no column {min(missing)}, which the training images do have.")
+            raise UserError(f"{file} has no column {min(missing)}, which {columns.where} does have.")
         try:
             table = pq.read_table(file, columns=[columns.label], partitioning=None)
         except (pa.ArrowException, OSError) as error:
             raise _unreadable(file, error) from None
-        labels.append(label_array(table.column(0), str(file)))
+        found = label_array(table.column(0), str(file))
+        labels.append(align(found, class_names(schema, columns.label), columns, str(file), remarks))
     joined = np.concatenate(labels)
     return Part(ParquetRecords(files, columns.image, np.arange(len(joined), dtype=np.int64)), joined)
 
@@ -216,30 +210,34 @@ def label_array(column: pa.ChunkedArray, where: str) -> NDArray[np.int64]:
     return np.asarray(column.to_numpy(), dtype=np.int64)
 
 
-def content_of(parts: Mapping[str, Part], names: tuple[str, ...], where: str) -> Content:
+def content_of(parts: Mapping[str, Part], names: tuple[str, ...], where: str, remarks: Sequence[str]) -> Content:
     """Choose the test images, and name the classes.
 
     Args:
-        parts: The splits that are there: train, and any of test and validation.
+        parts: The splits that are there: any of train, test and validation.
         names: Names of the classes. Empty: labels are their own names.
         where: What an error calls the set.
+        remarks: What was noticed when they were read.
 
     Raises:
-        UserError: There is no training image.
+        UserError: There is no training image, or no test image has a label.
     """
-    train = parts["train"]
-    if not len(train.records):
+    train = parts.get("train")
+    if train is not None and not len(train.records):
         raise UserError(f"the parquet files in {where} hold no row of training images.")
     # Test sets of competitions are published with -1 in place of labels: validation stands in for them.
     known = [split for split in ("test", "validation") if split in parts]
-    labelled = [parts[split] for split in known if (parts[split].labels >= 0).any()]
+    labelled = [split for split in known if (parts[split].labels >= 0).any()]
     if known and not labelled:
         raise UserError(
             f"the test images in {where} have no labels: remove their files, and a part of the training "
             "images is held out instead."
         )
-    names = names or tuple(str(label) for label in range(int(train.labels.max()) + 1))
-    return Content(names, train, labelled[0] if labelled else None)
+    if len(labelled) < len(known) and known[0] == "test":
+        remarks = [*remarks, "the test images have no labels: the validation images stand in for them"]
+    test = parts[labelled[0]] if labelled else None
+    largest = max(int(part.labels.max(initial=-1)) for part in (train or test,) if part is not None)
+    return Content(names or tuple(map(str, range(largest + 1))), train, test, tuple(remarks))
 
 
 @dataclass(frozen=True)
@@ -264,7 +262,7 @@ class HubRecords:
         return HubRecords(self.dataset, self.column, self.name, self.rows[rows])
 
 
-def _hub_source(name: str) -> Source:
+def _hub_source(name: str, config: DataConfig) -> Source:
     """Fetch a data set from the hub, or find it in the hub's own cache."""
     try:
         from datasets import load_dataset
@@ -276,19 +274,41 @@ def _hub_source(name: str) -> Source:
         splits = load_dataset(name)
     except Exception as error:  # the hub's client raises errors of many kinds, by its network library
         raise UserError(f"cannot load {name} from the hub: {' '.join(str(error).split())}") from None
-    by_split = {kind: dataset for split, dataset in splits.items() if (kind := _split_of(split))}
+    by_split: dict[str, Any] = {}
+    for split, dataset in splits.items():
+        kind = split_in(split)
+        if kind in by_split:
+            raise UserError(
+                f"{name} has several splits of {kind} images ({', '.join(splits)}): save the one that is meant."
+            )
+        by_split |= {kind: dataset} if kind else {}
     if "train" not in by_split:
         raise UserError(f"{name} has no split of training images, but {', '.join(splits)}.")
+    train = by_split["train"]
+    columns = find_columns(train.features.arrow_schema, name, config, lambda column: _first_of(train, column))
     identity = "-".join(f"{split}:{dataset._fingerprint}" for split, dataset in by_split.items())
-    return Source([], identity, len(by_split) > 1, lambda: _read_hub(by_split, name))
+    identity += f" {columns.image} {columns.label}"
+    left_out = LeftOut()
+    for split in splits:
+        if not split_in(split):
+            left_out.add("splits of other names", split)
+    understood = _understood({kind: f"the split {kind} of {name}" for kind in by_split}, columns, left_out)
+    return Source([], identity, len(by_split) > 1, lambda: _read_hub(by_split, columns), understood)
 
 
-def _read_hub(by_split: Mapping[str, Any], name: str) -> Content:
-    columns = find_columns(by_split["train"].features.arrow_schema, name)
+def _first_of(dataset: Any, column: str) -> Iterator[Any]:
+    for table in dataset.with_format("arrow").iter(batch_size=LOOKED_AT):
+        yield from table.column(column).to_pylist()
+
+
+def _read_hub(by_split: Mapping[str, Any], columns: Columns) -> Content:
     parts = {}
+    remarks: list[str] = []
     for split, dataset in by_split.items():
+        where = f"{columns.where}, split {split}"
         table = dataset.select_columns([columns.label]).with_format("arrow")[:]
-        labels = label_array(table.column(columns.label), f"{name}, split {split}")
+        names = class_names(dataset.features.arrow_schema, columns.label)
+        labels = align(label_array(table.column(columns.label), where), names, columns, where, remarks)
         rows = np.arange(len(labels), dtype=np.int64)
-        parts[split] = Part(HubRecords(dataset, columns.image, f"{name}, split {split}", rows), labels)
-    return content_of(parts, columns.names, name)
+        parts[split] = Part(HubRecords(dataset, columns.image, where, rows), labels)
+    return content_of(parts, columns.names, columns.where, remarks)

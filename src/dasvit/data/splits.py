@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import NDArray
 
-from dasvit.errors import UserError
+from dasvit.errors import UserError, printable
 
 
-def split_indices(labels: NDArray[np.int64], fraction: float, seed: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+def split_indices(
+    labels: NDArray[np.int64], fraction: float, seed: int, names: Sequence[str] = ()
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Split a set in two, with the same mixture of classes in both.
 
     Args:
         labels: Class of every image, int64 [N].
         fraction: Share of the images in the second part, between 0 and 1.
         seed: Fixes the choice.
+        names: Names of the classes, for messages. Empty: their numbers.
 
     Returns:
         Two sorted, disjoint int64 arrays that together hold 0 … N - 1.
@@ -33,7 +38,7 @@ def split_indices(labels: NDArray[np.int64], fraction: float, seed: int) -> tupl
         raise UserError("there are no images to split.")
     too_few = f"to hold out a share of {fraction:g}: add images, or hold out a share nearer to 0.5."
     if counts.min() < 2:
-        raise UserError(f"class {classes[counts.argmin()]} has a single image, too few {too_few}")
+        raise UserError(f"class {_name(classes[counts.argmin()], names)} has a single image, too few {too_few}")
     try:
         first, second = train_test_split(
             np.arange(len(labels), dtype=np.int64), test_size=fraction, random_state=seed, stratify=labels
@@ -44,8 +49,12 @@ def split_indices(labels: NDArray[np.int64], fraction: float, seed: int) -> tupl
         missing = np.setdiff1d(classes, labels[part])
         if len(missing):
             count = counts[np.searchsorted(classes, missing[0])]
-            raise UserError(f"class {missing[0]} has {count} images, too few {too_few}")
+            raise UserError(f"class {_name(missing[0], names)} has {count} images, too few {too_few}")
     return np.sort(first), np.sort(second)
+
+
+def _name(label: int, names: Sequence[str]) -> str:
+    return printable(names[label]) if label < len(names) else str(label)
 
 
 def balanced_subset(labels: NDArray[np.int64], limit: int, seed: int, option: str) -> NDArray[np.int64]:

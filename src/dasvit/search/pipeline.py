@@ -8,26 +8,31 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from dasvit.cell.cost import operation_cost, skeleton_cost, token_count
-from dasvit.cell.genotype import Genotype
+from dasvit.cell.genotype import Genotype, load_genotype
 from dasvit.cell.space import Space
 from dasvit.config import Config
 from dasvit.config.methods import find_method
 from dasvit.config.units import parse_time
+from dasvit.errors import UserError
 from dasvit.latency.table import find_table, own_table
 from dasvit.models.baselines import make_network
 from dasvit.models.cost import cost_of
 from dasvit.runtime.distributed import seed_everything
 from dasvit.runtime.progress import Reporter
 from dasvit.runtime.saver import NEVER, Deadline
-from dasvit.search.candidates import Candidate, choose_best, train_candidates
+from dasvit.search.candidates import choose_best, train_candidates
 from dasvit.search.comparable import comparable_cells
 from dasvit.search.confirm import Trial, confirm
-from dasvit.search.derivation import derive_found, even_stages
+from dasvit.search.derivation import derive_found
 from dasvit.search.derive import Derivation
 from dasvit.search.evaluation import perturbed
+from dasvit.search.halving import Candidate
 from dasvit.search.loop import TrainedSupernet, search
+from dasvit.search.past_run import candidate_stages
 from dasvit.search.probe import LoneRuntime, SearchStep
+from dasvit.search.proposal import SHIPPED, TEACHERS, make_features
 from dasvit.search.stages import Stages
+from dasvit.search.surrogate import LinearModel, common_losses
 from dasvit.session import Probe, Session, check_memory, load_session
 from dasvit.training.pipeline import network_probe
 
@@ -55,14 +60,22 @@ class SearchResult:
         """The cell."""
         return self.derivation.genotype
 
+    @property
+    def shipped(self) -> Candidate | None:
+        """The cell that the package ships, where it was a candidate."""
+        return next((one for one in self.candidates if one.cell == load_genotype(SHIPPED)), None)
+
     def to_dict(self) -> dict[str, Any]:
         """Return what `derivation.json` holds: the cell, its network's cost, and what it was chosen against."""
         config, classes = self.session.config, self.session.classes
         content = describe_derivation(self.derivation, config, classes)
         if self.trials:
             content["measured"] = [trial.to_dict() for trial in self.trials]
+        if self.shipped:
+            content["shipped"] = self.shipped.last._asdict()
         if self.candidates:
             content["finals"] = [describe_candidate(candidate, config, classes) for candidate in self.candidates]
+            content["effects"] = describe_effects(self.candidates, config, classes, self.stages)
         return content
 
 
@@ -75,6 +88,7 @@ def run_search(
     deadline: Deadline = NEVER,
     track: Sequence[str] = (),
     warn: Callable[[Session], None] | None = None,
+    jobs: int = 1,
 ) -> SearchResult:
     """Search in a run folder, and write the cell.
 
@@ -86,29 +100,37 @@ def run_search(
         deadline: When to stop.
         track: Trackers that are sent every epoch's numbers.
         warn: Told of the session before a supernet is trained, as to say that its memory will not do.
+        jobs: Candidates that are trained at the same time.
 
     Raises:
         UserError: A user's mistake.
         Stopped: By a signal or the deadline; the same call goes on.
     """
+    if jobs < 1:
+        raise UserError(f"--jobs must be at least 1, not {jobs}.")
     session = load_session(config, folder, "search", reporter, deadline)
-    has_supernet = find_method(config.search.method).trains_supernet
-    if has_supernet:
-        check_memory(supernet_params(session.config, session.classes))
-    session.claim(config.search.method, resume)
-    table = session.runtime.from_main(lambda: own_table(session.config, session.classes, session.run, session.reporter))
-    session = replace(session, config=table)
-    if has_supernet and warn and session.runtime.is_main:
-        warn(session)
-    seed_everything(config.runtime.seed)
-    session.settle_precision(search_probe(session))
-    seed_everything(config.runtime.seed)
-    with session.followed(track) as session:
-        return find_cell(session)
+    with session.locked():
+        has_supernet = find_method(config.search.method).trains_supernet
+        if has_supernet:
+            check_memory(supernet_params(session.config, session.classes))
+        session.claim(config.search.method, resume)
+        own = session.runtime.from_main(lambda: own_table(session.config, session.classes, session.run, reporter))
+        session = replace(session, config=own)
+        if has_supernet and warn and session.runtime.is_main:
+            warn(session)
+        seed_everything(config.runtime.seed)
+        session.settle_precision(search_probe(session))
+        seed_everything(config.runtime.seed)
+        with session.followed(track) as session:
+            return find_cell(session, jobs)
 
 
-def find_cell(session: Session) -> SearchResult:
+def find_cell(session: Session, jobs: int = 1) -> SearchResult:
     """Search a cell and write it: `genotype.json` and `derivation.json` in the run's folder.
+
+    Args:
+        session: What the search is made of.
+        jobs: Candidates that are trained at the same time.
 
     Raises:
         UserError: No cell of the space fits the budget.
@@ -118,15 +140,19 @@ def find_cell(session: Session) -> SearchResult:
     stages = (
         None if not find_method(config.search.method).trains_supernet else supernet_stages(search(session), session)
     )
-    derivation = runtime.from_main(lambda: first_cell(stages, session))
     candidates: list[Candidate] = []
+    if stages is not None or not config.search.finals.cells:
+        derivation = runtime.from_main(lambda: first_cell(stages, session))
     if config.search.finals.cells:
-        table = even_stages(Space.from_config(config.space)) if stages is None else stages
-        candidates = train_candidates(derivation.genotype, table, session)
-        derivation = choose_best(derivation, candidates)
+        derived = None if stages is None else derivation
+        candidates = train_candidates([derived.genotype] if derived else [], stages, session, jobs)
+        derivation = choose_best(derived, candidates)
 
     def faster(config: Config) -> Genotype:
-        return first_cell(stages, replace(session, config=config)).genotype
+        if not candidates:
+            return first_cell(stages, replace(session, config=config)).genotype
+        known = candidate_stages(candidates, config, session.classes, stages)
+        return derive_found(known, config, session.classes, config.search.derive).genotype
 
     others = [candidate.cell for candidate in candidates]
     derivation, trials = runtime.from_main(lambda: confirm(derivation, others, faster, session))
@@ -176,8 +202,22 @@ def describe_derivation(derivation: Derivation, config: Config, classes: int) ->
 def describe_candidate(candidate: Candidate, config: Config, classes: int) -> dict[str, Any]:
     """Return a candidate, what it reached, and what its network costs."""
     cost = cost_of(candidate.cell, config.model, classes).to_dict()
-    reached = {"top1": candidate.top1, "loss": candidate.loss, "epochs": candidate.epochs}
-    return {"genotype": candidate.cell.to_dict(), **reached, **cost}
+    reached = {"top1": candidate.last.top1, "loss": candidate.last.loss, "epochs": candidate.last.epochs}
+    expected = candidate.expected and {"loss": candidate.expected.loss, "sd": candidate.expected.sd}
+    rungs = [rung._asdict() for rung in candidate.rungs]
+    return {"genotype": candidate.cell.to_dict(), **reached, **cost, "expected": expected, "rungs": rungs}
+
+
+def describe_effects(
+    candidates: Sequence[Candidate], config: Config, classes: int, stages: Stages | None
+) -> list[dict[str, Any]]:
+    """Return what a model of the candidates says that each operation adds to the loss, and how surely; [] of a few."""
+    if len(candidates) < TEACHERS:
+        return []
+    features = make_features(config, classes, stages)
+    model = LinearModel(features, [candidate.cell for candidate in candidates], common_losses(candidates))
+    rows = zip(features.space.operations, *model.effects(), strict=True)
+    return [{"op": op, "loss": float(loss), "sd": float(sd)} for op, loss, sd in rows]
 
 
 def supernet_params(config: Config, classes: int) -> int:

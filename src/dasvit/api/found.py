@@ -1,0 +1,124 @@
+"""What a search found, in Python."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from dasvit.api.recipe import count
+from dasvit.cell.cost import Cost
+from dasvit.cell.genotype import Genotype
+from dasvit.config import Config
+from dasvit.config.units import parse_time
+from dasvit.errors import unknown
+from dasvit.extras import frame
+from dasvit.latency.table import past_table
+from dasvit.models.cost import cost_of
+from dasvit.report.run.page import PAGE
+from dasvit.search.halving import Candidate, Rung
+from dasvit.search.past_run import read_search
+from dasvit.search.pipeline import SearchResult
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+@dataclass(frozen=True)
+class FoundCell:
+    """What a search found.
+
+    Attributes:
+        cell: The cell.
+        reason: Why it is not the one that derivation chose first; empty where it is.
+        candidates: The cells that were trained for a short while, best first; empty where weights alone decided.
+        cost: Parameters and multiply-adds of the cell's network at the recipe's sizes.
+        config: The search's recipe.
+        run: Its run folder.
+        latency: Seconds that an inference of the cell's network took, under a latency budget. None: not measured.
+    """
+
+    cell: Genotype
+    reason: str
+    candidates: Sequence[Candidate]
+    cost: Cost
+    config: Config
+    run: Path
+    latency: float | None = None
+
+    @classmethod
+    def of(cls, result: SearchResult) -> FoundCell:
+        """Return what a search's pipeline found."""
+        session, cell = result.session, result.cell
+        cost = cost_of(cell, session.config.model, session.classes)
+        latency = next((trial.median for trial in result.trials if trial.cell == cell), None)
+        return cls(cell, result.derivation.reason, result.candidates, cost, session.config, session.run.path, latency)
+
+    @property
+    def report(self) -> Path:
+        """The run's page."""
+        return self.run / PAGE
+
+    def derive(
+        self,
+        *,
+        max_macs: str | int = 0,
+        max_params: str | int = 0,
+        max_latency: str = "",
+        latency_table: str | Path = "",
+        rule: str = "",
+        max_skips: int = -1,
+    ) -> Genotype:
+        """Return another cell of the same search, without training: within a budget, or by another rule.
+
+        Args:
+            max_macs: Most multiply-adds of its network for one image, as "50M". 0: the recipe's limit.
+            max_params: Most parameters, likewise.
+            max_latency: Most time of an inference, as "8ms", by the latency table. Empty: the recipe's limit.
+            latency_table: That table, as `dasvit latency` writes it. Empty: this machine's own, measured once.
+            rule: darts or strongest, by the weights of the edges. Empty: by what candidates reached, if there are any.
+            max_skips: Most skips. -1: the recipe's limit.
+
+        Raises:
+            UserError: No cell of the space fits.
+        """
+        if rule not in ("", "darts", "strongest"):
+            raise unknown("rule", rule, ["darts", "strongest"])
+        parse_time(max_latency, "max_latency")
+        past = read_search(self.run)
+        base = past.config.search.derive
+        choice = replace(
+            base,
+            rule=rule or base.rule,  # type: ignore[arg-type] # checked below
+            max_macs=count(max_macs, "max_macs") or base.max_macs,
+            max_params=count(max_params, "max_params") or base.max_params,
+            max_latency=max_latency or base.max_latency,
+            max_skips=max_skips if max_skips >= 0 else base.max_skips,
+        )
+        if choice.max_latency:
+            past = replace(past, config=past_table(past.config, self.run, str(latency_table)))
+        return past.derive(choice, by_weights=bool(rule)).genotype
+
+    def to_frame(self) -> pd.DataFrame:
+        """Return the candidates, best first, as a pandas table; the cell alone where none was trained."""
+        found = self.candidates or [Candidate(self.cell, [Rung(0, float("nan"), float("nan"))])]
+        columns = {
+            "cell": [" ".join(one.cell.ops) for one in found],
+            "val_top1": [one.last.top1 for one in found],
+            "val_loss": [one.last.loss for one in found],
+            "epochs": [one.last.epochs for one in found],
+        }
+        return frame(columns)
+
+    def __str__(self) -> str:
+        return f"{self.cell}\n{self.cost.params:,} parameters, {self.cost.macs:,} multiply-adds; {self.run}"
+
+    def _repr_svg_(self) -> str:
+        """Return the cell as a drawing, which is what a notebook shows."""
+        from dasvit.report.run.figures import draw_cell  # matplotlib is slow to import
+
+        text = io.StringIO()
+        draw_cell(self.cell, {}, list(dict.fromkeys(self.cell.ops))).savefig(text, format="svg")
+        return text.getvalue()

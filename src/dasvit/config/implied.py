@@ -1,0 +1,49 @@
+"""Which kind of data a folder holds, where only the folder is given."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from dasvit.config.fields import DataConfig
+
+FILES_IN = {"cifar10": "cifar-10-batches-py", "cifar100": "cifar-100-python", "fashion_mnist": "FashionMNIST/raw"}
+"""The folder that each set of torchvision's keeps its files in."""
+_SYNSETS = "train/n[0-9][0-9][0-9][0-9][0-9][0-9][0-9][0-9]"
+_OURS = ("digits", *FILES_IN, "imagenet100", "imagefolder", "parquet")
+
+
+def with_implied_name(data: DataConfig, given: Collection[str]) -> DataConfig:
+    """Return a section data whose name fits its path, where a path was given without a name.
+
+    A recipe's name stays where the folder clearly holds the set of that name; other folders hold parquet files, or
+    images. Columns and endings that a recipe has for its own data do not apply to others.
+
+    Args:
+        data: The section.
+        given: The fields that were given, as data.path.
+    """
+    if "data.path" not in given or "data.name" in given or data.name not in _OURS or not data.path:
+        return data
+    name = _implied(data)
+    if name == data.name:
+        return data
+    own: dict[str, Any] = {
+        field: "" for field in ("endings", "image_column", "label_column") if f"data.{field}" not in given
+    }
+    return replace(data, name=name, **own)
+
+
+def _implied(data: DataConfig) -> str:
+    folder = Path(data.path).expanduser()
+    if not folder.is_dir():
+        keeps = data.name == "parquet" or (data.download and data.name in FILES_IN)  # an id on the hub, a place to fill
+        return data.name if keeps else "imagefolder"
+    parquet = any(next(folder.glob(pattern), None) for pattern in ("*.parquet", "*/*.parquet"))
+    if data.name in FILES_IN and (parquet or data.download or (folder / FILES_IN[data.name]).is_dir()):
+        return data.name
+    if data.name == "imagenet100" and next(folder.glob(_SYNSETS), None):
+        return data.name
+    return "parquet" if parquet else "imagefolder"

@@ -1,0 +1,110 @@
+"""A look at every image of a data set: sizes, bit depths, broken images, and images that look alike."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter, defaultdict
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import islice
+
+import numpy as np
+from PIL import Image
+
+from dasvit.config import DataConfig
+from dasvit.data.decode import Encoded, decode, open_header
+from dasvit.data.load import read_data
+from dasvit.data.understanding import Understanding
+from dasvit.errors import UserError
+
+SIDE = 16
+"""Side of the picture whose pixels are held against their mean, for images that look alike."""
+_CHUNK = 256  # images that are read ahead at once
+_DEPTHS = {"1": 1, "I;16": 16, "I;16B": 16, "I;16L": 16, "I": 32, "F": 32}
+
+
+@dataclass(frozen=True)
+class Inspection:
+    """What a data set is, seen image by image.
+
+    Attributes:
+        understood: How the source was understood.
+        counts: Images of each class, by part.
+        sizes: How many images have a width and height in pixels.
+        modes: How many images have a mode of PIL's and bits a channel, as "RGB, 8 bit".
+        broken: Images that cannot be read.
+        alike: Groups of images with the same average hash, as (part, name); copies among them.
+    """
+
+    understood: Understanding
+    counts: Mapping[str, Mapping[str, int]]
+    sizes: Mapping[tuple[int, int], int]
+    modes: Mapping[str, int]
+    broken: tuple[str, ...]
+    alike: tuple[tuple[tuple[str, str], ...], ...]
+
+    @property
+    def alike_across(self) -> int:
+        """Groups of images that look alike and stand in several parts."""
+        return sum(len({part for part, _ in group}) > 1 for group in self.alike)
+
+
+@dataclass(frozen=True)
+class _Look:
+    size: tuple[int, int]
+    mode: str
+    hashed: bytes
+
+
+def inspect_data(config: DataConfig, seed: int = 0) -> Inspection:
+    """Look at all images of a data set, as it would be split for a training.
+
+    Args:
+        config: Where the images come from.
+        seed: Fixes which images are held out where there are no test images.
+
+    Raises:
+        UserError: The data set is not there, or can be understood in two ways.
+    """
+    prepared, understood = read_data(config, seed)
+    sizes: Counter[tuple[int, int]] = Counter()
+    modes: Counter[str] = Counter()
+    broken: list[str] = []
+    hashes: dict[bytes, list[tuple[str, str]]] = defaultdict(list)
+    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
+        for part, images in prepared.parts.items():
+            records = iter(images.records)
+            while chunk := list(islice(records, _CHUNK)):
+                for (name, _), look in zip(chunk, pool.map(_look, chunk), strict=True):
+                    if look is None:
+                        broken.append(name)
+                        continue
+                    sizes[look.size] += 1
+                    modes[look.mode] += 1
+                    hashes[look.hashed].append((part, name))
+    counts = {
+        part: dict(
+            zip(prepared.classes, np.bincount(images.labels, minlength=len(prepared.classes)).tolist(), strict=True)
+        )
+        for part, images in prepared.parts.items()
+    }
+    alike = tuple(tuple(group) for group in hashes.values() if len(group) > 1)
+    return Inspection(understood, counts, dict(sizes.most_common()), dict(modes.most_common()), tuple(broken), alike)
+
+
+def _look(record: tuple[str, Encoded]) -> _Look | None:
+    """Return what is to be known of an image; None: it cannot be read."""
+    name, encoded = record
+    try:
+        image = decode(encoded, name)
+        if isinstance(encoded, np.ndarray):
+            mode = "L" if encoded.ndim == 2 else "RGB"
+        else:
+            with open_header(encoded, name) as header:
+                mode = header.mode
+    except UserError:
+        return None
+    small = np.asarray(image.convert("L").resize((SIDE, SIDE), Image.Resampling.BOX), dtype=np.float64)
+    bits = np.packbits(small > small.mean())
+    return _Look(image.size, f"{mode}, {_DEPTHS.get(mode, 8)} bit", bits.tobytes())

@@ -1,0 +1,73 @@
+"""The candidates of a search on its page: what they reached at each rung, and what a model of them says."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from dasvit.report.drawing.cells import edge_name
+from dasvit.report.drawing.charts import Chart, Series
+from dasvit.report.drawing.dot_plots import Scatter
+from dasvit.report.drawing.palette import line_style
+from dasvit.report.run.reading import Candidate, Run
+from dasvit.report.tables import number
+from dasvit.report.words import percent, plain
+
+MOST_LINES = 64
+"""Candidates that the chart of rungs shows, the best."""
+
+
+def candidate_section(run: Run) -> dict[str, Any] | None:
+    """Return what the page shows of candidates; None where there were none."""
+    if not run.candidates:
+        return None
+    return {
+        "edges": [edge_name(edge.source, edge.target) for edge in run.candidates[0].cell.edges],
+        "rows": [row_of(candidate) for candidate in run.candidates],
+        "rungs": rung_chart(run),
+        "expected": expectation_plot(run),
+        "effects": [(op, f"{loss:+.4f}", f"{sd:.4f}") for op, loss, sd in sorted(run.effects, key=lambda row: row[1])],
+    }
+
+
+def row_of(candidate: Candidate) -> list[str]:
+    """Return a candidate's operations, accuracy, loss, epochs, what was expected of it, and cost."""
+    numbers: Mapping[str, float] = candidate.numbers
+    expected = "–" if candidate.expected is None else f"{candidate.expected:.3f} ± {candidate.deviation or 0:.3f}"
+    return [
+        " · ".join(candidate.cell.ops),
+        percent(numbers["top1"]),
+        f"{numbers['loss']:.4f}" if "loss" in numbers else "–",
+        f"{numbers['epochs']:g}" if "epochs" in numbers else "–",
+        expected,
+        *(number(numbers[key]) if key in numbers else "–" for key in ("params", "macs")),
+    ]
+
+
+def rung_chart(run: Run) -> Chart | None:
+    """Return the losses at the rungs as lines; None where there is one rung alone."""
+    shown = [candidate for candidate in run.candidates if candidate.losses][:MOST_LINES]
+    longest = max((candidate.losses for candidate in shown), key=len, default=())
+    if len(longest) < 2:
+        return None
+    lines = []
+    for place, candidate in enumerate(shown):
+        points = [(rung, loss) for rung, (_, loss) in enumerate(candidate.losses, start=1)]
+        style = line_style(0) if place == 0 else ("line-rest", "")
+        lines.append(Series(f"{place + 1}", points, *style, pruned=len(points) < len(longest)))
+    epochs = ", ".join(f"{epochs:g}" for epochs, _ in longest)
+    note = f"On the validation images, after {epochs} epochs. A cross marks who did not go on; the best is in colour."
+    return Chart("Loss at each rung", lines[::-1], plain, len(longest), axis="rung", labels=False, note=note)
+
+
+def expectation_plot(run: Run) -> Scatter | None:
+    """Return losses at the first rung against what was expected of them; None where there are fewer than three."""
+    dots = [
+        (f"candidate {place}", candidate.expected, candidate.losses[0][1])
+        for place, candidate in enumerate(run.candidates, start=1)
+        if candidate.expected is not None and candidate.losses
+    ]
+    if len(dots) < 3:
+        return None
+    note = "Loss at the first rung. Candidates that were given or drawn evenly are not shown."
+    return Scatter("Expected and reached", [("line-0", dots)], ("expected", "reached"), (plain, plain), note)
