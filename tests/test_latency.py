@@ -33,6 +33,8 @@ from dasvit.models.export import make_program
 from dasvit.runtime.progress import Reporter
 from dasvit.search import confirm
 from dasvit.search.derivation import derive_found
+from dasvit.search.halving import Candidate, Rung
+from dasvit.search.proposal import Proposer
 from dasvit.search.stages import StageWeights
 from helpers import SMALL, TINY, call_cli, merge
 
@@ -513,13 +515,52 @@ def test_where_none_meets_the_budget_the_fastest_is_taken(monkeypatch: pytest.Mo
     assert f"Of {len(cells)} networks measured none keeps to 2.00 ms; this one is the fastest" in found["reason"]
 
 
+FINALS = {"search.finals.cells": 3, "train.optim.warmup_epochs": 0}
+
+
 def test_trained_candidates_come_first(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    changes = {"search.finals.cells": 3, "search.finals.last": 0, "train.optim.warmup_epochs": 0}
     found, cells = searched(
-        monkeypatch, tmp_path / "run", lambda number, predicted: 3e-3 if number < 3 else 1e-3, **changes
+        monkeypatch, tmp_path / "run", lambda number, predicted: 3e-3 if number < 3 else 1e-3, **FINALS
     )
     trained = [Genotype.from_dict(row["genotype"]) for row in found["finals"]]
     assert cells == trained and found["genotype"] == trained[2].to_dict()
+    assert all(row["predicted"] <= 2e-3 for row in found["measured"])
+
+
+@pytest.mark.parametrize("method", ["dasvit", "finals"])
+def test_after_the_candidates_another_cell_is_tried(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, method: str
+) -> None:
+    found, cells = searched(
+        monkeypatch,
+        tmp_path / "run",
+        lambda number, predicted: 3e-3 if number < 4 else 1e-3,
+        **{**FINALS, "search.method": method},
+    )
+    trained = [Genotype.from_dict(row["genotype"]) for row in found["finals"]]
+    assert cells[:3] == trained and cells[3] not in trained and found["genotype"] == cells[3].to_dict()
+    assert found["measured"][3]["predicted"] < min(row["predicted"] for row in found["measured"][:3])
+
+
+@pytest.mark.parametrize("learn", [True, False])
+def test_candidates_keep_to_the_budget_of_time(tmp_path: Path, learn: bool) -> None:
+    config = written(make(**{"search": {"finals": {"cells": 10, "learn": learn}}}), tmp_path / "phone.json")
+    known, layers = find_table(config, 10), config.model.layers
+
+    def times(limit: str) -> list[float]:
+        config.search.derive.max_latency = limit
+        propose, entered = Proposer(config, 10, None, []), list[Candidate]()
+        while len(entered) < 10 and (candidate := propose(entered)) is not None:
+            # The slower, the better: what is learned draws towards the limit.
+            candidate.rungs.append(Rung(1.0, 1.0 - 100 * known.predict(candidate.cell, layers), 50.0))
+            entered.append(candidate)
+        return [known.predict(candidate.cell, layers) for candidate in entered]
+
+    free = sorted(times(""))
+    limit = math.ceil(1e6 * free[len(free) // 2])
+    held = times(f"{limit}us")
+    assert max(free) > limit * 1e-6
+    assert len(held) > 5 and max(held) <= limit * 1e-6 + 1e-9
 
 
 def test_python_takes_limits_as_the_command_does(tmp_path: Path) -> None:
