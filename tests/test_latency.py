@@ -534,7 +534,7 @@ def test_after_the_candidates_another_cell_is_tried(
     found, cells = searched(
         monkeypatch,
         tmp_path / "run",
-        lambda number, predicted: 3e-3 if number < 4 else 1e-3,
+        lambda number, predicted: 2.02e-3 if number < 4 else 1e-3,
         **{**FINALS, "search.method": method},
     )
     trained = [Genotype.from_dict(row["genotype"]) for row in found["finals"]]
