@@ -171,8 +171,8 @@ COMMANDS: dict[str, Callable[..., Any]] = {
 
 
 def test_every_command_has_its_function() -> None:
-    """But for those that are programs: a page that is served, a table of memory, the path of the README; data's own."""
-    assert set(SUMMARIES) - set(COMMANDS) == {"data", "demo", "memory", "quickstart"}
+    """But for programs: a page that is served, tables of memory and latency, the path of the README; data's own."""
+    assert set(SUMMARIES) - set(COMMANDS) == {"data", "demo", "latency", "memory", "quickstart"}
     assert all(f"def test_{name}(" in Path(__file__).read_text(encoding="utf-8") for name in COMMANDS)
 
 

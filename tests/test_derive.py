@@ -1,3 +1,4 @@
+import dataclasses
 import itertools
 import math
 import random
@@ -6,6 +7,7 @@ import pytest
 
 from dasvit.cell.cost import network_cost, operation_cost, skeleton_cost, token_count
 from dasvit.cell.genotype import PUBLISHED, Genotype, edge_list, is_viable
+from dasvit.cell.graph import live_edges
 from dasvit.cell.space import Space
 from dasvit.config import ModelConfig
 from dasvit.errors import UserError
@@ -88,6 +90,36 @@ def test_budget_against_brute_force(rule: str, seed: int) -> None:
     found = derive(weights, SPACE.everything(), SPACE, rule=rule, edges_per_node=keep, budget=budget)
     assert found.genotype == expected
     assert bool(found.reason) == (found.genotype != found.unconstrained)
+
+
+@pytest.mark.parametrize("rule", ["darts", "strongest"])
+@pytest.mark.parametrize("seed", range(6))
+def test_a_latency_budget_against_brute_force(rule: str, seed: int) -> None:
+    """Latencies of their own, alone and beside a limit on multiply-adds: what is cheap in one is dear in the other."""
+    draw = random.Random(seed)
+    weights = random_weights(SPACE, seed, attention=0.3)
+    base = skeleton_cost(CONFIG, 10)
+    parts = {op: (*cost, 0 if op == "zero" else draw.randint(5, 900)) for op, cost in costs(SPACE).items()}
+    free = Budget(parts, (base.params, base.macs, 137))
+    dearest = free.cost(derive(weights, SPACE.everything(), SPACE, rule=rule).genotype)
+    limits = {"max_latency": dearest[2] * 4 // 5, "max_macs": draw.choice([0, dearest[1] * 9 // 10])}
+    budget = dataclasses.replace(free, max_latency=limits["max_latency"], max_macs=limits["max_macs"])
+    _, expected = brute_force(weights, rule, 2, budget)
+    if expected is None:
+        with pytest.raises(UserError, match="no viable cell fits the budget"):
+            derive(weights, SPACE.everything(), SPACE, rule=rule, budget=budget)
+        return
+    found = derive(weights, SPACE.everything(), SPACE, rule=rule, budget=budget).genotype
+    assert found == expected
+    naive = 137 + sum(parts[found.ops[i]][2] for i in live_edges(found))
+    assert budget.cost(found)[2] == naive <= limits["max_latency"]
+
+
+def test_none_is_fast_enough() -> None:
+    parts = {op: (*cost, 0 if op == "zero" else 1500) for op, cost in costs(SPACE).items()}
+    budget = Budget(parts, (0, 0, 700), max_latency=2000)
+    with pytest.raises(UserError, match=r"the fastest takes 2\.20 ms \(limit 2\.00 ms\)"):
+        derive(random_weights(SPACE, 0), SPACE.everything(), SPACE, rule="strongest", budget=budget)
 
 
 @pytest.mark.parametrize(

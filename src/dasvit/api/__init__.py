@@ -15,16 +15,16 @@ from dasvit.api.model import TrainedModel
 from dasvit.api.recipe import count, make_config
 from dasvit.cell.cost import Cost
 from dasvit.cell.genotype import Genotype
-from dasvit.compare.networks import Entry, cost_of_named, named_network, other_entry
+from dasvit.compare.networks import Entry, cost_of_named, cost_with_latency, named_network, other_entry
 from dasvit.compare.trainings import Comparison, run_comparison
-from dasvit.config import Config
+from dasvit.config import Config, LatencyConfig
+from dasvit.config.units import parse_time
 from dasvit.config.validation import check_numbers, validate
 from dasvit.data import inspection
 from dasvit.data.inspection import Inspection
-from dasvit.errors import UserError
+from dasvit.errors import UserError, unknown
 from dasvit.io.run_folder import find_run
 from dasvit.memory.fits import warn_memory
-from dasvit.models.cost import cost_of
 from dasvit.models.finetune import sizes_of
 from dasvit.report.compare.page import write_comparison
 from dasvit.report.run.page import write_report
@@ -58,6 +58,8 @@ def search(
     method: str = "",
     max_macs: str | int = 0,
     max_params: str | int = 0,
+    max_latency: str = "",
+    latency_table: str | Path = "",
     seed: int | None = None,
     options: Mapping[str, Any] | None = None,
     resume: bool = False,
@@ -77,6 +79,8 @@ def search(
         method: dasvit, or a rival (docs/methods.md). Empty: the recipe's.
         max_macs: Most multiply-adds of the found network for one image, as "80M". 0: no limit.
         max_params: Most parameters, likewise.
+        max_latency: Most time of an inference of it, as "8ms", by a latency table (docs/latency.md). Empty: no limit.
+        latency_table: That table, as `dasvit latency` writes it. Empty: this machine's own, measured once.
         seed: Fixes everything that is drawn. None: the recipe's.
         options: Other fields of the recipe by their dotted names, as {"search.tokens.ratio": 0.7}.
         resume: There must be a run to go on with.
@@ -89,8 +93,14 @@ def search(
         UserError: What a user can mend, in a sentence.
         Stopped: The time was up, or a signal came; the same call goes on.
     """
-    limits = {"max_macs": count(max_macs, "max_macs"), "max_params": count(max_params, "max_params")}
-    chosen = {"runtime.seed": seed, **{f"search.derive.{name}": limit or None for name, limit in limits.items()}}
+    parse_time(max_latency, "max_latency")
+    limits = {
+        "search.derive.max_macs": count(max_macs, "max_macs"),
+        "search.derive.max_params": count(max_params, "max_params"),
+        "search.derive.max_latency": max_latency,
+        "search.latency.table": str(latency_table),
+    }
+    chosen = {"runtime.seed": seed, **{name: limit or None for name, limit in limits.items()}}
     config = make_config(recipe, data, options, chosen=chosen, method=method)
     result = run_search(
         config,
@@ -166,6 +176,7 @@ def compare(
     run: str | Path = "runs/compare",
     seeds: int = 1,
     epochs: int = 0,
+    latency: bool = False,
     options: Mapping[str, Any] | None = None,
     quiet: bool = False,
 ) -> Comparison:
@@ -178,6 +189,7 @@ def compare(
         run: Where trainings and table go.
         seeds: Trainings of each network.
         epochs: Epochs of each. 0: the recipe's.
+        latency: Also measure what an inference takes, as `search.latency` says.
         options: Other fields of the recipe by their dotted names.
         quiet: Show no progress.
 
@@ -194,7 +206,7 @@ def compare(
     known, epochs_chosen = first.config if first else "", {"train.epochs": epochs or None}
     config = make_config(recipe or known, data, options, chosen=epochs_chosen, searching=False)
     entries = [_entry(one, place) for place, one in enumerate(chosen)]
-    return run_comparison(entries, config, str(run), Reporter(quiet=quiet), seeds=seeds)
+    return run_comparison(entries, config, str(run), Reporter(quiet=quiet), seeds=seeds, latency=latency)
 
 
 def study(
@@ -253,24 +265,36 @@ def study(
 
 
 def cost(
-    subject: FoundCell | Genotype | str | Path, *, recipe: str | Config = "cifar10-paper", classes: int = 0
+    subject: FoundCell | Genotype | str | Path,
+    *,
+    recipe: str | Config = "cifar10-paper",
+    classes: int = 0,
+    latency: str | LatencyConfig = "",
 ) -> Cost:
-    """Count the parameters and multiply-adds of a network (`dasvit cost`).
+    """Count the parameters and multiply-adds of a network, and measure its latency where asked (`dasvit cost`).
 
     Args:
         subject: A cell, its name or file, a run or model folder, vit, or a timm model's name.
         recipe: Whose sizes count.
         classes: Classes of its head. 0: its own, or 10.
+        latency: Where an inference is timed: torch or onnx, for a batch of one on the CPU, or a LatencyConfig, which
+            also says batch, threads and device. Empty: nothing is.
+
+    Returns:
+        Params and macs; with latency a `MeasuredCost`, whose `latency` has median and iqr, in seconds.
 
     Raises:
-        UserError: There is no such network.
+        UserError: There is no such network, runtime or device.
     """
-    if isinstance(subject, FoundCell):
+    how = _where(latency) if latency else None
+    if isinstance(subject, FoundCell) and how is None:
         return subject.cost
-    model = make_config(recipe, None, None, searching=False).model
+    model = make_config(subject.config if isinstance(subject, FoundCell) else recipe, searching=False).model
+    if isinstance(subject, FoundCell):
+        return cost_with_latency(subject.cell, model, classes or 10, how)
     if isinstance(subject, Genotype):
-        return cost_of(subject, model, classes or 10)
-    return cost_of_named(str(subject), model, classes)
+        return cost_with_latency(subject, model, classes or 10, how)
+    return cost_of_named(str(subject), model, classes, how)
 
 
 def inspect_data(data: Any, *, seed: int = 0) -> Inspection:
@@ -328,3 +352,12 @@ def _entry(subject: FoundCell | Genotype | str | Path, place: int) -> Entry:
     if isinstance(subject, Genotype):
         return Entry(f"cell {place + 1}", f"cell-{place + 1}", subject, 10)
     return other_entry(str(subject))
+
+
+def _where(latency: str | LatencyConfig) -> LatencyConfig:
+    if isinstance(latency, LatencyConfig):
+        check_numbers(latency, "latency.")
+        return latency
+    if latency not in ("torch", "onnx"):
+        raise unknown("runtime", latency, ["torch", "onnx"])
+    return LatencyConfig(runtime=latency)  # type: ignore[arg-type] # checked

@@ -12,8 +12,10 @@ from dasvit.api.recipe import count
 from dasvit.cell.cost import Cost
 from dasvit.cell.genotype import Genotype
 from dasvit.config import Config
+from dasvit.config.units import parse_time
 from dasvit.errors import unknown
 from dasvit.extras import frame
+from dasvit.latency.table import past_table
 from dasvit.models.cost import cost_of
 from dasvit.report.run.page import PAGE
 from dasvit.search.halving import Candidate, Rung
@@ -35,6 +37,7 @@ class FoundCell:
         cost: Parameters and multiply-adds of the cell's network at the recipe's sizes.
         config: The search's recipe.
         run: Its run folder.
+        latency: Seconds that an inference of the cell's network took, under a latency budget. None: not measured.
     """
 
     cell: Genotype
@@ -43,13 +46,15 @@ class FoundCell:
     cost: Cost
     config: Config
     run: Path
+    latency: float | None = None
 
     @classmethod
     def of(cls, result: SearchResult) -> FoundCell:
         """Return what a search's pipeline found."""
         session, cell = result.session, result.cell
         cost = cost_of(cell, session.config.model, session.classes)
-        return cls(cell, result.derivation.reason, result.candidates, cost, session.config, session.run.path)
+        latency = next((trial.median for trial in result.trials if trial.cell == cell), None)
+        return cls(cell, result.derivation.reason, result.candidates, cost, session.config, session.run.path, latency)
 
     @property
     def report(self) -> Path:
@@ -57,13 +62,22 @@ class FoundCell:
         return self.run / PAGE
 
     def derive(
-        self, *, max_macs: str | int = 0, max_params: str | int = 0, rule: str = "", max_skips: int = -1
+        self,
+        *,
+        max_macs: str | int = 0,
+        max_params: str | int = 0,
+        max_latency: str = "",
+        latency_table: str | Path = "",
+        rule: str = "",
+        max_skips: int = -1,
     ) -> Genotype:
         """Return another cell of the same search, without training: within a budget, or by another rule.
 
         Args:
             max_macs: Most multiply-adds of its network for one image, as "50M". 0: the recipe's limit.
             max_params: Most parameters, likewise.
+            max_latency: Most time of an inference, as "8ms", by the latency table. Empty: the recipe's limit.
+            latency_table: That table, as `dasvit latency` writes it. Empty: this machine's own, measured once.
             rule: darts or strongest, by the weights of the edges. Empty: by what candidates reached, if there are any.
             max_skips: Most skips. -1: the recipe's limit.
 
@@ -72,6 +86,7 @@ class FoundCell:
         """
         if rule not in ("", "darts", "strongest"):
             raise unknown("rule", rule, ["darts", "strongest"])
+        parse_time(max_latency, "max_latency")
         past = read_search(self.run)
         base = past.config.search.derive
         choice = replace(
@@ -79,8 +94,11 @@ class FoundCell:
             rule=rule or base.rule,  # type: ignore[arg-type] # checked below
             max_macs=count(max_macs, "max_macs") or base.max_macs,
             max_params=count(max_params, "max_params") or base.max_params,
+            max_latency=max_latency or base.max_latency,
             max_skips=max_skips if max_skips >= 0 else base.max_skips,
         )
+        if choice.max_latency:
+            past = replace(past, config=past_table(past.config, self.run, str(latency_table)))
         return past.derive(choice, by_weights=bool(rule)).genotype
 
     def to_frame(self) -> pd.DataFrame:

@@ -20,6 +20,7 @@ from dasvit.config import recipe as recipes
 from dasvit.config.implied import with_implied_name
 from dasvit.config.methods import with_method
 from dasvit.config.recipe import SECTIONS
+from dasvit.config.units import parse_time
 from dasvit.config.validation import validate
 from dasvit.errors import UserError
 
@@ -83,9 +84,20 @@ def _checked(command: str, options: Options, config: Config, fields: set[str], h
     if command in SEARCHING:
         method = options.method if isinstance(options, SearchOptions) else ""
         config = with_method(config, method or config.search.method, fields)
+    if isinstance(options, SearchOptions):
+        config = with_limit(config, options)
     if "search" in COMMANDS[command].sections:
         validate(config, searching=command not in ("train", "compare"))
     return config
+
+
+def with_limit(config: Config, options: SearchOptions) -> Config:
+    """Return a search's configuration with the latency budget and table that its own options give."""
+    parse_time(options.max_latency, "--max-latency")
+    derive, latency = config.search.derive, config.search.latency
+    derive = replace(derive, max_latency=options.max_latency or derive.max_latency)
+    latency = replace(latency, table=options.latency_table or latency.table)
+    return replace(config, search=replace(config.search, derive=derive, latency=latency))
 
 
 def _parsed(parser: ArgumentParser, arguments: list[str]) -> Any:

@@ -49,6 +49,7 @@ COMMANDS = {
     "export": Command(own.ExportOptions, "MODEL --to onnx|torch|hub"),
     "demo": Command(own.DemoOptions, "MODEL"),
     "cost": Command(own.CostOptions, "CELL|MODEL|TIMM_NAME", "cifar10-paper", ("model",)),
+    "latency": Command(own.LatencyOptions, recipe="cifar10-paper", sections=("data", "model", "space")),
     "report": Command(own.ReportOptions, "RUN..."),
     "compare": Command(own.CompareOptions, "[NETWORK ...]", "cifar10-paper", ALL),
     "study": Command(own.StudyOptions, recipe="digits-study", sections=ALL),

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Mapping
 from typing import Any
 
+from dasvit.config.units import time_text
 from dasvit.extras import need
+from dasvit.latency.measure import Machine
 from dasvit.runtime.tracking import parse_trackers
 from dasvit.search.derive import Derivation
 
@@ -22,6 +25,18 @@ def wanted_trackers(text: str) -> tuple[str, ...]:
 def print_json(content: Any) -> None:
     json.dump(content, sys.stdout, ensure_ascii=False)
     sys.stdout.write("\n")
+
+
+def print_latency(content: Mapping[str, Any]) -> None:
+    """Print what an inference of a derived cell's network takes, by whose table, and what it took."""
+    if "latency" not in content:
+        return
+    machine = Machine(**content["latency"]["machine"])
+    print(f"An inference takes {time_text(content['latency']['predicted'])} by the table of {machine}.")
+    ops = [edge["op"] for edge in content["genotype"]["edges"]]
+    for trial in content.get("measured", []):
+        if trial["ops"] == ops:
+            print(f"Measured here: {time_text(trial['median'])} (IQR {time_text(trial['iqr'])}).")
 
 
 def print_derivation(derivation: Derivation) -> None:

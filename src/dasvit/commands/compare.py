@@ -24,6 +24,7 @@ def compare_command(options: CompareOptions, config: Config) -> None:
         raise UserError("--classes goes with --cost-only: trained networks have the classes of the data.")
     entries = find_networks(options.networks, options.rows, options.scale)
     how: dict[str, Any] = {"ptflops": wants_ptflops(options.ptflops, reporter), "published": options.published}
+    how["latency"] = options.latency
     if options.cost_only:
         comparison = compare_costs(entries, config, options.run, classes=options.classes, **how)
     else:

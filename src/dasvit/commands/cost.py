@@ -1,4 +1,4 @@
-"""`dasvit cost`: parameters and multiply-adds (section 12)."""
+"""`dasvit cost`: parameters and multiply-adds (section 12), and latency where it is asked for."""
 
 from __future__ import annotations
 
@@ -8,13 +8,15 @@ from dasvit.compare.networks import cost_of_named
 from dasvit.config import Config
 from dasvit.config.limits import MAX_CLASSES
 from dasvit.errors import UserError
+from dasvit.latency.measure import MeasuredCost
 
 
 def cost_command(options: CostOptions, config: Config) -> None:
     name, classes = options.subject, options.classes
     if not 0 <= classes <= MAX_CLASSES:
         raise UserError(f"--classes must lie between 0 and {MAX_CLASSES:,}, not {classes}.")
-    cost = cost_of_named(name, config.model, classes)
+    how = options.where(config.search.latency) if options.latency else None
+    cost = cost_of_named(name, config.model, classes, how)
     if options.json:
         print_json({"name": name, **cost.to_dict()})
         return
@@ -22,3 +24,5 @@ def cost_command(options: CostOptions, config: Config) -> None:
         f"{name}: {cost.params:,} parameters; {cost.macs / 1e9:.3f} G multiply-adds an image "
         f"({cost.macs_linear / 1e9:.3f} G of them in linear layers, convolutions and the patch embedding)"
     )
+    if isinstance(cost, MeasuredCost):
+        print(f"An inference takes {cost.latency} on {cost.latency.machine}.")

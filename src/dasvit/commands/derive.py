@@ -5,15 +5,17 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-from dasvit.commands.common import print_derivation, print_json
+from dasvit.commands.common import print_derivation, print_json, print_latency
 from dasvit.commands.options import DeriveOptions
 from dasvit.config import Config, DeriveConfig
 from dasvit.config import recipe as recipes
 from dasvit.config.methods import find_method
+from dasvit.config.units import parse_time
 from dasvit.data import load_data
 from dasvit.errors import UserError
 from dasvit.io.files import write_whole
 from dasvit.io.run_folder import RunFolder
+from dasvit.latency.table import find_table, past_table
 from dasvit.report.tables import number
 from dasvit.runtime.distributed import Runtime
 from dasvit.runtime.progress import Reporter
@@ -27,6 +29,11 @@ def derive_command(options: DeriveOptions) -> None:
     folder = Path(options.run)
     past = read_search(folder)
     choice = chosen(options, past.config.search.derive)
+    config = replace(past.config, search=replace(past.config.search, derive=choice))
+    if choice.max_latency:
+        config = past_table(config, folder, options.latency_table)
+        find_table(config, past.classes, Reporter())
+    past = replace(past, config=config)
     if choice.rule == "perturbation":
         past = perturbed_again(past, folder, choice)
     derivation = past.derive(choice, by_weights=bool(options.rule))
@@ -42,6 +49,7 @@ def derive_command(options: DeriveOptions) -> None:
         return
     print_derivation(derivation)
     print(f"\n{out}: {number(result['params'])} parameters, {number(result['macs'])} multiply-adds.")
+    print_latency(result)
     print(f"Train it: dasvit train --cell {out}")
 
 
@@ -53,8 +61,10 @@ def chosen(options: DeriveOptions, base: DeriveConfig) -> DeriveConfig:
         edges_per_node=options.edges_per_node or base.edges_per_node,
         max_params=recipes.parse_count(options.max_params, "--max-params") or base.max_params,
         max_macs=recipes.parse_count(options.max_macs, "--max-macs") or base.max_macs,
+        max_latency=options.max_latency or base.max_latency,
         max_skips=options.max_skips if options.max_skips >= 0 else base.max_skips,
     )
+    parse_time(options.max_latency, "--max-latency")
     if choice.edges_per_node < 1:
         raise UserError("--edges-per-node must be at least 1.")
     return choice
@@ -79,7 +89,8 @@ def slug(choice: DeriveConfig) -> str:
     parts: list[str] = [choice.rule]
     if choice.rule != "strongest":
         parts.append(f"{choice.edges_per_node}-edges")
-    for name, limit in {"params": choice.max_params, "macs": choice.max_macs}.items():
+    microseconds = round(1e6 * parse_time(choice.max_latency, "--max-latency"))
+    for name, limit in {"params": choice.max_params, "macs": choice.max_macs, "us": microseconds}.items():
         if limit:
             parts.append(f"{name}-{limit}")
     if choice.max_skips >= 0:

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from dasvit.config import LatencyConfig
 from dasvit.config.methods import METHODS
 from dasvit.config.ranges import at_least
 from dasvit.study.options import StudyOptions as StudyPlan
@@ -78,11 +79,15 @@ class SearchOptions(Resumable, Tracked):
     Attributes:
         run: Folder that the run writes.
         method: Search method (search.method).
+        max_latency: Budget of the time of an inference, as 8ms (search.derive.max_latency).
+        latency_table: Latency table of the machine that the network is for (search.latency.table).
         jobs: Candidates trained beside each other, each in a process with its share of the cores, or a GPU of its own.
     """
 
     run: str = "runs/search"
     method: str = name_of(METHODS)
+    max_latency: str = shown("TIME")
+    latency_table: str = shown("FILE")
     jobs: int = at_least(1, default=1)
 
 
@@ -96,6 +101,8 @@ class DeriveOptions(Options):
         edges_per_node: Edges kept into each node (default: the run's).
         max_params: Budget of parameters, as 6M.
         max_macs: Budget of multiply-adds of one image, as 500M.
+        max_latency: Budget of the time of an inference, as 8ms.
+        latency_table: Latency table of the machine that the network is for (default: this machine's own).
         max_skips: Most edges that may be identity (default: the run's).
         out: File of the cell (default: in RUN/derived/).
     """
@@ -107,6 +114,8 @@ class DeriveOptions(Options):
     edges_per_node: int = 0
     max_params: str = ""
     max_macs: str = ""
+    max_latency: str = shown("TIME")
+    latency_table: str = shown("FILE")
     max_skips: int = -1
     out: str = ""
 
@@ -206,16 +215,53 @@ class DemoOptions(Options):
 
 
 @dataclass(frozen=True, kw_only=True)
-class CostOptions(Options):
+class Timed(Options):
+    """What commands take that measure latency.
+
+    Attributes:
+        runtime: Runtime whose latency it is: torch or onnx (default: the recipe's search.latency.runtime).
+        batch: Images of an inference (default: the recipe's).
+        threads: Threads on the CPU (default: the recipe's).
+        device: The device: cpu, cuda, cuda:N, mps or auto (default: the recipe's).
+    """
+
+    runtime: Literal["", "torch", "onnx"] = choice("", "--runtime is torch or onnx, not {value!r}.")
+    batch: int = at_least(0, default=0)
+    threads: int = at_least(0, default=0)
+    device: str = ""
+
+    def where(self, recipe: LatencyConfig) -> LatencyConfig:
+        """Return the recipe's section with what the command line says."""
+        given = {name: getattr(self, name) for name in ("runtime", "batch", "threads", "device")}
+        return dataclasses.replace(recipe, table="", **{name: value for name, value in given.items() if value})
+
+
+@dataclass(frozen=True, kw_only=True)
+class CostOptions(Timed):
     """Count the parameters and multiply-adds of a cell or model.
 
     Attributes:
         subject: What is counted.
         classes: Classes of the head (default: 10 for a cell, else the model's own).
+        latency: Also measure what an inference takes.
     """
 
     subject: str = positional("CELL|MODEL|TIMM_NAME")
     classes: int = 0
+    latency: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class LatencyOptions(Timed):
+    """Measure what a space's operations take on this machine, as a table.
+
+    Attributes:
+        out: File of the table; another table in its place is written over.
+        classes: Classes of the head, which takes next to nothing.
+    """
+
+    out: str = shown("FILE")
+    classes: int = at_least(1, default=10)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -242,6 +288,7 @@ class CompareOptions(Options):
         rows: Rows besides these: paper, the thirteen networks of the paper's Table I.
         scale: Full, or small: networks and recipe that two CPU cores can train.
         cost_only: Train nothing: parameters and multiply-adds.
+        latency: Also measure what an inference takes, as search.latency says.
         classes: With --cost-only, classes of every head (default: as the paper).
         seeds: Train every network with so many seeds, from runtime.seed on.
         published: Show the paper's figures beside ours.
@@ -254,6 +301,7 @@ class CompareOptions(Options):
     rows: Literal["", "paper"] = ""
     scale: Literal["full", "small"] = "full"
     cost_only: bool = False
+    latency: bool = False
     classes: int = 0
     seeds: int = at_least(1, default=1)
     published: bool = False

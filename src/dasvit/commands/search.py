@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dasvit.commands.common import print_derivation, print_json, wanted_trackers
+from dasvit.commands.common import print_derivation, print_json, print_latency, wanted_trackers
 from dasvit.commands.options import SearchOptions
 from dasvit.config import Config
 from dasvit.memory.fits import warn_memory
@@ -44,4 +44,5 @@ def search_command(options: SearchOptions, config: Config) -> None:
     if found.shipped:
         print(f"\n{describe_shipped(found.shipped, found.candidates[0])}")
     print(f"\n{folder}: {number(content['params'])} parameters, {number(content['macs'])} multiply-adds.")
+    print_latency(content)
     print(f"Train it: dasvit train --cell {folder}")

@@ -8,13 +8,15 @@ from pathlib import Path
 from typing import Any
 
 import timm
+from torch import nn
 
 from dasvit.cell.cost import Cost
 from dasvit.cell.genotype import NAMED, Genotype, load_genotype
-from dasvit.config import Config, ModelConfig
+from dasvit.config import Config, LatencyConfig, ModelConfig
 from dasvit.errors import UserError
 from dasvit.io.run_folder import RunFolder, find_run
-from dasvit.models.baselines import OURS, check_architecture
+from dasvit.latency.measure import MeasuredCost, measure
+from dasvit.models.baselines import OURS, check_architecture, make_model, make_network
 from dasvit.models.cost import cost_of, count_cost, make_on_meta
 from dasvit.models.folder import load_model
 from dasvit.models.paper import PAPER, PaperRow
@@ -103,8 +105,8 @@ def named_network(name: str) -> tuple[Genotype | str, int]:
     return name, timm.get_pretrained_cfg_value(name, "num_classes") or 1000
 
 
-def costed(entry: Entry, config: Config, classes: int, ptflops: bool) -> dict[str, Any]:
-    """Return a network's row, as far as it needs no training.
+def costed(entry: Entry, config: Config, classes: int, ptflops: bool, latency: bool = False) -> dict[str, Any]:
+    """Return a network's row, as far as it needs no training; its latency is measured as the recipe says.
 
     Raises:
         UserError: It cannot be built at these sizes.
@@ -115,19 +117,23 @@ def costed(entry: Entry, config: Config, classes: int, ptflops: bool) -> dict[st
     row |= {"params": cost.params, "macs": cost.macs, "macs_linear": cost.macs_linear}
     if ptflops:
         row["paper_flops"] = count_paper_flops(network, config.model.image_size)
+    if latency:
+        how = config.search.latency
+        row["latency"] = measure(build(entry.subject, config.model, classes), config.model.image_size, how).to_dict()
     if entry.paper:
         pairs = {name: {"top1": pair[0], "top5": pair[1]} for name, pair in entry.paper.accuracy.items()}
         row["published"] = {"params": entry.paper.params, "flops": entry.paper.flops, **pairs}
     return row
 
 
-def cost_of_named(name: str, config: ModelConfig, classes: int = 0) -> Cost:
+def cost_of_named(name: str, config: ModelConfig, classes: int = 0, how: LatencyConfig | None = None) -> Cost:
     """Count the network of a name: a cell, a model, a file, a run folder.
 
     Args:
         name: See `named_network`; also the folder of a trained model.
         config: The sizes of a cell's network.
         classes: Classes of the head. 0: the network's own.
+        how: Where it runs, to have its latency measured as well. None: nothing is measured.
 
     Raises:
         UserError: There is no such network, or it is trained with other classes.
@@ -136,9 +142,29 @@ def cost_of_named(name: str, config: ModelConfig, classes: int = 0) -> Cost:
     if folder and classes:
         raise UserError(f"{name} is trained, with the head it has: leave out --classes.")
     if folder:
-        return count_cost(load_model(folder), read_input(folder).side)
+        return measured_cost(load_model(folder), read_input(folder).side, how)
     subject, default = named_network(name)
-    return cost_of(subject, config, classes or default)
+    return cost_with_latency(subject, config, classes or default, how)
+
+
+def cost_with_latency(subject: Genotype | str, config: ModelConfig, classes: int, how: LatencyConfig | None) -> Cost:
+    """Count a cell's network or a baseline; measure its latency where it is said how."""
+    if how is None:
+        return cost_of(subject, config, classes)
+    return measured_cost(build(subject, config, classes), config.image_size, how)
+
+
+def measured_cost(network: nn.Module, side: int, how: LatencyConfig | None) -> Cost:
+    """Count a network on an image of that side; measure its latency where it is said how."""
+    cost = count_cost(network, side)
+    return cost if how is None else MeasuredCost(**vars(cost), latency=measure(network, side, how))
+
+
+def build(subject: Genotype | str, config: ModelConfig, classes: int) -> nn.Module:
+    """Return a cell's network or a baseline, its weights fresh."""
+    if isinstance(subject, Genotype):
+        return make_network(subject, config, classes)
+    return make_model(subject, config, classes)
 
 
 def trained_model(path: Path) -> Path | None:

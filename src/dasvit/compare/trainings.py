@@ -16,6 +16,7 @@ from dasvit.data import load_data
 from dasvit.errors import UserError
 from dasvit.extras import frame
 from dasvit.io.run_folder import RunFolder
+from dasvit.latency.measure import Machine
 from dasvit.models.paper import DATASETS
 from dasvit.report.compare.tables import as_csv, as_json, as_latex, as_markdown, columns
 from dasvit.runtime.distributed import find_device
@@ -68,7 +69,14 @@ class Comparison:
 
 
 def compare_costs(
-    entries: Sequence[Entry], config: Config, folder: str, *, classes: int, ptflops: bool, published: bool
+    entries: Sequence[Entry],
+    config: Config,
+    folder: str,
+    *,
+    classes: int,
+    ptflops: bool,
+    published: bool,
+    latency: bool = False,
 ) -> Comparison:
     """Return networks' costs, nothing trained.
 
@@ -79,14 +87,16 @@ def compare_costs(
         classes: Classes of every head. 0: each network's own.
         ptflops: Whether the paper's FLOPs are counted as well.
         published: Whether the paper's figures are shown.
+        latency: Whether it is measured what an inference takes.
     """
     side = config.model.image_size
-    rows = [costed(entry, config, classes or entry.classes, ptflops) for entry in entries]
+    rows = [costed(entry, config, classes or entry.classes, ptflops, latency) for entry in entries]
     run = RunFolder(folder, "compare") if folder else None
     if run:
         run.open(config, "cost")
     shown = DATASETS if published else None
-    comparison = Comparison(f"cost of one image of {side}×{side} pixels", rows, run, shown)
+    title = f"cost of one image of {side}×{side} pixels{measured_where(rows)}"
+    comparison = Comparison(title, rows, run, shown)
     comparison.write()
     return comparison
 
@@ -100,6 +110,7 @@ def run_comparison(
     seeds: int = 1,
     ptflops: bool = False,
     published: bool = False,
+    latency: bool = False,
 ) -> Comparison:
     """Train every network with every seed, and write the table after each; go on where an earlier call stopped.
 
@@ -113,6 +124,7 @@ def run_comparison(
         seeds: Trainings of each network, from `runtime.seed` on.
         ptflops: Whether the paper's FLOPs are counted as well.
         published: Whether the paper's figures are shown.
+        latency: Whether it is measured what an inference takes.
 
     Raises:
         UserError: A network cannot be built, or the folder holds something else.
@@ -120,14 +132,15 @@ def run_comparison(
     """
     data = load_data(config.data, config.model.image_size, config.runtime.seed)
     find_device(config.runtime.device)
-    rows = [costed(entry, config, len(data.classes), ptflops) for entry in entries]  # what can fail, before all else
+    # What can fail, before all else.
+    rows = [costed(entry, config, len(data.classes), ptflops, latency) for entry in entries]
     run = RunFolder(folder, "compare")
     with run.locked():
         run.open(config, "training")
         results: list[list[dict[str, Any]]] = [[] for _ in entries]
         failures: list[str] = []
         shown = ([config.data.name] if config.data.name in DATASETS else []) if published else None
-        title = f"{config.data.name}, {config.train.epochs} epochs, {seeds} seed(s)"
+        title = f"{config.data.name}, {config.train.epochs} epochs, {seeds} seed(s){measured_where(rows)}"
         for seed in range(config.runtime.seed, config.runtime.seed + seeds):
             for i, entry in enumerate(entries):
                 reporter.say(f"\n{entry.label}, seed {seed} ({i + 1} of {len(entries)} networks)")
@@ -139,6 +152,11 @@ def run_comparison(
                 comparison = Comparison(title, summarised(rows, results), run, shown, failures)
                 comparison.write()
         return comparison
+
+
+def measured_where(rows: Sequence[dict[str, Any]]) -> str:
+    """Return what a table's title says of where latency was measured; nothing where it was not."""
+    return f"; latency on {Machine(**rows[0]['latency']['machine'])}" if rows and "latency" in rows[0] else ""
 
 
 def trained(entry: Entry, config: Config, seed: int, root: Path, reporter: Reporter) -> dict[str, Any]:

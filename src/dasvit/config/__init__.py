@@ -14,6 +14,7 @@ from dasvit.config.fields import (
     FairDartsConfig as FairDartsConfig,
     FairnessConfig as FairnessConfig,
     FinalsConfig as FinalsConfig,
+    LatencyConfig as LatencyConfig,
     ModelConfig as ModelConfig,
     OptimConfig as OptimConfig,
     PcDartsConfig as PcDartsConfig,

@@ -239,6 +239,7 @@ class DeriveConfig:
         edges_per_node: Edges kept into each node, for the rules darts and perturbation.
         max_params: Budget of parameters of the whole network. 0: none.
         max_macs: Budget of multiply-adds of the whole network for one image. 0: none.
+        max_latency: Budget of the time that an inference takes where search.latency says, as 8ms. Empty: none.
         max_skips: Most edges of the cell that may be identity. -1: no limit.
         images: Validation images that the rule perturbation judges by. 0: all.
     """
@@ -247,8 +248,28 @@ class DeriveConfig:
     edges_per_node: int = at_least(1, default=2)
     max_params: int = at_least(0, default=0)
     max_macs: int = at_least(0, default=0)
+    max_latency: str = ""
     max_skips: int = -1
     images: int = at_least(0, default=0)
+
+
+@dataclass(kw_only=True)
+class LatencyConfig:
+    """Where and how networks are to run that latency is measured of (docs/latency.md); all in float32.
+
+    Attributes:
+        runtime: torch, or onnx for onnxruntime on the CPU, by the network's exported file.
+        batch: Images of an inference.
+        threads: Threads on the CPU. 0: as many as torch takes here.
+        device: cpu, cuda, cuda:N, mps or auto.
+        table: Latency table, as `dasvit latency --out` writes it. Empty: this machine's own, measured once.
+    """
+
+    runtime: Literal["torch", "onnx"] = "torch"
+    batch: int = at_least(1, default=1)
+    threads: int = at_least(0, default=0, most=MAX_WORKERS)
+    device: str = "cpu"
+    table: str = ""
 
 
 @dataclass(kw_only=True)
@@ -416,6 +437,7 @@ class SearchConfig:
     alphas: AlphaConfig = field(default_factory=AlphaConfig)
     augment: AugmentConfig = field(default_factory=AugmentConfig)
     derive: DeriveConfig = field(default_factory=DeriveConfig)
+    latency: LatencyConfig = field(default_factory=LatencyConfig)
     finals: FinalsConfig = field(default_factory=FinalsConfig)
     pc_darts: PcDartsConfig = field(default_factory=PcDartsConfig)
     p_darts: PDartsConfig = field(default_factory=PDartsConfig)

@@ -196,10 +196,13 @@ class RunFolder:
 def comparable(config: Config) -> Config:
     """Return a configuration as it is compared with another: its weights whole, its paths as what they mean.
 
-    Processes that share weights go on with a run that did not, and the other way round.
+    Processes that share weights go on with a run that did not, and the other way round. A run's latency table is its
+    own copy, wherever the first one lay.
     """
     path = os.path.realpath(config.data.path) if config.data.path else ""
-    return replace(config, data=replace(config.data, path=path), runtime=replace(config.runtime, shard=False))
+    search = replace(config.search, latency=replace(config.search.latency, table=""))
+    runtime = replace(config.runtime, shard=False)
+    return replace(config, data=replace(config.data, path=path), search=search, runtime=runtime)
 
 
 def _whole_lines(path: Path) -> list[bytes]:

@@ -100,11 +100,17 @@ def write_torch(program: ExportedProgram, path: Path, facts: Mapping[str, Any]) 
         torch.export.save(program, path, extra_files={FACTS: json.dumps(facts)})
 
 
-def open_onnx(path: Path) -> Callable[[Tensor], Tensor]:
-    """Return the function of an .onnx file, as onnxruntime computes it on the CPU."""
+def open_onnx(path: Path, threads: int = 0) -> Callable[[Tensor], Tensor]:
+    """Return the function of an .onnx file, as onnxruntime computes it on the CPU.
+
+    Args:
+        path: The file.
+        threads: Threads of an operation. 0: as onnxruntime sees fit.
+    """
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
     options.log_severity_level = 3  # errors
     session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
     return lambda images: torch.from_numpy(session.run(["logits"], {"images": images.numpy()})[0])

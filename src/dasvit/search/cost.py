@@ -11,25 +11,41 @@ from torch import Tensor
 from dasvit.cell.cost import operation_cost, skeleton_cost, token_count
 from dasvit.cell.genotype import INPUTS
 from dasvit.cell.space import Space
-from dasvit.config import Config
+from dasvit.config import Config, DeriveConfig
+from dasvit.config.units import parse_time
+from dasvit.latency.table import find_table
 from dasvit.search.derive import Budget
 
 
-def make_budget(config: Config, classes: int, max_params: int = 0, max_macs: int = 0) -> Budget:
+def make_budget(config: Config, classes: int, limits: DeriveConfig | None = None) -> Budget:
     """Return the cost tables of derived networks and the limits to hold them to.
 
     Args:
-        config: The recipe; the derived network's width and depth count.
+        config: The recipe; the derived network's width and depth count, and where it is to run if latency is limited.
         classes: Classes of the data.
-        max_params: Most parameters. 0: no limit.
-        max_macs: Most multiply-adds. 0: no limit.
+        limits: Most parameters, multiply-adds and time. None: no limits.
+
+    Raises:
+        UserError: The latency table that the recipe names is of other operations or sizes.
     """
+    limits = limits or DeriveConfig()
     model = config.model
     operations = Space.from_config(config.space).operations
     costs = {op: operation_cost(op, model.width, token_count(model)) * model.layers for op in operations}
     base = skeleton_cost(model, classes)
-    tables = {op: (cost.params, cost.macs) for op, cost in costs.items()}
-    return Budget(tables, (base.params, base.macs), max_params, max_macs)
+    tables: dict[str, tuple[int, ...]] = {op: (cost.params, cost.macs) for op, cost in costs.items()}
+    rest: tuple[int, ...] = (base.params, base.macs)
+    most = microseconds(parse_time(limits.max_latency, "max_latency"))
+    if most:
+        latency = find_table(config, classes)
+        tables = {op: (*cost, microseconds(latency.operations[op] * model.layers)) for op, cost in tables.items()}
+        rest = (*rest, microseconds(latency.skeleton + latency.layer * model.layers))
+    return Budget(tables, rest, limits.max_params, limits.max_macs, most)
+
+
+def microseconds(seconds: float) -> int:
+    """Return a time in whole microseconds, which add up exactly."""
+    return round(1e6 * seconds)
 
 
 def expected_cost(weights: Tensor, space: Space, budget: Budget) -> Tensor:

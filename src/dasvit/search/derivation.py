@@ -50,7 +50,7 @@ def derive_found(stages: Stages, config: Config, classes: int, choice: DeriveCon
 
 def cells_within(config: Config, classes: int, choice: DeriveConfig) -> Cells:
     """Return the viable cells that a choice's rule and budget allow, however many skips they have."""
-    budget = make_budget(config, classes, choice.max_params, choice.max_macs)
+    budget = make_budget(config, classes, choice)
     return Cells(Space.from_config(config.space), 0 if choice.rule == "strongest" else choice.edges_per_node, budget)
 
 
@@ -60,7 +60,7 @@ def derive_by_weights(stages: Stages, config: Config, classes: int, choice: Deri
     how: dict[str, Any] = {
         "rule": "strongest" if choice.rule == "strongest" else "darts",
         "edges_per_node": choice.edges_per_node,
-        "budget": make_budget(config, classes, choice.max_params, choice.max_macs),
+        "budget": make_budget(config, classes, choice),
         "max_skips": choice.max_skips,
         "seed": config.runtime.seed,
     }

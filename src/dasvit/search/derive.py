@@ -8,21 +8,23 @@ Sees weights and cost tables, never modules. A rule says which cells compete and
 The best cell that is viable (an attention lies on a path from input to output) and fits the budget is found by dynamic
 programming over the edges. What the rest of a cell can still become depends only on, for every node so far, whether it
 sees the input and whether through an attention; on the edges kept into the current node; and on the cost so far. Cells
-that agree in these compete, and the heaviest survives. Costs repeat (they are sums of a few operations' costs), so
-the table stays small where listing cells would not: four nodes have 8^14.
+that agree in these compete, and the heaviest survives; none does that costs more than a heavier one. Costs repeat (they
+are sums of a few operations' costs), so the table stays small where listing cells would not: four nodes have 8^14.
 """
 
 from __future__ import annotations
 
 import math
+import operator
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from dasvit.cell.genotype import INPUTS, SKIPS, Genotype, attends, is_viable
 from dasvit.cell.graph import live_edges
 from dasvit.cell.space import OperationMask, Space
+from dasvit.config.units import time_text
 from dasvit.errors import UserError, unknown
 
 RULES = ("darts", "strongest")
@@ -34,35 +36,45 @@ TIE = 1e-9
 class Budget:
     """What a network may cost, and what its parts cost.
 
+    A cost is (parameters, multiply-adds), with the microseconds of an inference behind them where latency is limited:
+    whole numbers all, so that sums that are equal are the same.
+
     Attributes:
-        operations: (parameters, multiply-adds) of every operation by name, summed over the layers.
-        base: (parameters, multiply-adds) of all the rest of the network.
+        operations: The cost of every operation by name, summed over the layers.
+        base: The cost of all the rest of the network.
         max_params: Most parameters of the network. 0: no limit.
         max_macs: Most multiply-adds of the network. 0: no limit.
+        max_latency: Most microseconds of an inference. 0: no limit.
     """
 
-    operations: Mapping[str, tuple[int, int]]
-    base: tuple[int, int] = (0, 0)
+    operations: Mapping[str, tuple[int, ...]]
+    base: tuple[int, ...] = (0, 0)
     max_params: int = 0
     max_macs: int = 0
+    max_latency: int = 0
 
-    def cost(self, genotype: Genotype) -> tuple[int, int]:
-        """Return (parameters, multiply-adds) of the network of a cell."""
+    @property
+    def limits(self) -> tuple[int, int, int]:
+        """The limits in the order of a cost; 0: none."""
+        return self.max_params, self.max_macs, self.max_latency
+
+    def cost(self, genotype: Genotype) -> tuple[int, ...]:
+        """Return the cost of the network of a cell."""
         costs = [self.operations[genotype.ops[i]] for i in live_edges(genotype)]
-        return self.base[0] + sum(c[0] for c in costs), self.base[1] + sum(c[1] for c in costs)
+        return tuple(map(sum, zip(self.base, *costs, strict=True)))
 
     def where_limited(self) -> Budget:
         """Return the budget with no costs where it sets no limit: fewer sums, so fewer cells to tell apart."""
 
-        def seen(cost: tuple[int, int]) -> tuple[int, int]:
-            return cost[0] if self.max_params else 0, cost[1] if self.max_macs else 0
+        def seen(cost: tuple[int, ...]) -> tuple[int, ...]:
+            return tuple(value if limit else 0 for value, limit in zip(cost, self.limits, strict=False))
 
         operations = {op: seen(cost) for op, cost in self.operations.items()}
         return replace(self, operations=operations, base=seen(self.base))
 
-    def fits(self, cost: tuple[int, int]) -> bool:
-        """Tell whether a network of this cost is within both limits."""
-        return (not self.max_params or cost[0] <= self.max_params) and (not self.max_macs or cost[1] <= self.max_macs)
+    def fits(self, cost: tuple[int, ...]) -> bool:
+        """Tell whether a network of this cost is within all limits."""
+        return all(not limit or value <= limit for value, limit in zip(cost, self.limits, strict=False))
 
 
 @dataclass(frozen=True)
@@ -152,6 +164,14 @@ def strongest_edges(scores: Sequence[Mapping[str, float]], space: Space, keep: i
     return Genotype.from_ops(space.nodes, ops)
 
 
+SMALLEST: tuple[Callable[[int, int], str], ...] = (
+    lambda least, limit: f"the smallest has {least:,} parameters (limit {limit:,})",
+    lambda least, limit: f"the smallest has {least:,} multiply-adds (limit {limit:,})",
+    lambda least, limit: f"the fastest takes {time_text(least / 1e6)} (limit {time_text(limit / 1e6)})",
+)
+"""What is said of the cheapest cell where none fits, in the order of a cost."""
+
+
 def draw_lots(weights: Sequence[Sequence[float]], seed: int) -> list[list[float]]:
     """Return a number in [0, 1) for every edge and operation `[E][O]`: of equal weights the larger one's wins.
 
@@ -182,8 +202,7 @@ class _State(NamedTuple):
     here: int  # the current node's sight so far
     kept: int  # edges kept into the current node; 0 where the rule does not count them
     skipped: int  # skips so far; 0 where there is no limit
-    params: int
-    macs: int
+    cost: tuple[int, ...]
 
 
 class _Edge(NamedTuple):
@@ -199,8 +218,7 @@ class _Choice(NamedTuple):
 
     op: str
     score: float
-    params: int
-    macs: int
+    cost: tuple[int, ...]
 
 
 @dataclass(frozen=True)
@@ -218,10 +236,9 @@ _Table = dict[_State, tuple[float, tuple[str, ...]]]
 
 def _best(scores: Sequence[Mapping[str, float]], space: Space, limits: _Limits) -> Genotype | None:
     """Return the viable cell of the highest score within the limits, or None where there is none."""
-    base = limits.budget.base if limits.budget else (0, 0)
-    table: _Table = {_State((1, 1), 0, 0, 0, *base): (0.0, ())}
+    table: _Table = {_State((1, 1), 0, 0, 0, limits.budget.base if limits.budget else ()): (0.0, ())}
     for edge, candidates in zip(_places(space, limits.keep), scores, strict=True):
-        table = _grown(table, edge, _choices(candidates, limits), limits)
+        table = _undominated(_grown(table, edge, _choices(candidates, limits), limits))
     ends = [value for state, value in table.items() if 2 in state.sight[2:]]
     return Genotype.from_ops(space.nodes, max(ends, key=lambda end: end[0])[1]) if ends else None
 
@@ -247,17 +264,28 @@ def _grown(table: _Table, edge: _Edge, choices: list[_Choice], limits: _Limits) 
     return grown
 
 
+def _undominated(table: _Table) -> _Table:
+    """Return the table without cells that cost no less than another of a higher score and are alike in all else."""
+    alike: dict[tuple[Any, ...], list[tuple[_State, float]]] = {}
+    for state, (score, _) in sorted(table.items(), key=lambda item: (item[0].cost, -item[1][0])):
+        front = alike.setdefault(state[:-1], [])
+        if not any(other > score and all(map(operator.le, before.cost, state.cost)) for before, other in front):
+            front.append((state, score))
+    kept = {state for front in alike.values() for state, _ in front}
+    return {state: value for state, value in table.items() if state in kept}
+
+
 def _after(state: _State, edge: _Edge, choice: _Choice, limits: _Limits) -> _State | None:
     """Return the state after a choice, or None where it breaks a limit."""
-    sight, here, kept, skipped, params, macs = state
+    sight, here, kept, skipped, cost = state
     at_source, op = sight[edge.source], choice.op
     if limits.keep:
         kept += op != "zero"
         if not edge.wanted - edge.left <= kept <= edge.wanted:
             return None
     if at_source:  # what reads a node that sees nothing is not built, and costs nothing
-        params, macs = params + choice.params, macs + choice.macs
-        if limits.budget and not limits.budget.fits((params, macs)):
+        cost = tuple(map(operator.add, cost, choice.cost))
+        if limits.budget and not limits.budget.fits(cost):
             return None
         if op != "zero":
             here = max(here, 2 if attends(op) else at_source)
@@ -266,8 +294,8 @@ def _after(state: _State, edge: _Edge, choice: _Choice, limits: _Limits) -> _Sta
         if skipped > limits.max_skips:
             return None
     if edge.left:
-        return _State(sight, here, kept, skipped, params, macs)
-    return _State((*sight, here), 0, 0, skipped, params, macs)
+        return _State(sight, here, kept, skipped, cost)
+    return _State((*sight, here), 0, 0, skipped, cost)
 
 
 def _choices(candidates: Mapping[str, float], limits: _Limits) -> list[_Choice]:
@@ -277,8 +305,8 @@ def _choices(candidates: Mapping[str, float], limits: _Limits) -> list[_Choice]:
     """
     budget = limits.budget
     rows = {op: score for op, score in candidates.items() if op != "zero"} if limits.keep else candidates
-    choices = [_Choice(op, score, *(budget.operations[op] if budget else (0, 0))) for op, score in rows.items()]
-    return [*choices, _Choice("zero", 0.0, 0, 0)] if limits.keep else choices
+    choices = [_Choice(op, score, budget.operations[op] if budget else ()) for op, score in rows.items()]
+    return [*choices, _Choice("zero", 0.0, (0,) * len(budget.base) if budget else ())] if limits.keep else choices
 
 
 def _why_none(scores: Sequence[Mapping[str, float]], space: Space, limits: _Limits) -> str:
@@ -291,10 +319,10 @@ def _why_none(scores: Sequence[Mapping[str, float]], space: Space, limits: _Limi
     if limits.max_skips >= 0 and _best(scores, space, replace(limits, max_skips=-1)) is not None:
         return f"no viable cell holds at most {limits.max_skips} skips: raise search.derive.max_skips (--max-skips)."
     texts = []
-    for axis, (name, limit) in enumerate({"parameters": budget.max_params, "multiply-adds": budget.max_macs}.items()):
+    for axis, limit in enumerate(budget.limits):
         if limit:
             cheapest = [{op: -float(budget.operations[op][axis]) for op in row} for row in scores]
             cell = _best(cheapest, space, free)
             assert cell is not None, "a viable cell exists"
-            texts.append(f"the smallest has {budget.cost(cell)[axis]:,} {name} (limit {limit:,})")
+            texts.append(SMALLEST[axis](budget.cost(cell)[axis], limit))
     return f"no viable cell fits the budget: {', '.join(texts)}."

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from dasvit.cell.cost import operation_cost, skeleton_cost, token_count
@@ -12,7 +12,9 @@ from dasvit.cell.genotype import Genotype, load_genotype
 from dasvit.cell.space import Space
 from dasvit.config import Config
 from dasvit.config.methods import find_method
+from dasvit.config.units import parse_time
 from dasvit.errors import UserError
+from dasvit.latency.table import find_table, own_table
 from dasvit.models.baselines import make_network
 from dasvit.models.cost import cost_of
 from dasvit.runtime.distributed import seed_everything
@@ -20,11 +22,13 @@ from dasvit.runtime.progress import Reporter
 from dasvit.runtime.saver import NEVER, Deadline
 from dasvit.search.candidates import choose_best, train_candidates
 from dasvit.search.comparable import comparable_cells
+from dasvit.search.confirm import Trial, confirm
 from dasvit.search.derivation import derive_found
 from dasvit.search.derive import Derivation
 from dasvit.search.evaluation import perturbed
 from dasvit.search.halving import Candidate
 from dasvit.search.loop import TrainedSupernet, search
+from dasvit.search.past_run import candidate_stages
 from dasvit.search.probe import LoneRuntime, SearchStep
 from dasvit.search.proposal import SHIPPED, TEACHERS, make_features
 from dasvit.search.stages import Stages
@@ -42,12 +46,14 @@ class SearchResult:
         stages: Edge weights and operations alive at the end of every stage. None: no supernet was trained.
         candidates: The cells that were trained, best first. Empty: the weights alone decided.
         session: What the search was made of; its run folder holds all of this.
+        trials: The networks that were measured, under a latency budget.
     """
 
     derivation: Derivation
     stages: Stages | None
     candidates: Sequence[Candidate]
     session: Session
+    trials: Sequence[Trial] = ()
 
     @property
     def cell(self) -> Genotype:
@@ -63,6 +69,8 @@ class SearchResult:
         """Return what `derivation.json` holds: the cell, its network's cost, and what it was chosen against."""
         config, classes = self.session.config, self.session.classes
         content = describe_derivation(self.derivation, config, classes)
+        if self.trials:
+            content["measured"] = [trial.to_dict() for trial in self.trials]
         if self.shipped:
             content["shipped"] = self.shipped.last.reached()
         if self.candidates:
@@ -106,6 +114,8 @@ def run_search(
         if has_supernet:
             check_memory(supernet_params(session.config, session.classes))
         session.claim(config.search.method, resume)
+        own = session.runtime.from_main(lambda: own_table(session.config, session.classes, session.run, reporter))
+        session = replace(session, config=own)
         if has_supernet and warn and session.runtime.is_main:
             warn(session)
         seed_everything(config.runtime.seed)
@@ -137,7 +147,16 @@ def find_cell(session: Session, jobs: int = 1) -> SearchResult:
         derived = None if stages is None else derivation
         candidates = train_candidates([derived.genotype] if derived else [], stages, session, jobs)
         derivation = choose_best(derived, candidates)
-    result = SearchResult(derivation, stages, candidates, session)
+
+    def faster(config: Config) -> Genotype:
+        if not candidates:
+            return first_cell(stages, replace(session, config=config)).genotype
+        known = candidate_stages(candidates, config, session.classes, stages)
+        return derive_found(known, config, session.classes, config.search.derive).genotype
+
+    others = [candidate.cell for candidate in candidates]
+    derivation, trials = runtime.from_main(lambda: confirm(derivation, others, faster, session))
+    result = SearchResult(derivation, stages, candidates, session, trials)
     if runtime.is_main:
         session.run.write_text("genotype.json", result.cell.to_json())
         session.run.write_json("derivation.json", result.to_dict())
@@ -166,12 +185,18 @@ def draw_cell(session: Session) -> Derivation:
 
 def describe_derivation(derivation: Derivation, config: Config, classes: int) -> dict[str, Any]:
     """Return the chosen cell, its network's cost, and what was chosen against."""
-    return {
+    content = {
         "genotype": derivation.genotype.to_dict(),
         "unconstrained": derivation.unconstrained.to_dict(),
         "reason": derivation.reason,
         **cost_of(derivation.genotype, config.model, classes).to_dict(),
     }
+    if config.search.derive.max_latency:
+        table = find_table(config, classes)
+        predicted = table.predict(derivation.genotype, config.model.layers)
+        limit = parse_time(config.search.derive.max_latency, "max_latency")
+        content["latency"] = {"limit": limit, "predicted": predicted, "machine": asdict(table.machine)}
+    return content
 
 
 def describe_candidate(candidate: Candidate, config: Config, classes: int) -> dict[str, Any]:

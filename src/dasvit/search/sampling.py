@@ -94,7 +94,7 @@ class Cells:
         self.check()
         raise UserError(
             f"of {TRIES:,} cells drawn none fits the budget: widen it (search.derive.max_params, "
-            "search.derive.max_macs, search.random.tolerance)."
+            "search.derive.max_macs, search.derive.max_latency, search.random.tolerance)."
         )
 
     def check(self) -> None:

@@ -201,7 +201,7 @@ def draw_cells(config: Config, classes: int, found: Sequence[int], count: int) -
     macs = statistics.fmean(found)
     space, derive = Space.from_config(config.space), config.search.derive
     keep = 0 if derive.rule == "strongest" else derive.edges_per_node
-    budget = make_budget(config, classes, derive.max_params, 0)
+    budget = make_budget(config, classes, derive)
     tolerance = config.search.random.tolerance or 0.01
     while True:
         most = round(macs * (1 + tolerance))

@@ -15,6 +15,7 @@ from dasvit.data import Data
 from dasvit.errors import UserError
 from dasvit.extras import need
 from dasvit.io.run_folder import RunFolder
+from dasvit.latency.table import own_table, with_table
 from dasvit.models.cost import cost_of
 from dasvit.report.study.words import REFERENCES
 from dasvit.runtime.distributed import Runtime
@@ -71,6 +72,8 @@ def do_study(
         if options.control:
             variants.append(plan_control(variants[0].config, images_for_weights(config, len(session.data.train))))
         session.claim("study", resume)
+        table = own_table(config, session.classes, run, reporter).search.latency.table
+        variants = [replace(variant, config=with_table(variant.config, table)) for variant in variants]
         session.settle_precision(search_probe(session))
         study = Study(run, config, options, variants, session.data, session.runtime, reporter)
         runner = Runner(run.path, reporter, deadline, place)

@@ -11,13 +11,15 @@ from typing import Any
 from rich.table import Table
 
 from dasvit.config.recipe import flatten
+from dasvit.config.units import time_text
 from dasvit.report.markup import latex_table, markdown_table
 from dasvit.report.tables import number
 
 Row = Mapping[str, Any]
-"""A network: `network`, `name`, `design`, `classes`, `params` and `macs`; `paper_flops` where ptflops counted; `top1`,
-`top1_sd`, `top5`, `top5_sd`, `seconds_per_epoch` and `images_per_second` where it was trained; `published` (`params`,
-`flops`, and by data set `top1` and `top5`) where the paper has it."""
+"""A network: `network`, `name`, `design`, `classes`, `params` and `macs`; `paper_flops` where ptflops counted;
+`latency` (`median` and `iqr` in seconds, `machine`) where it was measured; `top1`, `top1_sd`, `top5`, `top5_sd`,
+`seconds_per_epoch` and `images_per_second` where it was trained; `published` (`params`, `flops`, and by data set `top1`
+and `top5`) where the paper has it."""
 MISSING = "–"
 DATASETS = {"cifar10": "CIFAR-10", "cifar100": "CIFAR-100", "imagenet100": "ImageNet-100"}
 
@@ -50,6 +52,8 @@ def columns(rows: Sequence[Row], published: Sequence[str] | None = None) -> list
     if published is not None:
         chosen.append(Column("paper parameters", lambda row: _published_cost(row, "params", "M")))
     chosen.append(Column("multiply-adds", lambda row: number(row["macs"])))
+    if any("latency" in row for row in rows):
+        chosen.append(Column("latency", _latency))
     if any("paper_flops" in row for row in rows):
         chosen.append(Column("ptflops", lambda row: _optional(row, "paper_flops", number)))
     if published is not None:
@@ -66,6 +70,11 @@ def columns(rows: Sequence[Row], published: Sequence[str] | None = None) -> list
 def _percent(row: Row, key: str) -> str:
     spread = f" ± {row[f'{key}_sd']:.2f}" if f"{key}_sd" in row else ""
     return f"{row[key]:.2f}{spread} %" if key in row else MISSING
+
+
+def _latency(row: Row) -> str:
+    found = row.get("latency")
+    return f"{time_text(found['median'])} (IQR {time_text(found['iqr'])})" if found else MISSING
 
 
 def _optional(row: Row, key: str, text: Callable[[float], str]) -> str:

@@ -1,0 +1,34 @@
+"""Times with a unit, as an option or a recipe has them: 8ms."""
+
+from __future__ import annotations
+
+import re
+
+from dasvit.errors import UserError
+
+UNITS = {"us": 1e-6, "µs": 1e-6, "ms": 1e-3, "s": 1.0}
+"""Units of time, in seconds."""
+
+
+def parse_time(text: str, option: str) -> float:
+    """Return a time such as 500us, 8ms or 0.2s in seconds; nothing is 0.
+
+    Args:
+        text: The time, with its unit.
+        option: Where it stands, for the message.
+
+    Raises:
+        UserError: It is no such time, or no time at all.
+    """
+    if not text:
+        return 0.0
+    match = re.fullmatch(r"(\d{1,12}(?:\.\d{1,12})?)\s*([a-zA-Zµ]+)", text.strip())
+    seconds = float(match[1]) * UNITS.get(match[2], 0.0) if match else 0.0
+    if not seconds:
+        raise UserError(f"{option} takes a time with its unit, as 500us, 8ms or 0.2s, not {text!r}.")
+    return seconds
+
+
+def time_text(seconds: float) -> str:
+    """Return a time as it is read, as 7.93 ms."""
+    return f"{1e3 * seconds:.2f} ms" if seconds >= 1e-3 else f"{1e6 * seconds:.0f} us"
