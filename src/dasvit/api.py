@@ -17,6 +17,7 @@ from torch import nn
 
 from dasvit.cell.cost import Cost
 from dasvit.cell.genotype import Genotype
+from dasvit.cell.subnet import Found, Subnet
 from dasvit.compare.networks import Entry, cost_of_named, named_network, other_entry
 from dasvit.compare.trainings import Comparison, run_comparison
 from dasvit.config import Config, DataConfig
@@ -37,6 +38,7 @@ from dasvit.report.run.page import PAGE
 from dasvit.runtime.distributed import find_device
 from dasvit.runtime.progress import Reporter
 from dasvit.runtime.saver import Deadline
+from dasvit.search.autoformer.loop import EvolvedNetwork
 from dasvit.search.candidates import Candidate
 from dasvit.search.past_run import read_search
 from dasvit.search.pipeline import SearchResult, run_search
@@ -55,18 +57,18 @@ BATCH = 64
 
 @dataclass(frozen=True)
 class FoundCell:
-    """What a search found.
+    """What a search found: a cell, or with the method autoformer a network.
 
     Attributes:
-        cell: The cell.
+        found: The cell or network.
         reason: Why it is not the one that derivation chose first; empty where it is.
         candidates: The cells that were trained for a short while, best first; empty where weights alone decided.
-        cost: Parameters and multiply-adds of the cell's network at the recipe's sizes.
+        cost: Parameters and multiply-adds of its network at the recipe's sizes.
         config: The search's recipe.
         run: Its run folder.
     """
 
-    cell: Genotype
+    found: Found
     reason: str
     candidates: Sequence[Candidate]
     cost: Cost
@@ -76,9 +78,21 @@ class FoundCell:
     @classmethod
     def of(cls, result: SearchResult) -> FoundCell:
         """Return what a search's pipeline found."""
-        session, cell = result.session, result.cell
-        cost = cost_of(cell, session.config.model, session.classes)
-        return cls(cell, result.derivation.reason, result.candidates, cost, session.config, session.run.path)
+        session, found = result.session, result.found
+        cost = cost_of(found, session.config.model, session.classes)
+        reason = "" if isinstance(result.derivation, EvolvedNetwork) else result.derivation.reason
+        return cls(found, reason, result.candidates, cost, session.config, session.run.path)
+
+    @property
+    def cell(self) -> Genotype:
+        """The cell.
+
+        Raises:
+            UserError: A network was found.
+        """
+        if isinstance(self.found, Subnet):
+            raise UserError(f"the method {self.config.search.method} found a network, not a cell: it is `found`.")
+        return self.found
 
     @property
     def report(self) -> Path:
@@ -127,10 +141,12 @@ class FoundCell:
         return pd.DataFrame(columns)
 
     def __str__(self) -> str:
-        return f"{self.cell}\n{self.cost.params:,} parameters, {self.cost.macs:,} multiply-adds; {self.run}"
+        return f"{self.found}\n{self.cost.params:,} parameters, {self.cost.macs:,} multiply-adds; {self.run}"
 
-    def _repr_svg_(self) -> str:
-        """Return the cell as a drawing, which is what a notebook shows."""
+    def _repr_svg_(self) -> str | None:
+        """Return the cell as a drawing, which is what a notebook shows; a network has none, and shows its text."""
+        if isinstance(self.found, Subnet):
+            return None
         from dasvit.report.run.figures import draw_cell
 
         text = io.StringIO()
@@ -262,7 +278,7 @@ def search(
     track: Sequence[str] = (),
     quiet: bool = False,
 ) -> FoundCell:
-    """Search a cell on images (`dasvit search`).
+    """Search a cell on images, or with the method autoformer a network (`dasvit search`).
 
     Args:
         data: A folder of images; a recipe's section data, as a dictionary or DataConfig; (images, labels) as arrays; a
@@ -300,7 +316,7 @@ def search(
 
 
 def train(
-    subject: FoundCell | Genotype | TrainedModel | str | Path,
+    subject: FoundCell | Found | TrainedModel | str | Path,
     data: Any = None,
     *,
     recipe: str | Config = "",
@@ -316,8 +332,8 @@ def train(
     """Train a network and keep its model (`dasvit train`).
 
     Args:
-        subject: What a search found; a cell, its name or file; vit or a timm model's name: trained from scratch. A
-            trained model is fine-tuned.
+        subject: What a search found; a cell or network, its name or file; vit or a timm model's name: trained from
+            scratch. A trained model is fine-tuned.
         data: As in `search`. None: what the search or the recipe says.
         recipe: A recipe's name, a YAML file, or a Config. Empty: that of the search, or of the model's training.
         run: The run folder. Empty: train/ in the search's folder, or runs/ and the network's name.
@@ -343,8 +359,8 @@ def train(
     what: Subject | Start
     if isinstance(subject, TrainedModel):
         what = Start.read(str(subject.folder), config)
-    elif isinstance(subject, (FoundCell, Genotype)):
-        what = subject.cell if isinstance(subject, FoundCell) else subject
+    elif isinstance(subject, (FoundCell, Genotype, Subnet)):
+        what = subject.found if isinstance(subject, FoundCell) else subject
     else:
         what = named_network(str(subject))[0]
     place = str(run or folder or f"runs/{name}")
@@ -354,7 +370,7 @@ def train(
 
 
 def compare(
-    subjects: Iterable[FoundCell | Genotype | str | Path],
+    subjects: Iterable[FoundCell | Found | str | Path],
     data: Any = None,
     *,
     recipe: str | Config = "",
@@ -367,7 +383,7 @@ def compare(
     """Train networks alike, and set them side by side (`dasvit compare`); the same call goes on where it stopped.
 
     Args:
-        subjects: What searches found, cells, names of cells and of timm's models, genotype files, run folders.
+        subjects: What searches found, cells, networks, names of cells and of timm's models, their files, run folders.
         data: As in `search`. None: what the recipe says.
         recipe: A recipe's name, a YAML file, or a Config. Empty: that of the first search among the networks.
         run: Where trainings and table go.
@@ -476,13 +492,11 @@ def study(
     return StudyResult(Path(run), content["summary"], failures)
 
 
-def cost(
-    subject: FoundCell | Genotype | str | Path, *, recipe: str | Config = "cifar10-paper", classes: int = 0
-) -> Cost:
+def cost(subject: FoundCell | Found | str | Path, *, recipe: str | Config = "cifar10-paper", classes: int = 0) -> Cost:
     """Count the parameters and multiply-adds of a network (`dasvit cost`).
 
     Args:
-        subject: A cell, its name or file, a run or model folder, vit, or a timm model's name.
+        subject: A cell or network, its name or file, a run or model folder, vit, or a timm model's name.
         recipe: Whose sizes count.
         classes: Classes of its head. 0: its own, or 10.
 
@@ -492,7 +506,7 @@ def cost(
     if isinstance(subject, FoundCell):
         return subject.cost
     model = make_config(recipe, None, None, searching=False).model
-    if isinstance(subject, Genotype):
+    if isinstance(subject, (Genotype, Subnet)):
         return cost_of(subject, model, classes or 10)
     return cost_of_named(str(subject), model, classes)
 
@@ -573,15 +587,15 @@ def _epochs(options: Mapping[str, Any] | None, epochs: int) -> dict[str, Any]:
     return {**(options or {}), **({"train.epochs": epochs} if epochs else {})}
 
 
-def _about(subject: FoundCell | Genotype | TrainedModel | str | Path) -> tuple[str, str, str | Config]:
+def _about(subject: FoundCell | Found | TrainedModel | str | Path) -> tuple[str, str, str | Config]:
     """Return what a training is called, its folder (empty: below runs/) and the recipe that is known for it."""
     if isinstance(subject, FoundCell):
         return subject.run.name, str(subject.run / "train"), subject.config
     if isinstance(subject, TrainedModel):
         folder = subject.run or subject.folder
         return folder.name, str(folder / "finetune"), str(folder / "config.yaml") if subject.run else "folder-small"
-    if isinstance(subject, Genotype):
-        return "cell", "", "folder-small"
+    if isinstance(subject, (Genotype, Subnet)):
+        return "cell" if isinstance(subject, Genotype) else "network", "", "folder-small"
     run = find_run(subject)
     known = str(run / "config.yaml") if run else "folder-small"
     return Path(subject).stem, str(Path(subject) / "train") if run and Path(subject).is_dir() else "", known
@@ -593,11 +607,12 @@ def _folder(run: FoundCell | TrainedModel | str | Path) -> Path:
     return run.run if isinstance(run, FoundCell) else Path(run)
 
 
-def _entry(subject: FoundCell | Genotype | str | Path, place: int) -> Entry:
+def _entry(subject: FoundCell | Found | str | Path, place: int) -> Entry:
     if isinstance(subject, FoundCell):
-        return Entry(subject.run.name, subject.run.resolve().name, subject.cell, 10)
-    if isinstance(subject, Genotype):
-        return Entry(f"cell {place + 1}", f"cell-{place + 1}", subject, 10)
+        return Entry(subject.run.name, subject.run.resolve().name, subject.found, 10)
+    if isinstance(subject, (Genotype, Subnet)):
+        kind = "cell" if isinstance(subject, Genotype) else "network"
+        return Entry(f"{kind} {place + 1}", f"{kind}-{place + 1}", subject, 10)
     return other_entry(str(subject))
 
 

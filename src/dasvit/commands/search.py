@@ -1,4 +1,4 @@
-"""`dasvit search`: from images to a cell."""
+"""`dasvit search`: from images to a cell or network."""
 
 from __future__ import annotations
 
@@ -9,11 +9,12 @@ from dasvit.memory.fits import warn_memory
 from dasvit.report.tables import number
 from dasvit.runtime.progress import Reporter
 from dasvit.runtime.saver import Deadline
+from dasvit.search.derive import Derivation
 from dasvit.search.pipeline import run_search
 
 
 def search_command(options: SearchOptions, config: Config) -> None:
-    """`dasvit search`: a run folder with a cell in it."""
+    """`dasvit search`: a run folder with a cell, or a network, in it."""
     found = run_search(
         config,
         options.run,
@@ -27,6 +28,9 @@ def search_command(options: SearchOptions, config: Config) -> None:
     if options.json:
         print_json({"run": folder, **content})
         return
-    print_derivation(found.derivation)
+    if isinstance(found.derivation, Derivation):
+        print_derivation(found.derivation)
+    else:
+        print(found.found)
     print(f"\n{folder}: {number(content['params'])} parameters, {number(content['macs'])} multiply-adds.")
     print(f"Train it: dasvit train --cell {folder}")

@@ -10,7 +10,8 @@ from typing import Any
 import timm
 
 from dasvit.cell.cost import Cost
-from dasvit.cell.genotype import NAMED, Genotype, load_genotype
+from dasvit.cell.genotype import NAMED
+from dasvit.cell.subnet import FILE, Found, load_found
 from dasvit.config import Config, ModelConfig
 from dasvit.errors import UserError
 from dasvit.io.run_folder import RunFolder, find_run
@@ -30,14 +31,14 @@ class Entry:
     Attributes:
         label: Its name in the table.
         key: Its name as a folder.
-        subject: What is built: a cell, or a model's name.
+        subject: What is built: a cell, a network that was found, or a model's name.
         classes: Classes that its head is counted with where there are no data.
         paper: The paper's figures for it.
     """
 
     label: str
     key: str
-    subject: Genotype | str
+    subject: Found | str
     classes: int
     paper: PaperRow | None = None
 
@@ -46,7 +47,7 @@ class Entry:
         """Who designed it: Manual or Auto; empty where we do not know."""
         if self.paper:
             return self.paper.design
-        return "Auto" if isinstance(self.subject, Genotype) else "Manual" if self.subject == "vit" else ""
+        return "Manual" if self.subject == "vit" else "" if isinstance(self.subject, str) else "Auto"
 
 
 def find_networks(names: Sequence[str], rows: str, scale: str) -> list[Entry]:
@@ -81,7 +82,7 @@ def paper_entry(row: PaperRow, scale: str) -> Entry:
 def other_entry(name: str) -> Entry:
     """Return a network that the paper does not have."""
     run = find_run(name)
-    if run and not (run / "genotype.json").is_file():
+    if run and not any((run / file).is_file() for file in ("genotype.json", FILE)):
         notes = RunFolder(run, "train").notes()
         if notes.get("kind") == "train":  # of a baseline, whose name is all there is to know
             return Entry(name, Path(name).resolve().name, notes["subject"], notes.get("classes", 10))
@@ -92,11 +93,11 @@ def other_entry(name: str) -> Entry:
     return Entry(name, path.resolve().name if path.is_dir() else path.stem, subject, classes)
 
 
-def named_network(name: str) -> tuple[Genotype | str, int]:
-    """Return the cell or baseline of that name, and the classes it is counted with."""
+def named_network(name: str) -> tuple[Found | str, int]:
+    """Return the cell, network or baseline of that name, and the classes it is counted with."""
     if name in NAMED or Path(name).exists() or name.endswith(".json") or "/" in name:
         run = find_run(name)
-        return load_genotype(name), noted_classes(RunFolder(run, "search")) if run else 10
+        return load_found(name), noted_classes(RunFolder(run, "search")) if run else 10
     if name in OURS:
         return name, 10
     check_architecture(name)

@@ -3,6 +3,7 @@
 from dasvit.config.fields import (
     AlphaConfig,
     AugmentConfig,
+    AutoFormerConfig,
     BetaDartsConfig,
     Config,
     DartsPlusConfig,
@@ -29,6 +30,7 @@ from dasvit.config.fields import (
 __all__ = [
     "AlphaConfig",
     "AugmentConfig",
+    "AutoFormerConfig",
     "BetaDartsConfig",
     "Config",
     "DartsPlusConfig",

@@ -18,7 +18,7 @@ from typing import Any, TextIO
 
 from rich.console import Console
 
-from dasvit.cell.genotype import Genotype
+from dasvit.cell.subnet import Found
 from dasvit.config import Config
 from dasvit.config import recipe as recipes
 from dasvit.errors import Stopped, UserError
@@ -41,14 +41,14 @@ class Job:
         folder: Its run folder, within the study's.
         label: What it is called on the terminal.
         config: Its recipe.
-        subject: What is trained: a cell, or a model's name. None: this is a search.
-        cell: File of the cell, where the subject is one.
+        subject: What is trained: a cell, a network, or a model's name. None: this is a search.
+        cell: File of the cell or network, where the subject is one.
     """
 
     folder: str
     label: str
     config: Config
-    subject: Genotype | str | None = None
+    subject: Found | str | None = None
     cell: str = ""
 
     def is_done(self, root: Path) -> bool:

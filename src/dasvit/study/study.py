@@ -7,8 +7,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from dasvit.cell.genotype import Genotype, load_genotype
+from dasvit.cell.genotype import Genotype
 from dasvit.cell.space import Space
+from dasvit.cell.subnet import Found, load_found
 from dasvit.config import Config
 from dasvit.config.methods import find_method
 from dasvit.data import Data
@@ -33,6 +34,7 @@ from dasvit.study.plan import (
     Drawn,
     Variant,
     cell_key,
+    cell_kind,
     check_seeds,
     draw_cells,
     plan_control,
@@ -46,7 +48,7 @@ FORMAT = "dasvit-study/2"
 
 OPTIONS = ("searches", "trainings", "control", "random", "ablate", "sweep")
 """What `study.json` says of the command's options."""
-BASELINES: dict[str, Genotype | str] = {"vit": "vit", "vit_shift": "vit_shift"}
+BASELINES: dict[str, str] = {"vit": "vit", "vit_shift": "vit_shift"}
 """Folder of a network that is no cell, and its name."""
 
 
@@ -168,14 +170,14 @@ class Study:
             for config in [self.settled(variant.config, seed)]
         ]
 
-    def found(self) -> dict[str, dict[int, Genotype]]:
-        """Return the cells that were found: variant's key → seed → cell."""
-        cells: dict[str, dict[int, Genotype]] = {variant.key: {} for variant in self.variants}
+    def found(self) -> dict[str, dict[int, Found]]:
+        """Return the cells and networks that were found: variant's key → seed → cell."""
+        cells: dict[str, dict[int, Found]] = {variant.key: {} for variant in self.variants}
         for key, row in cells.items():
             for seed in self.seeds(key):
                 folder = self.run.path / "searches" / key / f"seed{seed}"
                 if (folder / "derivation.json").is_file():
-                    row[seed] = load_genotype(folder)
+                    row[seed] = load_found(folder)
         return cells
 
     def drawn(self) -> Drawn | None:
@@ -188,21 +190,21 @@ class Study:
         macs = [cost_of(cell, self.config.model, len(self.data.classes)).macs for cell in found.values()]
         return draw_cells(self.variants[0].config, len(self.data.classes), macs, self.options.random)
 
-    def cells(self) -> dict[str, Genotype | str]:
+    def cells(self) -> dict[str, Found | str]:
         """Return everything that is trained, by folder: found cells, cells drawn at random, references."""
         self.searched = True
         cells = self.subjects(self.drawn())
         (self.run.path / "cells").mkdir(exist_ok=True)
         for key, subject in cells.items():
-            if isinstance(subject, Genotype):
+            if not isinstance(subject, str):
                 self.run.write_text(f"cells/{key}.json", subject.to_json())
         return cells
 
-    def subjects(self, drawn: Drawn | None) -> dict[str, Genotype | str]:
+    def subjects(self, drawn: Drawn | None) -> dict[str, Found | str]:
         """Return what is to be trained as far as it is known."""
         published = published_cell(self.config)
         found = [cell for row in self.found().values() for cell in row.values()]
-        cells = [*([published] if published else []), *found, *(drawn.cells if drawn else [])]
+        cells: list[Found] = [*([published] if published else []), *found, *(drawn.cells if drawn else [])]
         return {**BASELINES, **{cell_key(cell): cell for cell in cells}}
 
     def names(self) -> dict[str, str]:
@@ -210,21 +212,21 @@ class Study:
         drawn, published = self.drawn(), published_cell(self.config)
         names = {cell_key(cell): f"random cell {i + 1}" for i, cell in enumerate(drawn.cells if drawn else [])}
         for key, row in self.found().items():
-            names |= {cell_key(cell): f"the cell of {key}, seed {seed}" for seed, cell in row.items()}
+            names |= {cell_key(cell): f"the {cell_kind(cell)} of {key}, seed {seed}" for seed, cell in row.items()}
         if published:
             names[cell_key(published)] = "the published cell"
         return {**names, "vit": "ViT", "vit_shift": "ViT with shift"}
 
-    def train_jobs(self, cells: Mapping[str, Genotype | str], seed: int) -> list[Job]:
+    def train_jobs(self, cells: Mapping[str, Found | str], seed: int) -> list[Job]:
         """Return the trainings with one seed."""
         config, names, jobs = self.settled(self.config, seed), self.names(), []
         for key, subject in cells.items():
-            cell = f"cells/{key}.json" if isinstance(subject, Genotype) else ""
+            cell = "" if isinstance(subject, str) else f"cells/{key}.json"
             label = f"train {names[key]}, seed {seed}"
             jobs.append(Job(f"trainings/{key}/seed{seed}", label, config, subject, cell))
         return jobs
 
-    def rank(self, cells: Mapping[str, Genotype | str]) -> None:
+    def rank(self, cells: Mapping[str, Found | str]) -> None:
         """Have every supernet rank the cells, where that was not done before."""
         ranked = {key: cell for key, cell in cells.items() if isinstance(cell, Genotype) and self.fits(cell)}
         (self.run.path / "rankings").mkdir(exist_ok=True)

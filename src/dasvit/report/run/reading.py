@@ -16,6 +16,7 @@ from typing import Any
 import yaml
 
 from dasvit.cell.genotype import Genotype
+from dasvit.cell.subnet import FILE, Subnet
 from dasvit.config.methods import METHODS
 from dasvit.errors import UserError
 
@@ -82,6 +83,7 @@ class Run:
         metrics: Epoch of the whole run → its numbers, in order.
         snapshots: The lines of `architecture.jsonl`, in order.
         genotype: The cell that was found, or is trained.
+        network: The network that was found, or is trained, where it is none of a cell.
         unconstrained: The cell that the weights alone would have chosen.
         reason: Why that was not taken; empty where it was.
         finals: The finalists of a search and their numbers (top1, loss, epochs, params, macs), best first.
@@ -114,6 +116,7 @@ class Run:
     ended: bool
     unreadable: dict[str, int] = field(default_factory=dict)
     trained: Run | None = None
+    network: Subnet | None = None
     token_images: dict[str, Any] = field(default_factory=dict)
     token_lines: tuple[tuple[int, int, Any], ...] = ()
 
@@ -177,7 +180,8 @@ def read_run(folder: Path, inner: bool = True) -> Run:
     subject = _subject(environment.get("subject"))
     # The one line of weights that such a search writes is the cell that it drew: nothing that moved epoch by epoch.
     method = METHODS.get(subject) if kind == "search" else None
-    stages = () if method and not method.trains_supernet else _plan(kind, config, [*rows, *lines])
+    still = method and not method.trains_supernet and method.finds == "cell"
+    stages = () if still else _plan(kind, config, [*rows, *lines])
     outcome = derivation if kind == "search" else result
     trained = folder / "train"
     has_training = inner and kind == "search" and (trained / "config.yaml").is_file()
@@ -200,6 +204,7 @@ def read_run(folder: Path, inner: bool = True) -> Run:
         classes=_class_names(files.json("model/config.json")),
         ended=bool(outcome),
         unreadable=files.unreadable,
+        network=_network(files.json(FILE)),
         trained=read_run(trained, inner=False) if has_training else None,
         token_images=files.json("token_images.json"),
         token_lines=tuple(
@@ -372,6 +377,13 @@ def _snapshots(rows: Sequence[Mapping[str, Any]], stages: Sequence[Stage]) -> tu
 def _genotype(content: Any) -> Genotype | None:
     try:
         return Genotype.from_dict(content) if content else None
+    except UserError:
+        return None
+
+
+def _network(content: Any) -> Subnet | None:
+    try:
+        return Subnet.from_dict(content) if content else None
     except UserError:
         return None
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from dasvit.cell.genotype import Genotype
 from dasvit.cell.graph import live_edges
+from dasvit.cell.subnet import Subnet
 
 Study = Mapping[str, Any]
 """What `study.json` holds; an older one may lack what was added later."""
@@ -37,7 +38,11 @@ def figure(value: float | None, form: str) -> str:
 
 
 def cell_words(cell: Mapping[str, Any]) -> str:
-    """Return a network as a formula, as x1 = msa_2(prev2) + mlp_1(prev1)."""
+    """Return a network as a formula, as x1 = msa_2(prev2) + mlp_1(prev1); one of no cell by its sizes."""
+    if cell.get("network"):
+        network = Subnet.from_dict(cell["network"])
+        heads, ratios = ("-".join(f"{n:g}" for n in numbers) for numbers in (network.heads, network.ratios))
+        return f"{network.depth} layers of width {network.width}; heads {heads}; ratios {ratios}"
     if not cell["genotype"]:
         return "ViT"
     genotype = Genotype.from_dict(cell["genotype"])
