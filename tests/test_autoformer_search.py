@@ -158,7 +158,7 @@ def copied(network: EntangledSupernet, subnet: Subnet) -> torch.nn.Module:
         Subnet(16, 4, (3, 1, 2), (0.5, 1.0, 1.25)),
         Subnet(8, 4, (1, 3, 3), (1.0, 1.25, 1.0)),
     ],
-    ids=str,
+    ids=lambda subnet: f"{subnet.depth} layers of {subnet.width}",
 )
 def test_a_subnet_is_the_network_of_its_size_with_copied_weights(subnet: Subnet) -> None:
     network = supernet()
