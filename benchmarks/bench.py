@@ -89,11 +89,11 @@ def saved_bytes(step: SearchStep | PlainStep) -> dict[str, int]:
             "alpha": saved(lambda: step.loss(val, step.alpha), list(step.supernet.parameters())),
             "weights": saved(lambda: step.loss(train, step.alpha.detach()), list(step.supernet.parameters())),
         }
-    stage, (train, val), how = step.stage, step.batches, (step.config, step.runtime)
+    stage, (train, val) = step.stage, step.batches
     weights = stage.edge_weights().detach()
     with frozen(stage.params):
-        alpha = saved(val_loss(stage, *val, *how), stage.params)
-    return {"alpha": alpha, "weights": saved(train_loss(stage, *train, *how, lambda: weights), stage.params)}
+        alpha = saved(val_loss(stage, val), stage.params)
+    return {"alpha": alpha, "weights": saved(train_loss(stage, train, lambda: weights), stage.params)}
 
 
 def saved(loss: Callable[[], Tensor], parameters: Sequence[Tensor]) -> int:
@@ -182,13 +182,12 @@ def make_searches(size: Size, device: torch.device, dtype: torch.dtype) -> dict[
     }
     with device:
         plain = PlainSupernet(
-            SPACE.nodes,
-            SPACE.operations,
+            SPACE,
             image_size=size.side,
             patch_size=PATCH,
             dim=size.dim,
             layers=LAYERS,
-            classes=CLASSES,
+            num_classes=CLASSES,
         )
     first = ours["ours_rho1"]
     plain.load_state_dict(first.stage.supernet.state_dict())

@@ -15,6 +15,7 @@ import json
 import random
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -22,8 +23,9 @@ from typing import Any
 import numpy as np
 import torch
 from scipy import stats
+from sklearn.linear_model import BayesianRidge
 
-from dasvit.api import make_config
+from dasvit.api.recipe import make_config
 from dasvit.cell.genotype import Genotype
 from dasvit.cell.space import Space
 from dasvit.config import Config
@@ -32,7 +34,9 @@ from dasvit.models.baselines import make_network, prefer_fast_attention
 from dasvit.runtime.distributed import Runtime, reseed, seed_everything
 from dasvit.runtime.progress import Reporter
 from dasvit.search.cost import make_budget
+from dasvit.search.proposal import make_features
 from dasvit.search.sampling import Cells
+from dasvit.search.surrogate import LinearModel
 from dasvit.training.evaluation import evaluate
 from dasvit.training.loop import TrainState, make_loss, training_loader, weight_step
 from dasvit.training.steps import Steps
@@ -126,7 +130,33 @@ def summarise(cells: list[dict[str, Any]]) -> dict[str, Any]:
         "MLP and shift ratios": tau([ratios(cell["ops"], ("shift", "mlp")) for cell in cells]),
     }
     about = {"mean": float(np.mean(truth)), "sd": float(np.std(truth, ddof=1)), "cells": len(cells)}
-    return {**about, "tau_of_counting": counting, "tau_by_step": steps}
+    return {**about, "tau_of_counting": counting, "tau_by_step": steps, "tau_of_others": taught(cells, truth, tau)}
+
+
+def taught(
+    cells: list[dict[str, Any]], truth: list[float], tau: Callable[[list[float]], float]
+) -> dict[str, dict[str, float]]:
+    """Return how well what other cells reached at a step ranks a cell: each is left out once, and expected by the rest.
+
+    By the model of a search's candidates; by the same with the cell's own loss at that step taken in (its posterior);
+    and by scikit-learn's Bayesian ridge on the same features.
+    """
+    space = Space.from_config(make_config("cifar10-study").space)
+    features = make_features(make_config("cifar10-study"), 10, None)
+    genotypes = [Genotype.from_ops(space.nodes, cell["ops"]) for cell in cells]
+    rows, found = features.rows(genotypes), {}
+    for place, step in enumerate(STEPS):
+        losses = np.array([cell["rows"][place]["val_loss"] for cell in cells])
+        model, ridge = [], []
+        for left in range(len(cells)):
+            others = np.arange(len(cells)) != left
+            known = [genotype for genotype, keep in zip(genotypes, others, strict=True) if keep]
+            model.append(-float(LinearModel(features, known, losses[others]).predict([genotypes[left]])[0][0]))
+            ridge.append(-float(BayesianRidge().fit(rows[others], losses[others]).predict(rows[[left]])[0]))
+        whole = LinearModel(features, genotypes, losses)
+        own = (-whole.predict(genotypes)[0]).tolist()
+        found[str(step)] = {"model": tau(model), "model and own loss": tau(own), "ridge": tau(ridge)}
+    return found
 
 
 def main(path: str, out: str, count: str = "48") -> None:

@@ -26,7 +26,6 @@ OPTIONS = [
     "--search.augment.erasing=0.5",
     '--search.stages={"layers":[1,2],"keep":[0,3],"epochs":[2,2],"weight_epochs":[1,0],"inherit":"weights"}',
     "--search.finals.cells=2",
-    "--search.finals.epochs=1",
     "--train.batch_size=50",
     "--train.epochs=3",
     "--train.ema=0.9",

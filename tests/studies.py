@@ -64,7 +64,7 @@ def made_up(changed: bool = True) -> dict[str, Any]:
                 "sweep": changed,
             },
             "seeds": {"search": 0, "train": 1000},
-            "control": {"finalists": 4, "epochs": 1, "last": 0, "matched": "finals"},
+            "control": {"finalists": 4, "rungs": [1.0], "matched": "finals"},
             "data": "digits",
             "machine": {
                 "machine": "Linux x86_64",

@@ -1,9 +1,11 @@
 """dasvit in Python: the same as the commands, on the same folders, with images as people have them in memory."""
 
+import dataclasses
+import inspect
 import json
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -153,7 +155,7 @@ def test_study(tmp_path: Path) -> None:
         dasvit.study(recipe="digits", run=tmp_path / "none", searches=0, quiet=True)
 
 
-COMMANDS = {
+COMMANDS: dict[str, Callable[..., Any]] = {
     "search": dasvit.search,
     "derive": dasvit.FoundCell.derive,
     "train": dasvit.train,
@@ -172,6 +174,17 @@ def test_every_command_has_its_function() -> None:
     """But for those that are programs: a page that is served, a table of memory, and the path of the README."""
     assert set(SUMMARIES) - set(COMMANDS) == {"demo", "memory", "quickstart"}
     assert all(f"def test_{name}(" in Path(__file__).read_text(encoding="utf-8") for name in COMMANDS)
+
+
+def test_defaults_are_those_of_the_command_line() -> None:
+    """But for what has another form there: a list in words, or nothing where a run is named by what is trained."""
+    for name in ("search", "train", "compare", "study", "predict", "export"):
+        options = {field.name: field.default for field in dataclasses.fields(SUMMARIES[name].options)}
+        ours = {one.name: one.default for one in inspect.signature(COMMANDS[name]).parameters.values()}
+        shared = (
+            (ours.keys() & options.keys()) - {"track", "methods", "images"} - ({"run"} if name == "compare" else set())
+        )
+        assert shared and {key: ours[key] for key in shared} == {key: options[key] for key in shared}, name
 
 
 def test_options_are_those_of_the_command_line(tmp_path: Path) -> None:
@@ -273,7 +286,7 @@ def test_another_process_does_not_have_them(tmp_path: Path) -> None:
 
 
 def test_a_found_cell_is_a_table_and_a_drawing(found: dasvit.FoundCell, tmp_path: Path) -> None:
-    options = {**OPTIONS, "search.finals.cells": 3, "search.finals.epochs": 1, "space.ratios": [1, 2]}
+    options = {**OPTIONS, "search.finals.cells": 3, "space.ratios": [1, 2]}
     run = tmp_path / "run"
     with_candidates = dasvit.search(recipe="digits", run=run, method="finals", options=options, quiet=True)
     frame = with_candidates.to_frame()
@@ -304,6 +317,9 @@ from dasvit import {name}
 assert {name} is first and 'run' in str(inspect.signature(first)) or '{name}' == 'report'
 import dasvit.search.pipeline as pipeline
 assert dasvit.search.pipeline is pipeline
+import pydoc
+assert ("quiet: Show no progress." in pydoc.render_doc(first)) != ('{name}' == 'report')
+assert 'run' in pydoc.render_doc(first)
 """
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stderr

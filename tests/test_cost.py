@@ -89,11 +89,6 @@ def test_buffers_are_no_parameters() -> None:
     assert count_cost(model, 32).params == sum(p.numel() for p in model.parameters())
 
 
-def test_other_channels() -> None:
-    model = make_network(CIFAR, SMALL, 7, in_chans=1)
-    assert count_cost(model, 16, in_chans=1) == network_cost(CIFAR, SMALL, 7, in_chans=1)
-
-
 def test_patches_that_do_not_cover_the_image() -> None:
     with pytest.raises(UserError, match="choose a patch size"):
         skeleton_cost(ModelConfig(image_size=30, patch_size=4), 10)

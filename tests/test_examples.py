@@ -34,7 +34,6 @@ OWN = (
     "search.width=8",
     "search.augment.crop_padding=1",
     "search.finals.cells=2",
-    "search.finals.epochs=1",
 )
 
 

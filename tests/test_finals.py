@@ -3,6 +3,8 @@
 import dataclasses
 import itertools
 import json
+import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,24 +15,18 @@ from scipy import stats
 from dasvit.cell.genotype import Genotype, is_viable, load_genotype
 from dasvit.cell.space import Space
 from dasvit.config import Config, FinalsConfig, ModelConfig, SpaceConfig
+from dasvit.config import recipe as recipes
 from dasvit.config.methods import with_method
 from dasvit.config.validation import validate
 from dasvit.data import ImageSet
 from dasvit.data.image_set import HeldPixels
 from dasvit.errors import UserError
 from dasvit.models.cost import cost_of
-from dasvit.search.candidates import (
-    Candidate,
-    best_first,
-    choose_best,
-    next_candidate,
-    operation_effects,
-    short_training,
-)
-from dasvit.search.derivation import derive_found, even_stages
+from dasvit.search.candidates import choose_best, short_training
 from dasvit.search.derive import Derivation
-from dasvit.search.past_run import derive_by_candidates
-from dasvit.search.stages import Stages, StageWeights
+from dasvit.search.halving import Candidate, Rung
+from dasvit.search.past_run import PastSearch
+from dasvit.search.proposal import Proposer
 from helpers import SMALL, call_cli
 from test_report_page import Page
 
@@ -39,150 +35,119 @@ COST = ("parameters", "multiply-adds")
 MODEL = ModelConfig(image_size=8, patch_size=2, width=16, layers=2, heads=2)
 
 
-def make(nodes: int = 2, cells: int = 8, gain: float = 4.0, **derive: Any) -> Config:
+def make(nodes: int = 2, cells: int = 8, learn: bool = True, **derive: Any) -> Config:
     config = Config(model=MODEL, space=SpaceConfig(nodes=nodes, heads=[2, 4], ratios=[0.5, 1.0]))
-    config.search.finals = FinalsConfig(cells=cells, gain=gain)
+    config.search.finals = FinalsConfig(cells=cells, learn=learn)
     config.search.derive = dataclasses.replace(config.search.derive, **derive)
     return config
 
 
-def even(config: Config) -> Stages:
-    space = Space.from_config(config.space)
-    row = [1 / len(space.operations)] * len(space.operations)
-    return [StageWeights([list(row) for _ in space.edges], space.everything())]
+def reached_by(cell: Genotype, loss: float, epochs: float = 1.0) -> Candidate:
+    return Candidate(cell, [Rung(epochs, loss, 50.0)])
 
 
-def final(cell: Genotype, top1: float) -> Candidate:
-    return Candidate(cell, top1, 1.0, 1.0)
+def drawn(config: Config, count: int, first: Sequence[Genotype] = ()) -> list[Genotype]:
+    """Return candidates whose results are all alike."""
+    propose, entered = Proposer(config, 10, None, first), list[Candidate]()
+    while len(entered) < count and (candidate := propose(entered)) is not None:
+        candidate.rungs.append(Rung(1.0, 2.0, 50.0))
+        entered.append(candidate)
+    return [one.cell for one in entered]
 
 
-def drawn(config: Config, stages: Stages, count: int) -> list[Genotype]:
-    finals = [final(derive_found(stages, config, 10, config.search.derive).genotype, 50.0)]
-    while len(finals) < count and (cell := next_candidate(stages, config, 10, finals)) is not None:
-        finals.append(final(cell, 50.0))
-    return [one.cell for one in finals]
-
-
-def test_derivations_choice_comes_first_then_others_within_the_budget() -> None:
-    free = [cost_of(cell, MODEL, 10).macs for cell in drawn(make(), even(make()), 12)]
-    limit = sorted(free)[5]
-    config = make(max_macs=limit)
-    stages = even(config)
-    stages[0][0][1][2] = 0.5  # msa_2 on prev1→x1
-    cells = drawn(config, stages, 12)
-    assert cells[0] == derive_found(stages, config, 10, config.search.derive).genotype
-    assert len(set(cells)) == 12
-    assert all(cost_of(cell, MODEL, 10).macs <= limit for cell in cells)
-    assert cells == drawn(config, stages, 12), "a function of seed, weights and results"
+def test_what_is_given_comes_first_then_others_within_the_budget() -> None:
+    free = [cost_of(cell, MODEL, 10).macs for cell in drawn(make(), 12)]
+    config = make(max_macs=sorted(free)[5])
+    first = drawn(config, 12)[7]
+    cells = drawn(config, 12, [first])
+    assert cells[0] == first and len(set(cells)) == 12
+    assert all(cost_of(cell, MODEL, 10).macs <= config.search.derive.max_macs for cell in cells)
+    assert cells == drawn(config, 12, [first]), "a function of seed and results"
     config.runtime.seed = 1
-    assert cells[1:] != drawn(config, stages, 12)[1:]
+    assert cells[1:] != drawn(config, 12, [first])[1:]
 
 
-def test_finalists_that_learn_nothing_are_drawn_evenly() -> None:
+def test_candidates_that_learn_nothing_are_drawn_evenly() -> None:
     """Under a budget, among all cells that fit: counted, against the same number of each."""
     free = make(nodes=1, rule="strongest")
     space = Space.from_config(free.space)
     cells = [Genotype.from_ops(1, ops) for ops in itertools.product(space.operations, repeat=2)]
     costs = {cell: cost_of(cell, MODEL, 10).macs for cell in cells if is_viable(cell)}
-    config = make(nodes=1, rule="strongest", gain=0, max_macs=sorted(costs.values())[len(costs) // 2])
-    config.search.method = "finals"
+    config = make(nodes=1, rule="strongest", learn=False, max_macs=sorted(costs.values())[len(costs) // 2])
     fitting = [cell for cell, macs in costs.items() if macs <= config.search.derive.max_macs]
     counts = dict.fromkeys(fitting[1:], 0)
     for seed in range(100 * len(counts)):
         config.runtime.seed = seed
-        cell = next_candidate(even(config), config, 10, [final(fitting[0], 10.0)])
-        assert cell is not None
-        counts[cell] += 1
+        candidate = Proposer(config, 10, None, [])([reached_by(fitting[0], 1.0)])
+        assert candidate is not None
+        counts[candidate.cell] += 1
     assert len(counts) > 5 and stats.chisquare(list(counts.values())).pvalue > 0.001
 
 
-def test_an_operation_of_twice_the_weight_is_drawn_twice_as_often() -> None:
-    config = make(nodes=1, rule="strongest")
-    space = Space.from_config(config.space)
-    row = {"zero": 1, "identity": 1, "msa_2": 4, "msa_4": 2, "mlp_0.5": 1, "mlp_1": 1}
-    weights = [[row[op] / 10 for op in space.operations], [float(op == "msa_2") for op in space.operations]]
-    counts = dict.fromkeys(row, 0)
-    first = final(Genotype.from_ops(1, ["mlp_1", "mlp_1"]), 10.0)  # not viable, so that it never stands in the way
-    for seed in range(1500):
-        config.runtime.seed = seed
-        cell = next_candidate([StageWeights(weights, space.everything())], config, 10, [first])
-        assert cell is not None
-        assert cell.ops[1] == "msa_2"  # so it is viable whatever the first edge has
-        counts[cell.ops[0]] += 1
-    share = {op: count / sum(counts.values()) for op, count in counts.items()}
-    for op, weight in row.items():
-        assert share[op] == pytest.approx(weight / 10, abs=0.05), op
-
-
-def test_pruned_operations_may_come_back() -> None:
-    config = make()
-    space = Space.from_config(config.space)
-    first = even(config)[0][0]
-    alive = tuple(tuple(op in ("zero", "msa_2", "mlp_1") for op in space.operations) for _ in space.edges)
-    last = [[0.4 if keep else 0.0 for keep in row] for row in alive]
-    cells = drawn(config, [StageWeights(first, space.everything()), StageWeights(last, alive)], 12)
-    assert set(cells[0].ops) <= {"zero", "msa_2", "mlp_1"}
-    assert {op for cell in cells for op in cell.ops} > {"zero", "msa_2", "mlp_1"}
-
-
-def test_what_results_teach_by_hand() -> None:
-    space = Space(1, ("zero", "identity", "msa_2", "mlp_1"))
-    cells = [Genotype.from_ops(1, ops) for ops in (["msa_2", "mlp_1"], ["msa_2", "identity"], ["zero", "msa_2"])]
-    finals = [final(cell, top1) for cell, top1 in zip(cells, (60.0, 50.0, 40.0), strict=True)]
-    z = float(np.sqrt(1.5))  # 10 points are so many standard deviations
-    # mlp_1 stood once, on the second edge, at +z: half of it there, a half of it everywhere
-    # msa_2 stood at +z and 0 on the first edge, at -z on the second: z/3 and -z/2, and 0 everywhere
-    expected = np.zeros((2, 4))
-    expected[0] = [0, 0, z / 3, z / 2]
-    expected[0, 3] = z / 2
-    expected[1] = [0, 0, -z / 2, z / 2 + z / 2]
-    expected[0, 2] += 0.0
-    np.testing.assert_allclose(operation_effects(finals, space, 2.0), expected, atol=1e-12)
-    assert not operation_effects(finals[:2], space, 2.0).any(), "two teach nothing"
-    assert not operation_effects([final(cell, 50.0) for cell in cells], space, 2.0).any(), "nor do equal ones"
-    assert not operation_effects(finals, space, 0.0).any()
-
-
 def test_what_did_well_is_tried_more_often() -> None:
-    """Of cells that reach more with every mlp_1, later finalists hold more of these than the first ones."""
+    """Of cells that lose less with every mlp_1, later candidates hold more of these than evenly drawn ones."""
 
-    def tried(gain: float) -> float:
-        config, counts = make(gain=gain), []
-        for seed in range(20):
+    def tried(learn: bool) -> float:
+        config, counts = make(learn=learn), []
+        for seed in range(10):
             config.runtime.seed = seed
-            finals: list[Candidate] = []
-            while len(finals) < 12:
-                cell = next_candidate(even(config), config, 10, finals)
-                assert cell is not None
-                finals.append(final(cell, 40.0 + 5 * cell.ops.count("mlp_1")))
-            counts += [one.cell.ops.count("mlp_1") for one in finals[6:]]
+            entered: list[Candidate] = []
+            while len(entered) < 12:
+                candidate = Proposer(config, 10, None, [])(entered)
+                assert candidate is not None
+                candidate.rungs.append(Rung(1.0, 2.0 - 0.1 * candidate.cell.ops.count("mlp_1"), 50.0))
+                entered.append(candidate)
+            counts += [one.cell.ops.count("mlp_1") for one in entered[6:]]
         return float(np.mean(counts))
 
-    assert tried(4.0) > 1.5 * tried(0.0)
+    assert tried(True) > 1.5 * tried(False)
+
+
+def test_what_is_expected_of_a_candidate_comes_true() -> None:
+    """Of the drawn cells, on average: they lose 2 less 0.1 for every mlp_1."""
+    config, entered = make(), list[Candidate]()
+    while len(entered) < 16:
+        candidate = Proposer(config, 10, None, [])(entered)
+        assert candidate is not None
+        candidate.rungs.append(Rung(1.0, 2.0 - 0.1 * candidate.cell.ops.count("mlp_1"), 50.0))
+        entered.append(candidate)
+    assert all(one.expected is None for one in entered[:4])
+    errors = [one.expected.loss - one.last.loss for one in entered[8:] if one.expected]
+    assert len(errors) == 8 and abs(np.mean(errors)) < 0.05
 
 
 def test_where_the_space_has_no_more_cells() -> None:
     config = make(nodes=1, cells=50, rule="strongest")
     config.space.heads, config.space.ratios = [2], []
-    cells = drawn(config, even(config), 50)
+    cells = drawn(config, 50)
     assert 0 < len(cells) == len(set(cells)) <= 5  # of 9 those with the attention: 5
 
 
-def test_the_best_final_decides_and_says_so() -> None:
+def test_the_shipped_cell_is_a_candidate_where_it_may_be() -> None:
+    shipped = load_genotype("dasvit_shift")
+    config = make()
+    assert Proposer(config, 10, None, []).shipped is None, "it is of another space"
+    config.space = SpaceConfig(heads=[2, 4, 8], ratios=[0.5, 1.0, 2.0], shifts=[0.5, 1.0, 2.0])
+    config.model = dataclasses.replace(MODEL, width=32)
+    propose = Proposer(config, 10, None, [])
+    assert propose.shipped == shipped
+    candidate = propose([])
+    assert candidate is not None and candidate.cell == shipped
+    config.search.derive.max_macs = cost_of(shipped, config.model, 10).macs - 1
+    assert Proposer(config, 10, None, []).shipped is None, "it is too dear"
+    config.search.derive.max_macs, config.search.finals.shipped = 0, False
+    assert Proposer(config, 10, None, []).shipped is None, "it is not wanted"
+
+
+def test_the_best_candidate_decides_and_says_so() -> None:
     one, other = Genotype.from_ops(1, ["msa_2", "mlp_1"]), Genotype.from_ops(1, ["msa_4", "mlp_1"])
     derivation = Derivation(one, one, "")
-    assert choose_best(derivation, [final(one, 50.0), final(other, 40.0)]) == derivation
-    moved = choose_best(derivation, [Candidate(other, 50.0, 1.0, 1.0, epochs=3), final(one, 40.25)])
+    assert choose_best(derivation, [reached_by(one, 1.0), reached_by(other, 2.0)]) == derivation
+    moved = choose_best(derivation, [reached_by(other, 1.25, epochs=3), reached_by(one, 1.5)])
     assert (moved.genotype, moved.unconstrained) == (other, one)
-    assert "Of 2 finalists this cell was the best" in moved.reason
-    assert "50.00 % in 3 epochs" in moved.reason and "40.25 % in 1." in moved.reason
-
-
-def test_who_was_trained_longer_stands_before_the_others() -> None:
-    cells = [Genotype.from_ops(1, ["msa_2", op]) for op in ("mlp_1", "identity", "zero", "msa_2")]
-    finals = [final(cell, top1) for cell, top1 in zip(cells, (50.0, 60.0, 60.0, 40.0), strict=True)]
-    longer = dataclasses.replace(finals[3], epochs=2)
-    assert best_first([*finals[:3], longer]) == [longer, finals[1], finals[2], finals[0]]
+    assert "Of 2 candidates this cell was the best" in moved.reason
+    assert "loss 1.2500 after 3 epochs" in moved.reason and "reached 1.5000 after 1 epoch." in moved.reason
+    assert choose_best(None, [reached_by(other, 1.0)]) == Derivation(other, other, "")
 
 
 def test_a_short_training_warms_up_for_the_same_share() -> None:
@@ -201,22 +166,23 @@ def test_some_of_the_images() -> None:
     assert images.labels.tolist() == [4, 1]
 
 
+RUNGS = ["--search.finals.cells=4", "--search.finals.rungs=[0.5,1,2]"]
+
+
 def test_a_search_with_finals(tmp_path: Path) -> None:
-    finals = ["--search.finals.cells=3", "--search.finals.epochs=1"]
-    options = [*finals, "--space.heads=[2,4]", "--space.ratios=[0.5,1]", "--run", tmp_path / "run"]
+    options = [*RUNGS, "--space.heads=[2,4]", "--space.ratios=[0.5,1]", "--run", tmp_path / "run"]
     status, _, err = call_cli("search", *SMALL, *options)
     assert status == 0, err
     derivation = json.loads((tmp_path / "run/derivation.json").read_text())
-    finals = derivation["finals"]
-    assert len(finals) == 3 and finals == sorted(finals, key=lambda row: (-row["top1"], row["loss"]))
-    best = Genotype.from_dict(finals[0]["genotype"])
+    rows = derivation["finals"]
+    assert [len(row["rungs"]) for row in rows] == [3, 2, 1, 1] and rows[0]["epochs"] == 2
+    assert rows[2]["loss"] <= rows[3]["loss"]
+    best = Genotype.from_dict(rows[0]["genotype"])
     assert load_genotype(tmp_path / "run") == best == Genotype.from_dict(derivation["genotype"])
     folders = list((tmp_path / "run/finals").iterdir())
-    assert {load_genotype(folder) for folder in folders} == {Genotype.from_dict(row["genotype"]) for row in finals}
-    results = [json.loads((folder / "result.json").read_text()) for folder in folders]
-    assert sorted(row["top1"] for row in results) == sorted(row["top1"] for row in finals)
+    assert {load_genotype(folder) for folder in folders} == {Genotype.from_dict(row["genotype"]) for row in rows}
     assert not any((folder / "checkpoints").exists() for folder in folders)
-    assert "finalist 3/3: val top-1" in err and "test top-1" not in err
+    assert "candidate 4/4, 0.5 epochs: val loss" in err and "test top-1" not in err
     page = (tmp_path / "run/report.html").read_text()
     assert "Finals" in page and " · ".join(best.ops) in page
     again, _, err = call_cli("search", *SMALL, *options)
@@ -224,17 +190,48 @@ def test_a_search_with_finals(tmp_path: Path) -> None:
     assert json.loads((tmp_path / "run/derivation.json").read_text()) == derivation
 
 
-def test_without_a_supernet_all_are_as_likely() -> None:
-    config = make()
-    space = Space.from_config(config.space)
-    seen: set[tuple[int, str]] = set()
-    for seed in range(10):
-        config.runtime.seed = seed
-        cells = drawn(config, even_stages(space), 12)
-        assert len(set(cells)) == 12
-        seen |= {place for cell in cells[1:] for place in enumerate(cell.ops)}
-    others = [op for op in space.operations if op != "zero"]
-    assert seen >= {(edge, op) for edge in range(len(space.edges)) for op in others}
+def test_a_rung_is_a_pause_in_one_training(tmp_path: Path) -> None:
+    """What a candidate reaches at its last rung is what one training without pauses reaches: to the bit."""
+    common = ["--method", "finals", "--search.finals.cells=1"]
+    runs = []
+    for name, rungs in (("paused", "[0.5,1,2]"), ("whole", "[2]")):
+        options = [*common, f"--search.finals.rungs={rungs}", "--run", tmp_path / name]
+        status, _, err = call_cli("search", *SMALL, *options)
+        assert status == 0, err
+        runs.append(json.loads((tmp_path / name / "derivation.json").read_text())["finals"][0])
+    assert runs[0]["loss"] == runs[1]["loss"] and runs[0]["genotype"] == runs[1]["genotype"]
+    assert len(runs[0]["rungs"]) == 3
+
+
+def test_a_rung_looks_at_some_of_the_images(tmp_path: Path) -> None:
+    """All of 60, or 20 of them, on which shares are multiples of 5 %."""
+    options = ["--method", "finals", *RUNGS, "--search.finals.images=20", "--run", tmp_path / "run"]
+    assert call_cli("search", *SMALL, *options)[0] == 0
+    rows = json.loads((tmp_path / "run/derivation.json").read_text())["finals"]
+    assert all(row["top1"] % 5 == pytest.approx(0, abs=1e-9) for row in rows)
+
+
+def test_several_candidates_at_a_time(tmp_path: Path) -> None:
+    """In processes of their own; what each reaches is what it reaches here, and the same cells every time."""
+    options = [*RUNGS, "--method", "finals"]
+    found = []
+    for name, jobs in (("here", 1), ("beside", 2), ("again", 2)):
+        status, _, err = call_cli("search", *SMALL, *options, "--jobs", str(jobs), "--run", tmp_path / name)
+        assert status == 0, err
+        rows = json.loads((tmp_path / name / "derivation.json").read_text())["finals"]
+        found.append({(str(row["genotype"]), str([r["loss"] for r in row["rungs"]])) for row in rows})
+    assert found[1] == found[2] and len(found[0] & found[1]) >= 3  # the first few are drawn without knowledge
+    status, _, err = call_cli("search", *SMALL, *options, "--jobs", "0", "--run", tmp_path / "none")
+    assert status == 2 and "jobs" in err
+
+
+def test_recipes_of_older_versions_are_read() -> None:
+    """Epochs, a last round and a gain become rungs; the shipped cell was no candidate then."""
+    old = {"cells": 12, "epochs": 1, "last": 4, "last_epochs": 3, "gain": 4.0}
+    read = recipes.from_dict({"search": {"finals": recipes.with_rungs(old)}}).search.finals
+    assert (read.cells, read.rungs, read.learn, read.shipped) == (12, [1, 3], True, False)
+    assert recipes.with_rungs({"cells": 3, "epochs": 2, "last": 0, "gain": 0.0})["rungs"] == [2]
+    assert recipes.with_rungs({"cells": 3, "rungs": [1, 2]}) == {"cells": 3, "rungs": [1, 2]}
 
 
 def test_finals_without_a_supernet(tmp_path: Path) -> None:
@@ -279,24 +276,6 @@ def test_the_page_of_finals_that_go_on(tmp_path: Path) -> None:
     assert "Nothing to show yet: the finals have not ended." in page.said
 
 
-def test_the_last_round(tmp_path: Path) -> None:
-    """The best two of three are trained anew for two epochs, in folders of their own; the best of these is the cell."""
-    finals = ["--search.finals.cells=3", "--search.finals.epochs=1", "--search.finals.last=2"]
-    options = [*finals, "--search.finals.last_epochs=2", "--space.heads=[2,4]", "--run", tmp_path / "run"]
-    status, _, err = call_cli("search", *SMALL, *options)
-    assert status == 0, err
-    rows = json.loads((tmp_path / "run/derivation.json").read_text())["finals"]
-    assert [row["epochs"] for row in rows] == [2, 2, 1] and rows[0]["top1"] >= rows[1]["top1"]
-    assert load_genotype(tmp_path / "run") == Genotype.from_dict(rows[0]["genotype"])
-    folders = list((tmp_path / "run/finals").iterdir())
-    assert len(folders) == 5 and sum(folder.name.endswith("-2") for folder in folders) == 2
-    assert "last round 2/2: val top-1" in err
-    page = Page((tmp_path / "run/report.html").read_text(encoding="utf-8"))
-    table = page.table_of("prev2→x1 · prev1→x1 · prev2→x2 · prev1→x2 · x1→x2", "val top-1", "epochs", *COST)
-    assert [row[2] for row in table] == ["2", "2", "1"]
-    assert "finals not counted" in page.said
-
-
 def test_who_has_finals() -> None:
     config = make()
     assert with_method(config, "dasvit").search.finals.cells == 8
@@ -311,7 +290,7 @@ def test_finals_as_a_method() -> None:
     config = with_method(make(cells=8), "finals")
     assert config.search.finals.cells == 8 == with_method(config, "finals").search.finals.cells
     validate(config)
-    assert with_method(make(cells=0), "finals").search.finals.cells == 12
+    assert with_method(make(cells=0), "finals").search.finals.cells == 16
     assert with_method(make(), "finals").search.tokens.ratio == 1
     config.search.random.reference = "dasvit_cifar10"
     with pytest.raises(UserError, match=r"asks for one cell of that cost.*or take the method random"):
@@ -320,24 +299,28 @@ def test_finals_as_a_method() -> None:
         validate(with_method(make(cells=0), "finals", ["search.finals.cells"]))
 
 
-def test_a_last_round_is_longer_than_the_first() -> None:
+@pytest.mark.parametrize(
+    ("rungs", "words"),
+    [
+        ([], "needs epochs above 0 that rise"),
+        ([0, 1], "needs epochs above 0 that rise"),
+        ([2, 1], "that rise, as"),
+        ([1, 1], "that rise, as"),
+        ([0.5, 1.5], "must be whole epochs, not 1.5"),
+    ],
+)
+def test_rungs_that_cannot_be(rungs: list[float], words: str) -> None:
     config = make()
-    config.search.finals = FinalsConfig(cells=8, epochs=3, last=2)
-    with pytest.raises(
-        UserError, match=r"longer than 3 epochs.*raise search\.finals\.last_epochs, which is 3, or leave"
-    ):
+    config.search.finals.rungs = rungs
+    with pytest.raises(UserError, match=words):
         validate(config)
-    config.search.finals.last_epochs = 4
-    validate(config)
-    config.search.finals = FinalsConfig(cells=8, epochs=25)
-    validate(config)
 
 
 @pytest.fixture(scope="module")
 def finals_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A search by finals alone, of four candidates."""
     run = tmp_path_factory.mktemp("finals") / "run"
-    options = ["--method", "finals", "--search.finals.cells=4", "--search.finals.epochs=1", "--run", run]
+    options = ["--method", "finals", "--search.finals.cells=4", "--run", run]
     assert call_cli("search", *SMALL, *options, "--space.ratios=[1,2]")[0] == 0
     return run
 
@@ -375,17 +358,94 @@ def test_derive_below_every_candidate_goes_by_what_their_operations_did(tmp_path
             ["msa_2", "mlp_0.5", "msa_4", "mlp_1", "zero"],
         )
     ]
-    candidates = [Candidate(cell, top1, 1.0, 0.0) for cell, top1 in zip(cells, (60.0, 50.0, 40.0), strict=True)]
+    candidates = [reached_by(cell, loss) for cell, loss in zip(cells, (1.0, 1.5, 2.0), strict=True)]
     smallest = min(cost_of(cell, MODEL, 10).params for cell in cells)
     choice = dataclasses.replace(config.search.derive, max_params=smallest - 1)
-    found = derive_by_candidates(candidates, config, 10, choice)
+    past = PastSearch(config, None, candidates, 10)
+    found = past.derive(choice, by_weights=False)
     assert cost_of(found.genotype, MODEL, 10).params < smallest and found.unconstrained == cells[0]
     assert "None of 3 candidates fits" in found.reason
-    free = derive_by_candidates(candidates, config, 10, config.search.derive)
+    free = past.derive(config.search.derive, by_weights=False)
     assert free.genotype == cells[0] and not free.reason
+
+
+@pytest.fixture(scope="module")
+def evolution_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    run = tmp_path_factory.mktemp("evolution") / "run"
+    sizes = {"population": 8, "generations": 1, "parents": 3}
+    options = [f"--search.evolution.{name}={size}" for name, size in sizes.items()]
+    more = ["--space.ratios=[0.5,1,2]", "--method", "evolution", "--run", run]
+    status, _, err = call_cli("search", *SMALL, *options, *more)
+    assert status == 0, err
+    return run
+
+
+def evaluated_rows(run: Path) -> list[dict[str, Any]]:
+    last: dict[str, Any] = json.loads((run / "architecture.jsonl").read_text().splitlines()[-1])
+    rows: list[dict[str, Any]] = last["method"]["cells"]
+    return rows
+
+
+def test_derive_ranks_the_cells_that_an_evolution_evaluated(evolution_run: Path) -> None:
+    rows = evaluated_rows(evolution_run)
+    assert len(rows) > 5 and [row["top1"] for row in rows] == sorted((row["top1"] for row in rows), reverse=True)
+    assert load_genotype(evolution_run).ops == tuple(rows[0]["ops"])
+    model = recipes.load(evolution_run / "config.yaml").model
+    macs = [cost_of(Genotype.from_ops(2, row["ops"]), model, 10).macs for row in rows]
+    for limit in sorted(set(macs)):
+        status, out, err = call_cli("derive", evolution_run, "--max-macs", limit, "--json")
+        assert status == 0, err
+        place = next(place for place, cost in enumerate(macs) if cost <= limit)
+        derived = json.loads(out)
+        assert Genotype.from_dict(derived["genotype"]).ops == tuple(rows[place]["ops"])
+        assert ("in the supernet" in derived["reason"]) == (place > 0)
+    status, out, err = call_cli("derive", evolution_run, "--max-macs", min(macs) - 1, "--json")
+    assert status == 0, err
+    assert f"None of {len(rows)} candidates fits" in json.loads(out)["reason"]
+
+
+def test_an_evolution_of_an_older_version_is_derived_from_its_weights(evolution_run: Path, tmp_path: Path) -> None:
+    """It noted no cells, and the weights of its best one at 1."""
+    run = tmp_path / "run"
+    shutil.copytree(evolution_run, run)
+    lines = [json.loads(line) for line in (run / "architecture.jsonl").read_text().splitlines()]
+    best = Genotype.from_ops(2, lines[-1]["method"].pop("cells")[1]["ops"])
+    for op, weights in zip(best.ops, lines[-1]["weights"].values(), strict=True):
+        weights.update({name: float(name == op) for name in weights})
+    (run / "architecture.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    status, out, err = call_cli("derive", run, "--json")
+    assert status == 0, err
+    assert Genotype.from_dict(json.loads(out)["genotype"]) == best
+
+
+def test_cells_of_another_space_are_named(evolution_run: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(evolution_run, run)
+    path = run / "architecture.jsonl"
+    for cells in ([{"ops": ["msa_3"] * 5, "top1": 1.0}], [{"ops": ["msa_2"], "top1": 1.0}], [{"ops": ["zero"] * 5}], 3):
+        last = json.loads(path.read_text().splitlines()[-1])
+        last["method"]["cells"] = cells
+        path.write_text(json.dumps(last) + "\n")
+        status, _, err = call_cli("derive", run)
+        assert status == 2 and "does not fit the run's config.yaml" in err, cells
 
 
 def test_a_random_search_has_nothing_to_derive_from(tmp_path: Path) -> None:
     assert call_cli("search", *SMALL, "--method", "random", "--run", tmp_path / "run")[0] == 0
     status, _, err = call_cli("derive", tmp_path / "run")
     assert status == 2 and "a search by random has no edge weights" in err
+
+
+def test_a_search_says_what_it_has_over_the_shipped_cell(tmp_path: Path) -> None:
+    space = ["--space.heads=[2,4,8]", "--space.ratios=[0.5,1,2]", "--space.shifts=[0.5,1,2]", "--model.width=16"]
+    options = ["--method", "finals", *RUNGS, *space, "--run", tmp_path / "run"]
+    status, out, err = call_cli("search", *SMALL, *options)
+    assert status == 0, err
+    content = json.loads((tmp_path / "run/derivation.json").read_text())
+    shipped = load_genotype("dasvit_shift").to_dict()
+    row = next(row for row in content["finals"] if row["genotype"] == shipped)
+    assert content["shipped"] == row["rungs"][-1] and row["epochs"] == 2
+    if content["genotype"] == shipped:
+        assert "No candidate was better than dasvit_shift" in out
+    else:
+        assert f"against {row['top1']:.2f} %" in out and f"against {row['loss']:.4f} after 2 epochs." in out

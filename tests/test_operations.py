@@ -71,7 +71,7 @@ def test_a_supernet_mixes_them_as_plain_darts_does() -> None:
     ours = Supernet(space, space.everything(), **sizes, num_classes=5, tokens=TokensConfig(ratio=1.0)).double()
     for parameter in ours.parameters():
         nn.init.normal_(parameter, std=0.3)
-    plain = PlainSupernet(2, SPACE, **sizes, classes=5).double()
+    plain = PlainSupernet(space, **sizes, num_classes=5).double()
     plain.load_state_dict(ours.state_dict())
     images, labels = torch.randn(4, 3, 8, 8, dtype=torch.float64), torch.arange(4)
     gradients = []

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from dasvit.cell.genotype import Genotype, is_viable
 from dasvit.cell.space import Space
-from dasvit.search.derive import derive, derive_by_scores
+from dasvit.search.derive import derive, strongest_edges
 from dasvit.search.perturbation import perturbation_scores
 from dasvit.search.stages import StageWeights
 from helpers import SMALL, call_cli
@@ -43,7 +43,8 @@ def test_it_finds_the_operations_and_edges_that_matter_most(seed: int) -> None:
     ops = [
         SPACE.operations[1 + int(best.indices[e])] if e < 2 or e in into_x2 else "zero" for e in range(len(SPACE.edges))
     ]
-    derived = derive_by_scores(found, SPACE, rule="darts")
+    stage = StageWeights.of_scores(found, SPACE.everything(), SPACE)
+    derived = derive(stage.weights, stage.alive, SPACE, rule="darts")
     assert derived.unconstrained == Genotype.from_ops(2, ops)
 
 
@@ -79,7 +80,8 @@ def test_weights_that_stand_for_scores_choose_the_same() -> None:
     stage = StageWeights.of_scores(scores, SPACE.everything(), SPACE)
     for row, found in zip(scores, stage.weights, strict=True):
         assert found == pytest.approx([0.0, *map(math.exp, row.values())])
-    assert derive(*stage, SPACE) == derive_by_scores(scores, SPACE)
+    free = derive(stage.weights, stage.alive, SPACE).unconstrained
+    assert free == strongest_edges(scores, SPACE, 2)
 
 
 @pytest.mark.parametrize("rule", ["darts", "strongest"])

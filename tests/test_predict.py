@@ -69,13 +69,17 @@ def test_csv(small_run: Path, folder: Path) -> None:
     assert len(text.splitlines()) == len(ORDER) and text.startswith(f"{folder}/a.PNG: {rows[1][1]} ")
 
 
-def test_broken_images_stop_or_are_named(small_run: Path, folder: Path) -> None:
+def test_broken_images_are_named_and_the_others_answered(small_run: Path, folder: Path) -> None:
     (folder / "x" / "broken.png").write_bytes(b"no image")
-    status, out, err = call_cli("predict", small_run, folder)
-    assert status == 2 and out == "" and "broken.png" in err
+    for form in ("text", "csv", "json"):
+        status, out, err = call_cli("predict", small_run, folder, "--format", form, "--batch-size", "1")
+        assert status == 2 and "broken.png" in err and f"1 of {len(ORDER) + 1} images cannot be read" in err
+        assert "--on-error skip" in err
+        answers = json.loads(out)["images"] if form == "json" else out.splitlines()[form == "csv" :]
+        assert len(answers) == len(ORDER)
     status, out, err = call_cli("predict", small_run, folder, "--on-error=skip", "--json")
     told = json.loads(out)
-    assert status == 0 and "1 broken images skipped" in err and "broken.png" in err
+    assert status == 0 and "1 broken images left out" in err and "broken.png" in err
     assert [row["image"] for row in told["skipped"]] == [str(folder / "x" / "broken.png")]
     assert "no known image format" in told["skipped"][0]["reason"] and len(told["images"]) == len(ORDER)
     status, out, err = call_cli("predict", small_run, folder / "x" / "broken.png", "nowhere.png", "--on-error=skip")
@@ -88,7 +92,7 @@ def test_a_batch_of_broken_images_alone(tmp_path: Path) -> None:
             raise UserError(path)
         return torch.zeros(3, 2, 2, dtype=torch.uint8)
 
-    batches = ImageBatches(["a", "b", "c"], 2, read, skip=True)
+    batches = ImageBatches(["a", "b", "c"], 2, read)
     assert [(names, len(images)) for names, images in batches] == [([], 0), (["c"], 1)]
     assert len(batches) == 2 and batches.skipped == {"a": "a", "b": "b"}
 

@@ -9,7 +9,7 @@ import yaml
 
 from dasvit.cli import main
 from dasvit.report.compare.page import write_comparison
-from dasvit.report.latex import escape
+from dasvit.report.markup import latex
 from dasvit.report.run.figures import skip_weights, write_figures
 from dasvit.report.run.reading import read_run
 from run_folders import write_search, write_train
@@ -80,8 +80,8 @@ def test_figures(runs: list[Path], tmp_path: Path) -> None:
             assert ET.parse(path).getroot().tag.endswith("svg")
     table = (tmp_path / "figures" / "networks.tex").read_text()
     assert r"one & 56.2 & 95.2 & 1.41M & 102.83M \\" in table and r"two & -- & -- & 1.41M & 102.83M \\" in table
-    assert escape("a_b & 50% ± 1–2") == r"a\_b \& 50\% $\pm$ 1--2"
-    assert escape("\\~") == r"\textbackslash{}\textasciitilde{}"
+    assert latex("a_b & 50% ± 1–2") == r"a\_b \& 50\% $\pm$ 1--2"
+    assert latex("\\~") == r"\textbackslash{}\textasciitilde{}"
 
 
 def test_skip_weights_are_those_of_the_files(runs: list[Path]) -> None:

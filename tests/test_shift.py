@@ -105,7 +105,7 @@ def test_a_supernet_mixes_it_as_operations_one_by_one(ratio: float) -> None:
             step[edge, 4] = 0
         return
     gradients = [weights.grad, *(p.grad for _, p in sorted(ours.named_parameters()))]
-    plain = PlainSupernet(2, SPACE.operations, **sizes, classes=3).double()
+    plain = PlainSupernet(SPACE, **sizes, num_classes=3).double()
     plain.load_state_dict(ours.state_dict())
     weights.grad = None
     loss(plain, weights).backward()

@@ -37,6 +37,31 @@ def test_the_last_attention_stays_so_that_a_cell_can_be_derived() -> None:
     assert "msa_2" in derive(weights, alive, SPACE).genotype.ops
 
 
+def test_the_seed_draws_among_equal_weights() -> None:
+    """Each as often, the same at every call and as derivation draws."""
+    equal = [[0.25] * 4] * 5
+    drawn = [prune(equal, SPACE.everything(), 1, SPACE, seed) for seed in range(300)]
+    assert drawn == [prune(equal, SPACE.everything(), 1, SPACE, seed) for seed in range(300)]
+    for edge in range(5):
+        kept = [names(alive)[edge].pop() for alive in drawn]
+        counts = [kept.count(op) for op in SPACE.operations]
+        assert counts[0] == 0 and all(70 < count < 130 for count in counts[1:]), (edge, counts)
+    for seed, alive in enumerate(drawn):
+        chosen = derive(equal, SPACE.everything(), SPACE, rule="strongest", seed=seed).unconstrained.ops
+        if "msa_2" in chosen:  # no attention had to stay in another's place
+            assert all(op in kept for op, kept in zip(chosen, names(alive), strict=True) if op != "zero")
+
+
+def test_the_seed_draws_the_attention_that_stays() -> None:
+    weights = [[0.2, 0.3, 0.1, 0.4]] * 5
+    places = []
+    for seed in range(200):
+        alive = names(prune(weights, SPACE.everything(), 1, SPACE, seed))
+        assert sorted(map(sorted, alive)) == [["mlp_1"]] * 4 + [["msa_2"]]
+        places.append(alive.index({"msa_2"}))
+    assert all(20 < places.count(edge) < 60 for edge in range(5))
+
+
 def test_pruned_operations_come_back_below_the_survivors() -> None:
     first = [[0.1, 0.2, 0.3, 0.4]] * 5
     second = [[0.0, 0.4, 0.3, 0.3]] * 5

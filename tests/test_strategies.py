@@ -38,6 +38,7 @@ CELLS = [name for name, method in METHODS.items() if method.finds == "cell"]
 """The methods whose searches end with a cell; tests/test_autoformer_search.py has the other."""
 SPACE = Space(2, ("zero", "identity", "msa_2", "msa_4", "mlp_0.5", "mlp_1"))
 SKIP = Genotype.from_ops(2, ["identity"] * 5)
+PASS = supernet_module._Pass()
 START, MIDDLE, END = (StepProgress(step, progress, 0, progress) for step, progress in ((0, 0.0), (5, 0.5), (10, 1.0)))
 
 
@@ -158,8 +159,8 @@ def test_pc_darts_lets_one_channel_of_k_through_and_passes_the_others_by() -> No
     x = torch.randn(2, 5, 16, dtype=torch.float64)
     weights = strategy.weights(architecture)
     z = supernet_module.normalise(x[..., :4])
-    output = cell._edge(0, x, z, weights[0])
-    mixed = cell._operations(0, x[..., :4], z, weights[0])
+    output = cell._edge(0, x, z, weights[0], PASS)
+    mixed = cell._operations(0, x[..., :4], z, weights[0], PASS)
     assert output is not None and mixed is not None
     # behind the shuffle channel c of part k stands at 4 c + k
     torch.testing.assert_close(output[..., 0::4], mixed)
@@ -167,7 +168,7 @@ def test_pc_darts_lets_one_channel_of_k_through_and_passes_the_others_by() -> No
         torch.testing.assert_close(output[..., k::4], weights[0, -1] * x[..., 4 * k : 4 * k + 4])
     changed = x.clone()
     changed[..., 4:] += 1
-    torch.testing.assert_close(cell._operations(0, changed[..., :4], z, weights[0]), mixed)
+    torch.testing.assert_close(cell._operations(0, changed[..., :4], z, weights[0], PASS), mixed)
 
 
 def test_pc_darts_normalises_the_edges_into_each_node() -> None:
@@ -215,12 +216,13 @@ def test_p_darts_drops_out_skips_alone_and_less_and_less() -> None:
     for o, name in enumerate(SPACE.operations[1:], start=1):
         weights = torch.zeros(6, dtype=torch.float64)
         weights[o] = 1.0
-        output = cell._edge(1, x, z, weights, strategy.mode())
+        output = cell._edge(1, x, z, weights, supernet_module._Pass(strategy.mode()))
         assert output is not None
         gone = float((output == 0).double().mean())
         assert abs(gone - (0.7 if name == "identity" else 0.0)) < 0.05, name
     supernet.eval()
-    passed = cell._edge(1, x, z, torch.tensor(SPACE.one_hot(SKIP)[0], dtype=torch.float64), strategy.mode())
+    identity = torch.tensor(SPACE.one_hot(SKIP)[0], dtype=torch.float64)
+    passed = cell._edge(1, x, z, identity, supernet_module._Pass(strategy.mode()))
     assert passed is not None and torch.equal(passed, x)
 
 
@@ -240,19 +242,19 @@ def with_alphas(architecture: Architecture, ops: list[str]) -> Architecture:
     return architecture
 
 
-def no_judge(weights: Tensor) -> float:
-    raise AssertionError("nothing is judged")
+def no_evaluation(weights: Tensor) -> float:
+    raise AssertionError("nothing is evaluated")
 
 
 def test_darts_plus_stops_when_skips_take_over() -> None:
     strategy, _, architecture = parts("darts+")
     with_alphas(architecture, ["msa_2", "identity", "zero", "mlp_1", "msa_4"])
-    strategy.end_epoch(architecture, True, False, no_judge)
+    strategy.end_epoch(architecture, True, False, no_evaluation)
     assert not strategy.stopped
     with_alphas(architecture, ["identity", "identity", "zero", "mlp_1", "msa_4"])
-    strategy.end_epoch(architecture, False, False, no_judge)
+    strategy.end_epoch(architecture, False, False, no_evaluation)
     assert not strategy.stopped  # an epoch of weights alone
-    strategy.end_epoch(architecture, True, False, no_judge)
+    strategy.end_epoch(architecture, True, False, no_evaluation)
     assert strategy.stopped
 
 
@@ -261,12 +263,12 @@ def test_darts_plus_stops_when_the_order_rests() -> None:
     assert isinstance(strategy, DartsPlus)
     with_alphas(architecture, ["msa_2", "mlp_1", "zero", "mlp_1", "msa_4"])
     for _ in range(3):
-        strategy.end_epoch(architecture, True, False, no_judge)
+        strategy.end_epoch(architecture, True, False, no_evaluation)
     copy = make_strategy(strategy.config, SPACE, 10)
     copy.load_state_dict(strategy.state_dict())
     for one in (strategy, copy):
         assert not one.stopped
-        one.end_epoch(architecture, True, False, no_judge)
+        one.end_epoch(architecture, True, False, no_evaluation)
         assert one.stopped
 
 
@@ -285,8 +287,8 @@ def test_darts_minus_fades_to_the_plain_network() -> None:
     strategy, supernet, architecture = parts("darts-")
     plain = supernet(images(), architecture())
     coefficients = []
-    for moment in (START, MIDDLE, END):
-        strategy.begin_step(moment, architecture)
+    for progress in (START, MIDDLE, END):
+        strategy.begin_step(progress, architecture)
         weights = strategy.weights(architecture)
         coefficients.append(weights[0, -1].item())
         assert torch.equal(weights[:, :-1], architecture())
@@ -331,10 +333,10 @@ def test_beta_darts_adds_the_log_sum_exp_with_a_rising_weight() -> None:
     architecture.alive[:, 3] = False
     rows = [[a for o, a in enumerate(row) if o != 3] for row in architecture.alpha.tolist()]
     mean = sum(math.log(sum(math.exp(a) for a in row)) for row in rows) / len(rows)
-    for moment in (START, MIDDLE, END):
-        strategy.begin_step(moment, architecture)
+    for progress in (START, MIDDLE, END):
+        strategy.begin_step(progress, architecture)
         loss = strategy.alpha_loss(architecture, strategy.weights(architecture))
-        assert loss.item() == pytest.approx(50 * moment.progress * mean, rel=1e-12)
+        assert loss.item() == pytest.approx(50 * progress.done * mean, rel=1e-12)
     (gradient,) = torch.autograd.grad(loss, architecture.alpha)
     torch.testing.assert_close(gradient, 50 / 5 * architecture().detach())  # beta's decay: the softmax itself
     assert strategy.config.search.alphas.weight_decay == 0
@@ -478,33 +480,47 @@ def test_evolution_never_leaves_the_budget_and_never_gets_worse() -> None:
     strategy, _, architecture = parts("evolution", search=changes)
     assert isinstance(strategy, Evolution)
     model = strategy.config.model
-    judged = []
+    evaluated = []
 
-    def judge(weights: Tensor) -> float:  # later operations and later edges are the better ones
+    def evaluate(weights: Tensor) -> float:  # later operations and later edges are the better ones
         cell = Genotype.from_ops(2, [SPACE.operations[o] for o in weights.argmax(dim=1).tolist()])
-        judged.append(cell)
+        evaluated.append(cell)
         return float((weights.argmax(dim=1) * torch.tensor([1, 2, 3, 4, 5])).sum())
 
-    strategy.end_epoch(architecture, False, False, no_judge)
+    strategy.end_epoch(architecture, False, False, no_evaluation)
     assert not strategy.notes()
-    strategy.end_epoch(architecture, False, True, judge)
-    assert all(cost_of(cell, model, 10).params <= limit for cell in judged)
-    assert len(set(judged)) == len(judged) == strategy.evaluations  # nothing twice
+    strategy.end_epoch(architecture, False, True, evaluate)
+    assert all(cost_of(cell, model, 10).params <= limit for cell in evaluated)
+    assert len(set(evaluated)) == len(evaluated) == strategy.evaluations  # nothing twice
     best = strategy.notes()["best_top1"]
     assert best == sorted(best) and len(best) == 7
     assert best[-1] > best[0]
-    assert architecture.strengths().tolist() == SPACE.one_hot(
-        max(judged, key=lambda c: strategy.scores[" ".join(c.ops)])
-    )
+    cells = [entry.cell for entry in strategy.evaluated_cells()]
+    assert cells == sorted(evaluated, key=lambda cell: -strategy.scores[" ".join(cell.ops)])
+    assert [tuple(entry["ops"]) for entry in strategy.notes()["cells"]] == [cell.ops for cell in cells]
+
+
+def test_evolution_weighs_operations_by_what_their_cells_reached() -> None:
+    """Every operation keeps a weight, and one whose cells did better than another's the larger one."""
+    strategy, _, architecture = parts("evolution", search={"evolution": {"population": 40, "generations": 0}})
+
+    def evaluate(weights: Tensor) -> float:
+        return 100 * float(weights[0, 3])  # the first edge's operation decides alone
+
+    strategy.end_epoch(architecture, False, True, evaluate)
+    strengths = architecture.strengths()
+    assert (strengths > 0).all()
+    others = [o for o in range(strengths.shape[1]) if o != 3]
+    assert strengths[0, 3] > 1.5 * strengths[0, others].max()
 
 
 def test_evolution_goes_on_within_a_generation() -> None:
-    def judge(weights: Tensor) -> float:
+    def evaluate(weights: Tensor) -> float:
         return float((weights.argmax(dim=1) * torch.tensor([1, 3, 5, 7, 11])).sum() % 17)
 
     whole = parts("evolution")[0]
     assert isinstance(whole, Evolution)
-    found = whole.evolve(judge)
+    found = whole.evolve(evaluate)
     cut = parts("evolution")[0]
     assert isinstance(cut, Evolution)
     cut.load_state_dict({"scores": dict(list(whole.scores.items())[:8])})
@@ -512,7 +528,7 @@ def test_evolution_goes_on_within_a_generation() -> None:
 
     def ask(weights: Tensor) -> float:
         asked.append(weights)
-        return judge(weights)
+        return evaluate(weights)
 
     assert cut.evolve(ask) == found
     assert cut.state_dict() == whole.state_dict() and len(asked) == len(whole.scores) - 8

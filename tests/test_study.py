@@ -25,19 +25,20 @@ from dasvit.models.cost import cost_of
 from dasvit.runtime.distributed import Runtime
 from dasvit.runtime.progress import Reporter
 from dasvit.runtime.saver import Deadline
+from dasvit.search.candidates import read_rungs
 from dasvit.search.monitor import evaluate_cell, kept_supernet
 from dasvit.search.ranking import supernet_scores, weight_scores
 from dasvit.search.stages import StageWeights
 from dasvit.search.supernet import ForwardMode, Supernet
 from dasvit.study import jobs as study_jobs
+from dasvit.study.cluster import Processes
 from dasvit.study.compute import images_for_weights, planned_images
 from dasvit.study.plan import cell_key, check_seeds, draw_cells, plan_control, plan_variants, published_cell
 from dasvit.training.pipeline import run_training
 from helpers import SMALL, call_cli, tree
 
 TWO_STAGES = '--search.stages={"layers":[1,1],"keep":[0,2],"epochs":[2,1],"weight_epochs":[1,0]}'
-FINALS = "--search.finals.epochs=1"
-STUDY = [*SMALL, TWO_STAGES, FINALS, "--searches=2", "--trainings=2", "--random=3"]
+STUDY = [*SMALL, TWO_STAGES, "--search.finals.rungs=[1]", "--searches=2", "--trainings=2", "--random=3"]
 
 
 def config_of(*arguments: str) -> Config:
@@ -93,7 +94,7 @@ def test_random_cells_cost_what_found_ones_do(study: tuple[Path, dict[str, Any]]
 def test_the_control_spends_what_the_method_does(study: tuple[Path, dict[str, Any]]) -> None:
     """dasvit has no finals here: three epochs of 30 images for the weights, two of 30 for alpha; a finalist has 20."""
     root, content = study
-    assert content["control"] == {"finalists": 8, "epochs": 1, "last": 0, "matched": "images"}
+    assert content["control"] == {"finalists": 8, "rungs": [1.0], "matched": "images"}
     rows = {row["key"]: row for row in content["summary"]["variants"]}
     assert rows["control"]["label"] == "best of 8 drawn evenly" and rows["control"]["group"] == "control"
     for search in content["searches"]:
@@ -102,8 +103,8 @@ def test_the_control_spends_what_the_method_does(study: tuple[Path, dict[str, An
         assert search["core_seconds"] == pytest.approx(search["seconds"] * torch.get_num_threads())
         if search["variant"] == "control":
             assert len(finalists) == 8 and search["images"] == 8 * 20
-            reached = {load_genotype(f): json.loads((f / "result.json").read_text())["top1"] for f in finalists}
-            assert reached[load_genotype(run)] == max(reached.values())
+            reached = {load_genotype(f): read_rungs(f)[-1].loss for f in finalists}
+            assert reached[load_genotype(run)] == min(reached.values())
         else:
             lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
             assert not finalists and search["images"] == 30 * (3 + sum("val_loss" in line for line in lines)) == 150
@@ -213,7 +214,7 @@ def test_a_failing_process_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     said: list[str] = []
     reporter = Reporter(quiet=True)
     monkeypatch.setattr(reporter, "say", said.append)
-    runner = study_jobs.Runner(tmp_path, reporter, 2, Deadline(), {"search": 1, "train": 0}, 1)
+    runner = study_jobs.Runner(tmp_path, reporter, Deadline(), Processes(2), {"search": 1, "train": 0}, 1)
     runner.run([study_jobs.Job("searches/a/seed0", "search a", config_of())])
     assert len(runner.failures) == 1 and "nowhere.yaml" in runner.failures[0] and "failed" in said[-1]
 
@@ -227,16 +228,18 @@ from dasvit.study import jobs as study_jobs
 from dasvit.errors import Stopped
 from dasvit.runtime.progress import Reporter
 from dasvit.runtime.saver import Deadline
+from dasvit.study.cluster import Processes
 from pathlib import Path
-def start(self, job):
-    import subprocess
-    kill = "import os, signal, time; os.kill(os.getppid(), signal.SIGTERM); time.sleep(60)"
-    return subprocess.Popen([sys.executable, "-c", kill])
-study_jobs.Runner._start = start
+kill = "import os, signal, time; os.kill(os.getppid(), signal.SIGTERM); time.sleep(60)"
+study_jobs.arguments = lambda job, root: []
+study_jobs.sys.executable = {str(tmp_path / "kill")!r}
+Path(study_jobs.sys.executable).write_text(f"#!{sys.executable}\\n{{kill}}\\n")
+os.chmod(study_jobs.sys.executable, 0o755)
 jobs = [study_jobs.Job(f"searches/{{i}}/seed0", "search", None) for i in range(3)]
-runner = study_jobs.Runner(Path({str(tmp_path)!r}), Reporter(), 1, Deadline(), {{"search": 3, "train": 0}}, 3)
+root, left = Path({str(tmp_path)!r}), {{"search": 3, "train": 0}}
+runner = study_jobs.Runner(root, Reporter(), Deadline(), Processes(1), left, 3)
 try:
-    runner._beside(jobs)
+    runner.run(jobs)
 except Stopped as stop:
     assert stop.status == 143 and runner.started == 1, (stop, runner)
     sys.exit(0)
@@ -247,13 +250,14 @@ sys.exit(1)
 
 
 def test_time_that_is_left(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    runner = study_jobs.Runner(tmp_path, Reporter(quiet=True), 2, Deadline(), {"search": 0, "train": 10}, 20)
+    runner = study_jobs.Runner(tmp_path, Reporter(quiet=True), Deadline(), Processes(2), {"search": 0, "train": 10}, 20)
     assert runner._time_left() == ""
     runner.times["train"] = [20.0, 40.0]
     assert runner._time_left() == "; about 2 min left"  # 10 · 30 s on two processes
-    late = dataclasses.replace(runner, deadline=Deadline(0.0), processes=1)
-    with pytest.raises(Stopped, match="the time is up"):
-        late.run([study_jobs.Job("searches/a/seed0", "search a", config_of())])
+    for place in (None, runner.place):
+        late = dataclasses.replace(runner, deadline=Deadline(0.0), place=place)
+        with pytest.raises(Stopped, match="the time is up"):
+            late.run([study_jobs.Job("searches/a/seed0", "search a", config_of())])
 
 
 # --- the plan -------------------------------------------------------------------------------------------------------
@@ -275,12 +279,12 @@ def test_variants() -> None:
 
 
 def test_the_control_is_the_first_methods_finals_without_what_they_learn_by() -> None:
-    config = config_of(*(f"--search.finals.{name}" for name in ("cells=6", "epochs=2", "last=3", "last_epochs=5")))
+    config = config_of(*(f"--search.finals.{name}" for name in ("cells=6", "rungs=[0.5,2]", "keep=0.3", "images=30")))
     method = plan_variants(config, ["dasvit"], False, False)[0].config
     control = plan_control(method, 30)
     search = control.config.search
     assert (search.method, control.label, control.group) == ("finals", "best of 6 drawn evenly", "control")
-    assert search.finals == dataclasses.replace(method.search.finals, gain=0.0)
+    assert search.finals == dataclasses.replace(method.search.finals, learn=False, shipped=False)
     assert search.derive == method.search.derive
     towards = config_of("--search.target_macs=30k", "--search.derive.rule=perturbation")
     search = plan_control(plan_variants(towards, ["dasvit"], False, False)[0].config, 30).config.search
@@ -294,11 +298,11 @@ def test_images_are_counted_step_by_step() -> None:
     two = config_of(TWO_STAGES)
     assert planned_images(two, 30) == 3 * 30 + 2 * 30 and planned_images(two, 39) == 150  # whole batches alone
     assert planned_images(config_of(TWO_STAGES, "--search.order=2"), 30) == 3 * 30 + 2 * 4 * 30
-    given = ("cells=4", "epochs=1", "last=2", "last_epochs=3")
+    given = ("cells=4", "rungs=[0.5,1,3]")
     finals = config_of(TWO_STAGES, *(f"--search.finals.{name}" for name in given))
-    assert planned_images(finals, 30) == 150 + (4 + 2 * 3) * 20  # batches of 20
+    assert planned_images(finals, 30) == 150 + (4 * 0.5 + 2 * 0.5 + 1 * 2) * 20  # batches of 20
     assert planned_images(with_method(finals, "evolution"), 30) == 3 * 30
-    assert planned_images(with_method(finals, "finals"), 30) == 200
+    assert planned_images(with_method(finals, "finals"), 30) == 100
     for count, fraction in ((60, 0.5), (61, 0.5), (97, 0.3)):
         config = config_of(f"--search.val_fraction={fraction}")
         half = len(split_indices(np.arange(count) % 3, fraction, 0)[0])
@@ -378,13 +382,13 @@ def test_a_cell_alone_is_the_derived_network_on_shared_weights() -> None:
     images, seen = torch.randn(3, 3, 8, 8), []
     supernet.eval()
 
-    def judge(model: Supernet, weights: torch.Tensor, mode: ForwardMode) -> float:
+    def top1(model: Supernet, weights: torch.Tensor, mode: ForwardMode) -> float:
         assert mode.active == [space.operations.index(op) for op in cell.ops]
         seen.append(model(images, weights, mode))
         return 12.5
 
     with torch.no_grad():
-        assert evaluate_cell(supernet, cell, judge) == 12.5
+        assert evaluate_cell(supernet, cell, top1) == 12.5
         torch.testing.assert_close(seen[0], network(images))
 
 

@@ -9,7 +9,6 @@ from scipy import stats
 from dasvit.cell.genotype import Genotype
 from dasvit.cell.graph import live_edges
 from dasvit.errors import UserError
-from dasvit.report.study.results import RESULT_HEADS, SPACE_HEADS
 from dasvit.study.verdicts import summarise, write_study
 from studies import CONTROL, FOUND, LUCK, made_up
 from test_report_page import Page
@@ -154,12 +153,13 @@ def test_page(tmp_path: Path) -> None:
         assert link["href"].startswith(("#", "searches/", "trainings/"))
         if link["href"].startswith("#"):
             assert link["href"][1:] in page.ids
-    results = page.table_of(*RESULT_HEADS)
+    heads = ["", "top-1", "different cells", "sd of trainings", "multiply-adds", "images of a search"]
+    results = page.table_of(*heads, "core-seconds of a search", "over the control, points", "corrected p")
     assert results[0][:7] == ["dasvit", "82.00 ± 1.00 %", "3", "1.41", "4.20M", "3.00k", "127"]
     assert results[2][:7] == ["best of 4 drawn evenly", "77.67 ± 0.76 %", "3", "1.41", "4.20M", "1.00k", "127"]
     names = ["6 random cells", "ViT (sd over trainings)", "ViT with shift (sd over trainings)"]
     assert [row[0] for row in results[3:6]] == names
-    space = page.table_of(*SPACE_HEADS)
+    space = page.table_of("", "multiply-adds", "of the random cells'", "percentile", "RI, %", "p")
     assert space[0][:4] == ["dasvit", "4.20M", "1.00", "94"]
     assert "Against 6 random cells of dasvit's cost, 4.20M multiply-adds ± 5 %" in page.said
     assert "The control sends 4 evenly drawn cells through the same finals as dasvit's" in page.said

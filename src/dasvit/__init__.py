@@ -30,34 +30,24 @@ if TYPE_CHECKING:
     from dasvit.search.derive import derive
     from dasvit.search.supernet import Supernet
 
-_HOMES = {
-    "PUBLISHED": "dasvit.cell.genotype",
-    "Architecture": "dasvit.search.architecture",
-    "Config": "dasvit.config",
-    "Cost": "dasvit.cell.cost",
-    "DasViT": "dasvit.models.dasvit",
-    "Edge": "dasvit.cell.genotype",
-    "FoundCell": "dasvit.api",
-    "Genotype": "dasvit.cell.genotype",
-    "Parametric": "dasvit.cell.ops",
-    "Space": "dasvit.cell.space",
-    "StudyResult": "dasvit.api",
-    "Supernet": "dasvit.search.supernet",
-    "TrainedModel": "dasvit.api",
-    "UserError": "dasvit.errors",
-    "compare": "dasvit.api",
-    "cost": "dasvit.api",
-    "count_cost": "dasvit.models.cost",
-    "derive": "dasvit.search.derive",
-    "load_data": "dasvit.data",
-    "load_genotype": "dasvit.cell.genotype",
-    "load_model": "dasvit.models.folder",
-    "register_operation": "dasvit.cell.ops",
-    "report": "dasvit.api",
-    "search": "dasvit.api",
-    "study": "dasvit.api",
-    "train": "dasvit.api",
+_NAMES = {
+    "api": "FoundCell StudyResult TrainedModel compare cost report search study train",
+    "cell.cost": "Cost",
+    "cell.genotype": "PUBLISHED Edge Genotype load_genotype",
+    "cell.ops": "Parametric register_operation",
+    "cell.space": "Space",
+    "config": "Config",
+    "data": "load_data",
+    "errors": "UserError",
+    "models.cost": "count_cost",
+    "models.dasvit": "DasViT",
+    "models.folder": "load_model",
+    "search.architecture": "Architecture",
+    "search.derive": "derive",
+    "search.supernet": "Supernet",
 }
+"""Public names by the module that has them."""
+_HOMES = {name: f"dasvit.{module}" for module, names in _NAMES.items() for name in names.split()}
 
 __all__ = [
     "PUBLISHED",

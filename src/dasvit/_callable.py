@@ -19,6 +19,11 @@ class CallableRoom(ModuleType):
         return self._function()(*args, **options)
 
     @property
+    def __doc__(self) -> str:  # type: ignore[override] # what help() shows of a module
+        function = self._function()
+        return f"{function.__name__}{inspect.signature(function)}\n\n{inspect.getdoc(function)}"
+
+    @property
     def __signature__(self) -> inspect.Signature:
         return inspect.signature(self._function())
 

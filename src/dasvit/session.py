@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -74,6 +75,12 @@ class Session:
         """Return the session of a training inside this run: a page follows it, trackers do not."""
         page = (lambda: refresh_report(run.path, self.reporter.say),)
         return replace(self, run=run, config=config, followers=page)
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Keep every other run from writing into the folder (see `RunFolder.locked`); of several processes one does."""
+        with self.run.locked() if self.runtime.is_main else nullcontext():
+            yield
 
     def claim(self, subject: str, resume: bool = False, init: str = "") -> None:
         """Make the folder this run's own, and note what its data are (see `RunFolder.open`).
@@ -159,8 +166,10 @@ def load_session(config: Config, folder: str, kind: str, reporter: Reporter, dea
     with runtime.first_of_machine():
         data = load_data(config.data, config.model.image_size, config.runtime.seed)
     say_data(data, reporter)
-    # The run goes on with images that are there: fetching them is what a command does.
-    config = replace(config, data=replace(config.data, download=False))
+    # The run goes on with images that are there, from whichever folder: fetching them is what a command does.
+    path = Path(config.data.path).expanduser() if config.data.path else Path()
+    where = os.path.abspath(path) if config.data.path and path.exists() else config.data.path
+    config = replace(config, data=replace(config.data, path=where, download=False))
     return Session(config, data, RunFolder(folder, kind), runtime, reporter, deadline)
 
 

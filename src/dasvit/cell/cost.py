@@ -84,26 +84,26 @@ def token_count(config: ModelConfig) -> int:
     return (config.image_size // config.patch_size) ** 2 + 1
 
 
-def skeleton_cost(config: ModelConfig, num_classes: int, in_chans: int = 3) -> Cost:
+def skeleton_cost(config: ModelConfig, num_classes: int) -> Cost:
     """Return the cost of everything but the layers: embedding, positions, final norm and head."""
     tokens, dim = token_count(config), config.width
-    patch = in_chans * config.patch_size**2
+    patch = 3 * config.patch_size**2
     linear = (tokens - 1) * patch * dim + dim * num_classes
     embedding = patch * dim + dim + dim + tokens * dim
     return Cost(embedding + 2 * dim + dim * num_classes + num_classes, linear, linear)
 
 
-def network_cost(genotype: Genotype, config: ModelConfig, num_classes: int, in_chans: int = 3) -> Cost:
+def network_cost(genotype: Genotype, config: ModelConfig, num_classes: int) -> Cost:
     """Return the cost of a derived network in closed form: what `cost_of` counts, without building it."""
     layer = cell_cost(genotype, config.width, token_count(config))
-    return skeleton_cost(config, num_classes, in_chans) + layer * config.layers
+    return skeleton_cost(config, num_classes) + layer * config.layers
 
 
 VIT_LAYER = ("msa_1", "mlp_4")
 """The operations of a ViT's encoder layer; the number of heads costs nothing."""
 
 
-def vit_cost(config: ModelConfig, num_classes: int, in_chans: int = 3) -> Cost:
+def vit_cost(config: ModelConfig, num_classes: int) -> Cost:
     """Return the cost of the ViT of the same width, depth and tokens (the baseline `vit`) in closed form."""
     parts = (operation_cost(name, config.width, token_count(config)) for name in VIT_LAYER)
-    return skeleton_cost(config, num_classes, in_chans) + sum(parts, start=Cost()) * config.layers
+    return skeleton_cost(config, num_classes) + sum(parts, start=Cost()) * config.layers

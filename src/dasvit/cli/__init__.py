@@ -33,6 +33,8 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
     debug = "--debug" in arguments
+    # Where a shell closed them (`>&-`) there is nobody to be told.
+    sys.stdout, sys.stderr = sys.stdout or open(os.devnull, "w"), sys.stderr or open(os.devnull, "w")  # noqa: SIM115
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # a file's name need not be text at all
     who = "dasvit"
@@ -41,6 +43,11 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
         who = f"dasvit (process {os.environ['RANK']})"
     try:
         run(arguments)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # Whoever reads has enough (`| head`). What is still buffered would be written at exit, and fail once more.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise SystemExit(141) from None  # as a shell says of SIGPIPE
     except (UserError, OSError, MemoryError) as error:
         if debug:
             traceback.print_exc()
@@ -57,7 +64,6 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
 
 
 def _goes_on(arguments: list[str]) -> bool:
-    """Tell whether the same command line goes on where it stopped."""
     return bool(arguments) and arguments[0] in COMMANDS and COMMANDS[arguments[0]].goes_on
 
 
@@ -93,7 +99,6 @@ def _sentence(error: BaseException) -> str:
 
 
 def run(arguments: list[str]) -> None:
-    """Parse a command line and run its command."""
     if not arguments or arguments[0] in ("-h", "--help"):
         print(overview())
         return
@@ -109,8 +114,8 @@ def run(arguments: list[str]) -> None:
 
 
 def overview() -> str:
-    """Return what `dasvit --help` prints."""
-    lines = [f"  {name:<12}{command.summary}" for name, command in COMMANDS.items()]
+    summaries = {name: command.summary.rstrip(".") for name, command in COMMANDS.items()}
+    lines = [f"  {name:<12}{summary[0].lower()}{summary[1:]}" for name, summary in summaries.items()]
     return "\n".join(
         [
             "usage: dasvit COMMAND [options]",

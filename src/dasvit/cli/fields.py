@@ -35,11 +35,7 @@ def add_options(parser: ArgumentParser, options: type) -> None:
 
 
 def read_options(options: type[Own], values: dict[str, Any]) -> Own:
-    """Return options made of what a parser has read, their choices and ranges checked.
-
-    Raises:
-        UserError: A value is none of the choices, or below the least.
-    """
+    """Return options made of what a parser has read, their choices and ranges checked."""
     hints, read = get_type_hints(options), {}
     for field in _in_order(options):
         value, hint, name = values[field.name], hints[field.name], option_of(field.name)

@@ -11,7 +11,7 @@ from jsonargparse import ArgumentParser
 
 from dasvit.cli.fields import add_options, read_options
 from dasvit.cli.recipe_of import recipe_of
-from dasvit.cli.words import check_sections, first_look, huge_number, plain_fields
+from dasvit.cli.words import check_sections, first_look, plain_fields
 from dasvit.commands import COMMANDS
 from dasvit.commands.options import Options, SearchOptions
 from dasvit.config import Config
@@ -29,7 +29,6 @@ class Parser(ArgumentParser):
     """A parser whose errors are sentences with the way out."""
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
-        """Raise a UserError that says what is wrong."""
         raise UserError(_explain(message, self)) from None
 
 
@@ -75,9 +74,6 @@ def _checked(command: str, options: Options, config: Config, fields: set[str], h
         config: The recipe with what the command line changes of it.
         fields: The fields that the command line names.
         has_recipe: Whether there was a recipe at all.
-
-    Raises:
-        UserError: Values that do not go together.
     """
     if command == "evaluate" and not has_recipe and not config.data.path:
         raise UserError("say on which data: --data.name and --data.path (only a run folder knows its own).")
@@ -90,15 +86,12 @@ def _checked(command: str, options: Options, config: Config, fields: set[str], h
 
 
 def _parsed(parser: ArgumentParser, arguments: list[str]) -> Any:
-    """Parse arguments; a whole number beyond every float makes the parser itself fall over.
-
-    Raises:
-        UserError: There is such a number.
-    """
+    """Parse arguments; a whole number beyond every float makes the parser itself fall over."""
     try:
         return parser.parse_args(arguments)
     except OverflowError:
-        raise UserError(f"{huge_number(arguments)} holds a number that is too large.") from None
+        huge = re.search(r"(\S+)[ =]\S*\d{300}", " ".join(arguments))
+        raise UserError(f"{huge[1] if huge else 'the command line'} holds a number that is too large.") from None
 
 
 def _whole_sections(command: str) -> dict[str, type]:
@@ -111,7 +104,6 @@ def _whole_sections(command: str) -> dict[str, type]:
 
 
 def _flags(parser: ArgumentParser) -> set[str]:
-    """Return the options without a value."""
     return {option for action in parser._actions if action.nargs == 0 for option in action.option_strings}
 
 
@@ -123,7 +115,7 @@ def make_parser(command: str) -> ArgumentParser:
     parser = Parser(
         prog=f"dasvit {command}",
         usage=f"{usage} [options]{overrides}",
-        description=about.summary[0].upper() + about.summary[1:] + ".",
+        description=about.summary,
         allow_abbrev=False,
     )
     for name in about.sections:

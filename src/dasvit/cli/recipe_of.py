@@ -15,15 +15,7 @@ SMALL = "cifar10-compare"
 
 
 def recipe_of(command: str, given: Mapping[str, str]) -> dict[str, Any]:
-    """Return the recipe that is meant; an empty one where none is known.
-
-    Args:
-        command: Name of the command.
-        given: Its options and their values, see `words.first_look`.
-
-    Raises:
-        UserError: It cannot be read, or asks for what a file may not.
-    """
+    """Return the recipe that is meant; an empty one where none is known."""
     own = SMALL if command == "compare" and given.get("--scale") == "small" else COMMANDS[command].recipe
     name = given.get("--config") or _run_config(command, given) or own
     recipe = recipes.read_recipe(name) if name else {}
@@ -65,9 +57,6 @@ def _without_places(data: dict[str, Any], where: str, given: Mapping[str, str]) 
 
     The file may come from others. A folder that is a cache already may be used as one; what was to be fetched into the
     data's folder is there, or the command line asks for it again.
-
-    Raises:
-        UserError: It does.
     """
     folder = data.get("cache")
     if folder and "--data.cache" not in given and not recipes.is_cache(str(folder)):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Collection
 
 from dasvit.config import recipe as recipes
@@ -40,13 +39,6 @@ def check_sections(arguments: list[str], sections: dict[str, type]) -> None:
 
     The parser would read files that they name and import the classes that these name: a file is given to --config
     alone, and holds fields alone.
-
-    Args:
-        arguments: The command line's.
-        sections: The dataclass of every such option.
-
-    Raises:
-        UserError: The section is no mapping, or has a field that does not exist.
     """
     for place, argument in enumerate(arguments):
         option, equals, value = argument.partition("=")
@@ -81,9 +73,3 @@ def first_look(arguments: list[str], flags: Collection[str]) -> dict[str, str]:
         option, equals, value = word.partition("=")
         found[option] = value if equals or option in flags else next(words, "")
     return found
-
-
-def huge_number(arguments: list[str]) -> str:
-    """Return the option whose value is a number beyond every float."""
-    huge = re.search(r"(\S+)[ =]\S*\d{300}", " ".join(arguments))
-    return huge[1] if huge else "the command line"

@@ -12,108 +12,47 @@ from dasvit.config.recipe import SECTIONS
 ALL = tuple(SECTIONS)
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Command:
     """A command; its function is `NAME_command` of the module of its name.
 
     Attributes:
-        summary: What it does, in a line.
-        options: Its options.
+        options: Its options; the first line of their docstring says what the command does.
         usage: Its arguments without a name, for `--help`.
         recipe: The recipe that it reads when none is given. Empty: none.
         sections: The recipe's sections that can be overridden. None at all: it reads no recipe.
-        goes_on: Whether the same command line goes on with a run that was stopped.
     """
 
-    summary: str
     options: type[own.Options]
     usage: str = ""
     recipe: str = ""
     sections: tuple[str, ...] = ()
-    goes_on: bool = False
+
+    @property
+    def summary(self) -> str:
+        """What it does, in a sentence."""
+        return (self.options.__doc__ or "").partition("\n")[0]
+
+    @property
+    def goes_on(self) -> bool:
+        """Whether the same command line goes on with a run that was stopped: what reads a whole recipe makes a run."""
+        return self.sections == ALL
 
 
 COMMANDS = {
-    "search": Command(
-        summary="search a cell on images, and derive it",
-        options=own.SearchOptions,
-        recipe="cifar10-small",
-        sections=ALL,
-        goes_on=True,
-    ),
-    "derive": Command(
-        summary="derive a cell from a search again: another rule, a budget",
-        options=own.DeriveOptions,
-        usage="RUN",
-    ),
-    "train": Command(
-        summary="train a cell or a timm model from scratch, or fine-tune a trained one",
-        options=own.TrainOptions,
-        recipe="cifar10-small",
-        sections=ALL,
-        goes_on=True,
-    ),
-    "evaluate": Command(
-        summary="evaluate a trained model on a data set",
-        options=own.EvaluateOptions,
-        usage="MODEL",
-        sections=("data", "runtime"),
-    ),
-    "predict": Command(
-        summary="name the classes of images, or of folders of them",
-        options=own.PredictOptions,
-        usage="MODEL IMAGE|FOLDER...",
-    ),
-    "export": Command(
-        summary="write a trained model as ONNX, torch.export or a folder for the hub",
-        options=own.ExportOptions,
-        usage="MODEL --to onnx|torch|hub",
-    ),
-    "demo": Command(
-        summary="show a trained model in the browser: drop an image, see its classes",
-        options=own.DemoOptions,
-        usage="MODEL",
-    ),
-    "cost": Command(
-        summary="count the parameters and multiply-adds of a cell or model",
-        options=own.CostOptions,
-        usage="CELL|MODEL|TIMM_NAME",
-        recipe="cifar10-paper",
-        sections=("model",),
-    ),
-    "report": Command(
-        summary="show a run as one HTML page, or several side by side",
-        options=own.ReportOptions,
-        usage="RUN...",
-    ),
-    "compare": Command(
-        summary="train and cost any list of networks, in one table",
-        options=own.CompareOptions,
-        usage="[NETWORK ...]",
-        recipe="cifar10-paper",
-        sections=ALL,
-        goes_on=True,
-    ),
-    "study": Command(
-        summary="find out whether a search beats luck, and what is there already",
-        options=own.StudyOptions,
-        recipe="digits-study",
-        sections=ALL,
-        goes_on=True,
-    ),
-    "memory": Command(
-        summary="count the memory of a search: what batch fits which GPU",
-        options=own.MemoryOptions,
-        recipe="cifar10-paper",
-        sections=("model", "space", "search", "runtime"),
-    ),
-    "quickstart": Command(
-        summary="search, train and compare on scikit-learn's digits, in minutes",
-        options=own.QuickstartOptions,
-        recipe="digits",
-        sections=ALL,
-        goes_on=True,
-    ),
+    "search": Command(own.SearchOptions, recipe="cifar10-small", sections=ALL),
+    "derive": Command(own.DeriveOptions, "RUN"),
+    "train": Command(own.TrainOptions, recipe="cifar10-small", sections=ALL),
+    "evaluate": Command(own.EvaluateOptions, "MODEL", sections=("data", "runtime")),
+    "predict": Command(own.PredictOptions, "MODEL IMAGE|FOLDER..."),
+    "export": Command(own.ExportOptions, "MODEL --to onnx|torch|hub"),
+    "demo": Command(own.DemoOptions, "MODEL"),
+    "cost": Command(own.CostOptions, "CELL|MODEL|TIMM_NAME", "cifar10-paper", ("model",)),
+    "report": Command(own.ReportOptions, "RUN..."),
+    "compare": Command(own.CompareOptions, "[NETWORK ...]", "cifar10-paper", ALL),
+    "study": Command(own.StudyOptions, recipe="digits-study", sections=ALL),
+    "memory": Command(own.MemoryOptions, recipe="cifar10-paper", sections=("model", "space", "search", "runtime")),
+    "quickstart": Command(own.QuickstartOptions, recipe="digits", sections=ALL),
 }
 
 

@@ -12,11 +12,7 @@ from dasvit.search.derive import Derivation
 
 
 def wanted_trackers(text: str) -> tuple[str, ...]:
-    """Return the trackers that --track names, all of which are installed.
-
-    Raises:
-        UserError: One is unknown, or not installed.
-    """
+    """Return the trackers that --track names, all of which are installed."""
     names = parse_trackers(text)
     for name in names:
         need(name, name)
@@ -24,7 +20,6 @@ def wanted_trackers(text: str) -> tuple[str, ...]:
 
 
 def print_json(content: Any) -> None:
-    """Print one JSON object on standard output."""
     json.dump(content, sys.stdout, ensure_ascii=False)
     sys.stdout.write("\n")
 

@@ -19,7 +19,6 @@ from dasvit.runtime.progress import Reporter
 
 
 def compare_command(options: CompareOptions, config: Config) -> None:
-    """`dasvit compare`: a table of networks, trained or only costed."""
     reporter = Reporter()
     if options.classes and not options.cost_only:
         raise UserError("--classes goes with --cost-only: trained networks have the classes of the data.")
@@ -36,11 +35,7 @@ def compare_command(options: CompareOptions, config: Config) -> None:
 
 
 def wants_ptflops(choice: str, reporter: Reporter) -> bool:
-    """Tell whether the paper's FLOPs are counted.
-
-    Raises:
-        UserError: They are asked for, and ptflops is not installed.
-    """
+    """Tell whether the paper's FLOPs are counted."""
     if choice == "no" or has_ptflops():
         return choice != "no"
     if choice == "yes":
@@ -50,7 +45,6 @@ def wants_ptflops(choice: str, reporter: Reporter) -> bool:
 
 
 def show(comparison: Comparison, options: CompareOptions) -> None:
-    """Print the table as it is asked for."""
     rows, run = comparison.rows, comparison.run
     if options.json:
         print_json({**({"run": str(run.path)} if run else {}), "networks": rows})

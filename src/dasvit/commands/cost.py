@@ -11,7 +11,6 @@ from dasvit.errors import UserError
 
 
 def cost_command(options: CostOptions, config: Config) -> None:
-    """`dasvit cost`: parameters and multiply-adds of one image (section 12)."""
     name, classes = options.subject, options.classes
     if not 0 <= classes <= MAX_CLASSES:
         raise UserError(f"--classes must lie between 0 and {MAX_CLASSES:,}, not {classes}.")

@@ -49,11 +49,7 @@ class Seen:
 
 @torch.inference_mode()
 def look(classifier: Classifier, path: str) -> Seen:
-    """Show a model an image file.
-
-    Raises:
-        UserError: The file is no image, or the weights give no numbers.
-    """
+    """Show a model an image file."""
     pixels = reader(classifier)(path)
     logits, attention = class_attention(classifier.model, classifier.inputs(pixels[None]))
     shares = logits[0].float().softmax(dim=0).cpu()
@@ -76,7 +72,6 @@ def spotlight(seen: Seen) -> Image.Image:
 
 
 def demo_command(options: DemoOptions) -> None:
-    """`dasvit demo`: serves the page until it is interrupted."""
     if not 0 <= options.port < 2**16:
         raise UserError(f"--port must lie between 0 (any that is free) and 65535, not {options.port}.")
     need("demo", "gradio")
@@ -117,11 +112,7 @@ def make_app(classifier: Classifier, title: str) -> Any:
 
 
 def serve(app: Any, host: str, port: int) -> None:
-    """Serve a page until it is interrupted.
-
-    Raises:
-        UserError: The port is taken.
-    """
+    """Serve a page until it is interrupted."""
     import gradio
 
     theme = gradio.themes.Default(font=FONTS, font_mono=["ui-monospace", "monospace"])

@@ -23,7 +23,6 @@ from dasvit.search.pipeline import describe_derivation
 
 
 def derive_command(options: DeriveOptions) -> None:
-    """`dasvit derive`: another rule or a budget, from what a search has learned."""
     folder = Path(options.run)
     past = read_search(folder)
     choice = chosen(options, past.config.search.derive)
@@ -46,11 +45,7 @@ def derive_command(options: DeriveOptions) -> None:
 
 
 def chosen(options: DeriveOptions, base: DeriveConfig) -> DeriveConfig:
-    """Return the run's choice with what the command line changes of it.
-
-    Raises:
-        UserError: It asks for what there is not.
-    """
+    """Return the run's choice with what the command line changes of it."""
     choice = replace(
         base,
         rule=options.rule or base.rule,
@@ -65,11 +60,7 @@ def chosen(options: DeriveOptions, base: DeriveConfig) -> DeriveConfig:
 
 
 def perturbed_again(past: PastSearch, folder: Path, choice: DeriveConfig) -> PastSearch:
-    """Return a search with its last stage's weights by perturbation of the supernet in its newest checkpoint.
-
-    Raises:
-        UserError: The search trained no mixture, or left no checkpoint.
-    """
+    """Return a search with its last stage's weights by perturbation of the supernet in its newest checkpoint."""
     config: Config = past.config
     if not find_method(config.search.method).learns_alphas or past.stages is None:
         raise UserError(f"the method {config.search.method} trains no mixture that could be perturbed.")

@@ -7,22 +7,16 @@ from rich.console import Console
 from dasvit.commands.common import print_json
 from dasvit.commands.options import EvaluateOptions
 from dasvit.config import Config
-from dasvit.inference.evaluate import ModelEvaluation, evaluate_model
+from dasvit.inference.evaluate import evaluate_model
 from dasvit.report.tables import confusion_table
 from dasvit.runtime.progress import Reporter
 
 
 def evaluate_command(options: EvaluateOptions, config: Config) -> None:
-    """`dasvit evaluate`: top-1, top-5 and the confusion matrix."""
     found = evaluate_model(options.model, config, Reporter())
     if options.json:
         print_json(found.to_dict())
         return
-    print_evaluation(found)
-
-
-def print_evaluation(found: ModelEvaluation) -> None:
-    """Print accuracies and, of few classes, the confusion matrix (of many, the commonest confusions)."""
     reached = found.evaluation
     print(f"{reached.images} images: top-1 {reached.top1:.2f} %, top-5 {reached.top5:.2f} %, loss {reached.loss:.4f}")
     Console().print(confusion_table(reached.confusion, found.classes))

@@ -17,7 +17,6 @@ HINTS = {
 
 
 def export_command(options: ExportOptions) -> None:
-    """`dasvit export`: an .onnx file, a .pt2 file, or a folder for the hub."""
     made = export_model(options.model, options.to, options.out)
     if options.json:
         about = {"model": str(made.model), "to": made.target, "out": str(made.out)}

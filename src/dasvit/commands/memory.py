@@ -31,7 +31,6 @@ Counted = list[tuple[Subject, Memory]]
 
 
 def memory_command(options: MemoryOptions, config: Config) -> None:
-    """`dasvit memory`: peak memory of a search step against batch size, and the largest batch that fits."""
     if not find_method(config.search.method).trains_supernet:
         raise UserError(f"the method {config.search.method} trains no supernet, whose memory could be counted.")
     stem = figure_stem(options.out)
@@ -131,7 +130,6 @@ def answer(result: dict[str, Any], name: str) -> str:
 
 
 def draw(result: dict[str, Any], counted: Counted, stem: Path) -> list[Path]:
-    """Save the figure."""
     from dasvit.report.drawing.memory import draw_memory
 
     about = f"width {result['width']}, {result['tokens']} tokens, {result['precision']}, {result['device']}"
@@ -140,11 +138,7 @@ def draw(result: dict[str, Any], counted: Counted, stem: Path) -> list[Path]:
 
 
 def kind_of(config: Config) -> Kind:
-    """Return the kind of device that is counted for: a GPU, unless runtime.device says cpu.
-
-    Raises:
-        UserError: There is no device of that name.
-    """
+    """Return the kind of device that is counted for: a GPU, unless runtime.device says cpu."""
     name = config.runtime.device
     try:
         return "cpu" if name != "auto" and torch.device(name).type == "cpu" else "cuda"
@@ -153,11 +147,7 @@ def kind_of(config: Config) -> Kind:
 
 
 def parse_bytes(text: str) -> int:
-    """Read a memory such as 24G, 24GB, 11.5GiB or 512M.
-
-    Raises:
-        UserError: It is no such number.
-    """
+    """Read a memory such as 24G, 24GB, 11.5GiB or 512M."""
     match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([MGT])(?:i?B)?", text.strip(), re.IGNORECASE)
     if not match:
         raise UserError(f"--fits takes a memory such as 24G or 512M, not {text!r}.")
@@ -165,11 +155,7 @@ def parse_bytes(text: str) -> int:
 
 
 def figure_stem(out: str) -> Path | None:
-    """Return where the figures go, without the ending; none for an empty text.
-
-    Raises:
-        UserError: It ends as no figure of ours does.
-    """
+    """Return where the figures go, without the ending; none for an empty text."""
     if not out:
         return None
     path = Path(out)

@@ -1,7 +1,7 @@
 """The options of every command, as dataclasses: their docstrings are the texts of `--help`.
 
-A field is an option of the same name, `--edges-per-node` for `edges_per_node`; one made by `positional` is an argument
-without a name.
+The first line says what the command does. A field is an option of the same name, `--edges-per-node` for
+`edges_per_node`; one made by `positional` is an argument without a name.
 """
 
 from __future__ import annotations
@@ -73,20 +73,22 @@ class Tracked(Options):
 
 @dataclass(frozen=True, kw_only=True)
 class SearchOptions(Resumable, Tracked):
-    """Options of `dasvit search`.
+    """Search a cell on images, and derive it.
 
     Attributes:
         run: Folder that the run writes.
         method: Search method (search.method).
+        jobs: Candidates trained beside each other, each in a process with its share of the cores, or a GPU of its own.
     """
 
     run: str = "runs/search"
     method: str = name_of(METHODS)
+    jobs: int = at_least(1, default=1)
 
 
 @dataclass(frozen=True, kw_only=True)
 class DeriveOptions(Options):
-    """Options of `dasvit derive`.
+    """Derive a cell from a search again: another rule, a budget.
 
     Attributes:
         run: Run folder of a search.
@@ -111,7 +113,7 @@ class DeriveOptions(Options):
 
 @dataclass(frozen=True, kw_only=True)
 class TrainOptions(Resumable, Tracked):
-    """Options of `dasvit train`.
+    """Train a cell or a timm model from scratch, or fine-tune a trained one.
 
     Attributes:
         cell: Run folder of a search, a genotype's JSON file, or a cell's name.
@@ -128,7 +130,7 @@ class TrainOptions(Resumable, Tracked):
 
 @dataclass(frozen=True, kw_only=True)
 class EvaluateOptions(Options):
-    """Options of `dasvit evaluate`.
+    """Evaluate a trained model on a data set.
 
     Attributes:
         model: Run folder of a training, or a model folder.
@@ -139,7 +141,7 @@ class EvaluateOptions(Options):
 
 @dataclass(frozen=True, kw_only=True)
 class PredictOptions(Options):
-    """Options of `dasvit predict`.
+    """Name the classes of images, or of folders of them.
 
     Attributes:
         model: Run folder of a training, or a model folder.
@@ -147,7 +149,7 @@ class PredictOptions(Options):
         top: Classes shown for an image.
         format: Text, csv or json (as --json).
         batch_size: Images that the model sees at once.
-        on_error: Stop at a broken image, or skip it and name it.
+        on_error: What broken images are, which are left out and named: an error of the command (stop), or none (skip).
         device: The device: auto, cpu, cuda, cuda:N or mps.
     """
 
@@ -162,7 +164,7 @@ class PredictOptions(Options):
 
 @dataclass(frozen=True, kw_only=True)
 class ExportOptions(Options):
-    """Options of `dasvit export`.
+    """Write a trained model as ONNX, torch.export or a folder for the hub.
 
     Attributes:
         model: Run folder of a training, or a model folder.
@@ -177,7 +179,7 @@ class ExportOptions(Options):
 
 @dataclass(frozen=True, kw_only=True)
 class DemoOptions(Options):
-    """Options of `dasvit demo`.
+    """Show a trained model in the browser: drop an image, see its classes.
 
     Attributes:
         model: Run folder of a training, or a model folder.
@@ -194,7 +196,7 @@ class DemoOptions(Options):
 
 @dataclass(frozen=True, kw_only=True)
 class CostOptions(Options):
-    """Options of `dasvit cost`.
+    """Count the parameters and multiply-adds of a cell or model.
 
     Attributes:
         subject: What is counted.
@@ -207,7 +209,7 @@ class CostOptions(Options):
 
 @dataclass(frozen=True, kw_only=True)
 class ReportOptions(Options):
-    """Options of `dasvit report`.
+    """Show a run as one HTML page, or several side by side.
 
     Attributes:
         runs: Run folders; several are set side by side.
@@ -222,7 +224,7 @@ class ReportOptions(Options):
 
 @dataclass(frozen=True, kw_only=True)
 class CompareOptions(Options):
-    """Options of `dasvit compare`.
+    """Train and cost any list of networks, in one table.
 
     Attributes:
         networks: Cells' and timm models' names, genotype files, run folders (default: the paper's thirteen).
@@ -251,12 +253,12 @@ class CompareOptions(Options):
 
 @dataclass(frozen=True, kw_only=True)
 class StudyOptions(StudyPlan, Resumable):
-    """Options of `dasvit study`."""
+    """Find out whether a search beats luck, and what is there already."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class MemoryOptions(Options):
-    """Options of `dasvit memory`.
+    """Count the memory of a search: what batch fits which GPU.
 
     Attributes:
         fits: Print only the largest batch that fits, as 24G.
@@ -269,7 +271,7 @@ class MemoryOptions(Options):
 
 @dataclass(frozen=True, kw_only=True)
 class QuickstartOptions(Options):
-    """Options of `dasvit quickstart`.
+    """Search, train and compare on scikit-learn's digits, in minutes.
 
     Attributes:
         run: Folder that the runs write.

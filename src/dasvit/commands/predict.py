@@ -24,7 +24,7 @@ def predict_command(options: PredictOptions) -> None:
     folder = find_model(options.model)
     classifier = Classifier(folder, find_device(options.device))
     paths = find_images(options.images)
-    batches = ImageBatches(paths, options.batch_size, reader(classifier), skip=options.on_error == "skip")
+    batches = ImageBatches(paths, options.batch_size, reader(classifier))
     top = min(options.top, len(classifier.described.classes))
     reporter, out = Reporter(), sys.stdout
     if form == "csv":
@@ -37,18 +37,23 @@ def predict_command(options: PredictOptions) -> None:
         else:
             # The bar takes over sys.stdout, to keep what a terminal shows in order; a file gets its lines itself.
             (sys.stdout if out.isatty() else out).write(TEXTS[form](rows))
-    say_skipped(batches.skipped, reporter)
-    if len(batches.skipped) == len(paths):
-        raise UserError("none of the images can be read.")
     if form == "json":
         skipped = [{"image": name, "reason": reason} for name, reason in batches.skipped.items()]
         print_json({"model": str(folder), "images": kept, "skipped": skipped})
+    say_skipped(batches.skipped, reporter)
+    if len(batches.skipped) == len(paths):
+        raise UserError("none of the images can be read.")
+    if batches.skipped and options.on_error == "stop":
+        raise UserError(
+            f"{len(batches.skipped)} of {len(paths)} images cannot be read; the others are answered above "
+            "(--on-error skip: that is no error)."
+        )
 
 
 def say_skipped(skipped: dict[str, str], reporter: Reporter) -> None:
     """Name the broken images, a few of them with what is wrong."""
     if skipped:
-        reporter.say(f"{len(skipped)} broken images skipped:")
+        reporter.say(f"{len(skipped)} broken images left out:")
         for reason in list(skipped.values())[:NAMED]:
             reporter.say(f"  {printable(reason)}")
         for name in list(skipped)[NAMED:]:
@@ -65,7 +70,6 @@ def plain_text(rows: list[Row]) -> str:
 
 
 def header(top: int) -> list[str]:
-    """Return the names of the CSV's columns."""
     return ["image", *(f"{name}_{place + 1}" for place in range(top) for name in ("label", "probability"))]
 
 
@@ -80,7 +84,6 @@ def csv_rows(rows: list[Row]) -> str:
 
 
 def csv_text(rows: list[list[str]]) -> str:
-    """Return rows of texts as CSV."""
     text = io.StringIO()
     csv.writer(text, lineterminator="\n").writerows([printable(value) for value in row] for row in rows)
     return text.getvalue()

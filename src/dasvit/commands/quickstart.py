@@ -15,7 +15,6 @@ from dasvit.training.pipeline import run_training
 
 
 def quickstart_command(options: QuickstartOptions, config: Config) -> None:
-    """`dasvit quickstart`: search on digits, train what was found and a ViT, and compare."""
     root, reporter = options.run, Reporter()
     if config.model.width % config.model.heads:  # before the search, not after it
         raise UserError(f"model.width {config.model.width} is not divisible by model.heads {config.model.heads}.")

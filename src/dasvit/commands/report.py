@@ -12,7 +12,6 @@ from dasvit.report.run.page import write_report
 
 
 def report_command(options: ReportOptions) -> None:
-    """`dasvit report`: one run's page, or several runs side by side; with --figures also PDF and SVG."""
     folders = [Path(run) for run in options.runs]
     out = Path(options.out) if options.out else None
     if out and out.is_dir():

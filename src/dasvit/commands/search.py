@@ -10,11 +10,23 @@ from dasvit.report.tables import number
 from dasvit.runtime.progress import Reporter
 from dasvit.runtime.saver import Deadline
 from dasvit.search.derive import Derivation
+from dasvit.search.halving import Candidate
 from dasvit.search.pipeline import run_search
+from dasvit.search.proposal import SHIPPED
+
+
+def describe_shipped(shipped: Candidate, best: Candidate) -> str:
+    """Return what the search has over the cell that the package ships, trained likewise."""
+    if best is shipped:
+        return f"No candidate was better than {SHIPPED}, the cell that comes with dasvit: it is the search's cell."
+    reached = f"val top-1 {best.last.top1:.2f} % against {shipped.last.top1:.2f} %"
+    return (
+        f"Over {SHIPPED}, the cell that comes with dasvit, trained likewise: {reached}, loss {best.last.loss:.4f} "
+        f"against {shipped.last.loss:.4f} after {best.last.epochs:g} epochs."
+    )
 
 
 def search_command(options: SearchOptions, config: Config) -> None:
-    """`dasvit search`: a run folder with a cell, or a network, in it."""
     found = run_search(
         config,
         options.run,
@@ -23,6 +35,7 @@ def search_command(options: SearchOptions, config: Config) -> None:
         deadline=Deadline.after(options.max_minutes),
         track=wanted_trackers(options.track),
         warn=lambda session: warn_memory(session.config, session.classes, session.reporter),
+        jobs=options.jobs,
     )
     folder, content = str(found.session.run.path), found.to_dict()
     if options.json:
@@ -32,5 +45,7 @@ def search_command(options: SearchOptions, config: Config) -> None:
         print_derivation(found.derivation)
     else:
         print(found.found)
+    if found.shipped:
+        print(f"\n{describe_shipped(found.shipped, found.candidates[0])}")
     print(f"\n{folder}: {number(content['params'])} parameters, {number(content['macs'])} multiply-adds.")
     print(f"Train it: dasvit train --cell {folder}")

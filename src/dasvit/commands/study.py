@@ -12,15 +12,12 @@ from dasvit.study.study import do_study
 
 
 def study_command(options: StudyOptions, config: Config) -> None:
-    """`dasvit study`: searches, trainings and one report of what they show."""
-    reporter = Reporter()
-    deadline = Deadline.after(options.max_minutes)
-    content, failures = do_study(config, options, reporter, deadline, resume=options.resume)
+    found = do_study(config, options, Reporter(), Deadline.after(options.max_minutes), resume=options.resume)
     root = options.run
     if options.json:
-        print_json({"run": root, **content["summary"]})
+        print_json({"run": root, **found.summary})
     else:
-        print("\n".join(content["summary"]["verdicts"]))
+        print("\n".join(found.verdicts))
         print(f"\n{root}/report.html: open it in a browser. {root}/study.json and study.md hold the same numbers.")
-    if failures:
+    if failures := found.failures:
         raise UserError(f"{len(failures)} run(s) failed, and are left out; see {root}/logs. {failures[0]}")

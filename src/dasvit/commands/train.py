@@ -19,7 +19,6 @@ from dasvit.training.pipeline import Start, Subject, run_training
 
 
 def train_command(options: TrainOptions, config: Config) -> None:
-    """`dasvit train`: a trained model in a run folder."""
     cell, baseline, init = options.cell, options.baseline, options.init
     if [bool(cell), bool(baseline), bool(init)].count(True) != 1:
         raise UserError(

@@ -13,7 +13,7 @@ from dasvit.compare.networks import Entry, costed
 from dasvit.config import Config
 from dasvit.data import load_data
 from dasvit.errors import UserError
-from dasvit.extras import need
+from dasvit.extras import frame
 from dasvit.io.run_folder import RunFolder
 from dasvit.models.paper import DATASETS
 from dasvit.report.compare.tables import as_csv, as_json, as_latex, as_markdown, columns
@@ -57,10 +57,7 @@ class Comparison:
 
     def to_frame(self) -> pd.DataFrame:
         """Return the table for pandas: a network each row, costs and means over its trainings."""
-        need("frame", "pandas")
-        import pandas as pd
-
-        return pd.DataFrame([{key: value for key, value in row.items() if key != "published"} for row in self.rows])
+        return frame([{key: value for key, value in row.items() if key != "published"} for row in self.rows])
 
     def write(self) -> None:
         """Write the table into its folder in all formats."""
@@ -84,7 +81,9 @@ def compare_costs(
     """
     side = config.model.image_size
     rows = [costed(entry, config, classes or entry.classes, ptflops) for entry in entries]
-    run = open_run(folder, config, "cost") if folder else None
+    run = RunFolder(folder, "compare") if folder else None
+    if run:
+        run.open(config, "cost")
     shown = DATASETS if published else None
     comparison = Comparison(f"cost of one image of {side}×{side} pixels", rows, run, shown)
     comparison.write()
@@ -121,22 +120,24 @@ def run_comparison(
     data = load_data(config.data, config.model.image_size, config.runtime.seed)
     find_device(config.runtime.device)
     rows = [costed(entry, config, len(data.classes), ptflops) for entry in entries]  # what can fail, before all else
-    run = open_run(folder, config, "training")
-    results: list[list[dict[str, Any]]] = [[] for _ in entries]
-    failures: list[str] = []
-    shown = ([config.data.name] if config.data.name in DATASETS else []) if published else None
-    title = f"{config.data.name}, {config.train.epochs} epochs, {seeds} seed(s)"
-    for seed in range(config.runtime.seed, config.runtime.seed + seeds):
-        for i, entry in enumerate(entries):
-            reporter.say(f"\n{entry.label}, seed {seed} ({i + 1} of {len(entries)} networks)")
-            try:
-                results[i].append(trained(entry, config, seed, Path(folder), reporter))
-            except UserError as error:
-                failures.append(f"{entry.label}, seed {seed}: {error}")
-                reporter.say(failures[-1])
-            comparison = Comparison(title, summarised(rows, results), run, shown, failures)
-            comparison.write()
-    return comparison
+    run = RunFolder(folder, "compare")
+    with run.locked():
+        run.open(config, "training")
+        results: list[list[dict[str, Any]]] = [[] for _ in entries]
+        failures: list[str] = []
+        shown = ([config.data.name] if config.data.name in DATASETS else []) if published else None
+        title = f"{config.data.name}, {config.train.epochs} epochs, {seeds} seed(s)"
+        for seed in range(config.runtime.seed, config.runtime.seed + seeds):
+            for i, entry in enumerate(entries):
+                reporter.say(f"\n{entry.label}, seed {seed} ({i + 1} of {len(entries)} networks)")
+                try:
+                    results[i].append(trained(entry, config, seed, Path(folder), reporter))
+                except UserError as error:
+                    failures.append(f"{entry.label}, seed {seed}: {error}")
+                    reporter.say(failures[-1])
+                comparison = Comparison(title, summarised(rows, results), run, shown, failures)
+                comparison.write()
+        return comparison
 
 
 def trained(entry: Entry, config: Config, seed: int, root: Path, reporter: Reporter) -> dict[str, Any]:
@@ -170,14 +171,3 @@ def summarised(rows: Sequence[dict[str, Any]], results: Sequence[Sequence[dict[s
             more["images_per_second"] = statistics.median(value for run in runs for value in run["images_per_second"])
         summary.append(row | more)
     return summary
-
-
-def open_run(path: str, config: Config, kind: str) -> RunFolder:
-    """Return the folder of a comparison, made where it is not there.
-
-    Raises:
-        UserError: It holds something else.
-    """
-    run = RunFolder(path, "compare")
-    run.open(config, kind)
-    return run

@@ -15,6 +15,7 @@ from dasvit.config.limits import (
     MAX_NODES,
     MAX_OPERATIONS,
     MAX_RATIO,
+    MAX_RUNGS,
     MAX_SEED,
     MAX_WIDTH,
     MAX_WORKERS,
@@ -246,21 +247,32 @@ class DeriveConfig:
 
 @dataclass(kw_only=True)
 class FinalsConfig:
-    """Finals: short trainings of the cells that a search's weights make likely decide among them (docs/method.md).
+    """Finals: trainings of candidate cells, in rungs of successive halving, decide among them (docs/method.md).
 
     Attributes:
-        cells: Finalists, one after the other. 0: no finals, the weights decide (12 under the method finals).
-        epochs: Epochs that each is trained for, as the section train has it, on the images for the weights.
-        last: The best so many are trained anew for last_epochs, and the best of these is the cell. 0: no last round.
-        last_epochs: Epochs of the last round, more than the others have.
-        gain: What an earlier finalist's result does to the chances of its operations in later ones. 0: nothing.
+        cells: Candidates. 0: no finals, the weights decide (16 under the method finals).
+        rungs: Epochs after which candidates are compared, rising, as [0.5, 1, 4]. A candidate's training is as long as
+            the last, a whole number; it pauses at each, on the images for the weights.
+        keep: Share of a rung's candidates that goes on to the next one.
+        images: Validation images that a rung looks at, as even over the classes as they can be. 0: all.
+        learn: Draw candidates by what earlier ones reached. false: evenly.
+        shipped: The cell that the package ships, dasvit_shift, is a candidate where it is of the space and fits the
+            budget, and it is trained to the last rung.
     """
 
     cells: int = at_least(0, default=0)
-    epochs: int = at_least(1, default=1)
-    last: int = at_least(0, default=0)
-    last_epochs: int = at_least(1, default=3)
-    gain: float = at_least(0, default=4.0)
+    rungs: list[float] = field(default_factory=lambda: [1.0], metadata=listed(entries=MAX_RUNGS))
+    keep: float = within("(0, 1]", default=0.5)
+    images: int = at_least(0, default=0)
+    learn: bool = True
+    shipped: bool = True
+
+    def sizes(self) -> list[int]:
+        """Return how many candidates reach each rung."""
+        counts = [self.cells]
+        for _ in self.rungs[1:]:
+            counts.append(max(1, int(counts[-1] * self.keep)))
+        return counts if self.cells else [0] * len(self.rungs)
 
 
 @dataclass(kw_only=True)

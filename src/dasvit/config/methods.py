@@ -7,24 +7,14 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from dasvit.config.fields import Config, SearchConfig
 from dasvit.errors import UserError, unknown
 
 
-def as_it_is(search: SearchConfig) -> SearchConfig:
-    """Return a recipe's section search as it is."""
-    return search
-
-
-def one(search: SearchConfig) -> int:
-    """Return 1: all channels pass through the operations."""
-    return 1
-
-
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Method:
     """A search method.
 
@@ -44,11 +34,11 @@ class Method:
     name: str
     summary: str
     strategy: str | type | None
-    of_recipe: Callable[[SearchConfig], SearchConfig] = as_it_is
+    of_recipe: Callable[[SearchConfig], SearchConfig] = lambda search: search
     learns_alphas: bool = True
     finals: Literal["optional", "never", "always"] = "optional"
     normalises_edges: bool = False
-    channel_share: Callable[[SearchConfig], int] = one
+    channel_share: Callable[[SearchConfig], int] = lambda search: 1
     finds: Literal["cell", "network"] = "cell"
 
     @property
@@ -59,148 +49,98 @@ class Method:
 
 def without_parts(search: SearchConfig) -> SearchConfig:
     """Leave out DASViT's parts, and the finals, but not the stages."""
-    tokens = dataclasses.replace(search.tokens, ratio=1.0)
-    fairness = dataclasses.replace(search.fairness, skip=0.0, types=0.0)
-    finals = dataclasses.replace(search.finals, cells=0)
-    return dataclasses.replace(search, tokens=tokens, fairness=fairness, finals=finals)
+    tokens = replace(search.tokens, ratio=1.0)
+    fairness = replace(search.fairness, skip=0.0, types=0.0)
+    finals = replace(search.finals, cells=0)
+    return replace(search, tokens=tokens, fairness=fairness, finals=finals)
 
 
 def plain_darts(search: SearchConfig) -> SearchConfig:
     """Leave out all of DASViT's parts: one stage of the first one's depth, as many epochs as all together."""
     stages = search.stages
-    one_stage = dataclasses.replace(
+    one_stage = replace(
         stages,
         layers=stages.layers[:1],
         keep=[0],
         epochs=[sum(stages.epochs)],
         weight_epochs=stages.weight_epochs[:1],
     )
-    return dataclasses.replace(without_parts(search), stages=one_stage)
+    return replace(without_parts(search), stages=one_stage)
 
 
 def _p_darts(search: SearchConfig) -> SearchConfig:
     skips = 2 if search.derive.max_skips < 0 else search.derive.max_skips
-    return dataclasses.replace(without_parts(search), derive=dataclasses.replace(search.derive, max_skips=skips))
+    return replace(without_parts(search), derive=replace(search.derive, max_skips=skips))
 
 
 def _fair_darts(search: SearchConfig) -> SearchConfig:
-    return dataclasses.replace(plain_darts(search), relaxation="sigmoid")
+    return replace(plain_darts(search), relaxation="sigmoid")
 
 
 def _beta_darts(search: SearchConfig) -> SearchConfig:
-    return dataclasses.replace(plain_darts(search), alphas=dataclasses.replace(search.alphas, weight_decay=0.0))
+    return replace(plain_darts(search), alphas=replace(search.alphas, weight_decay=0.0))
 
 
 def _gdas(search: SearchConfig) -> SearchConfig:
-    plain = dataclasses.replace(plain_darts(search), order=1)
+    plain = replace(plain_darts(search), order=1)
     if search.temperature == search.final_temperature == 1.0:
-        return dataclasses.replace(plain, temperature=10.0, final_temperature=0.1, annealing="linear")
+        return replace(plain, temperature=10.0, final_temperature=0.1, annealing="linear")
     return plain
 
 
 def _finals(search: SearchConfig) -> SearchConfig:
-    """Leave out the supernet: finals alone, twelve finalists where the recipe has none."""
-    finals = search.finals if search.finals.cells else dataclasses.replace(search.finals, cells=12)
-    return dataclasses.replace(plain_darts(search), finals=finals)
+    """Leave out the supernet: finals alone, sixteen candidates where the recipe has none."""
+    finals = search.finals if search.finals.cells else replace(search.finals, cells=16)
+    return replace(plain_darts(search), finals=finals)
 
 
 def _autoformer(search: SearchConfig) -> SearchConfig:
     """Have the budget of cells hold for networks, where these have none of their own."""
     own, cells = search.autoformer, search.derive
     params, macs = own.max_params or cells.max_params, own.max_macs or cells.max_macs
-    return dataclasses.replace(
-        plain_darts(search), autoformer=dataclasses.replace(own, max_params=params, max_macs=macs)
-    )
+    return replace(plain_darts(search), autoformer=replace(own, max_params=params, max_macs=macs))
 
 
 HOME = "dasvit.search.strategies"
 METHODS: dict[str, Method] = {
     method.name: method
     for method in (
+        Method("dasvit", "token selection, fairness, stages", f"{HOME}.base:Strategy"),
+        Method("darts", "bilevel, first or second order", f"{HOME}.base:Strategy", plain_darts),
         Method(
-            name="dasvit",
-            summary="token selection, fairness, stages",
-            strategy=f"{HOME}.darts:Dasvit",
-        ),
-        Method(
-            name="darts",
-            summary="bilevel, first or second order",
-            strategy=f"{HOME}.darts:Darts",
-            of_recipe=plain_darts,
-        ),
-        Method(
-            name="pc-darts",
-            summary="partial channels, edges normalised",
-            strategy=f"{HOME}.pc_darts:PcDarts",
-            of_recipe=plain_darts,
+            "pc-darts",
+            "partial channels, edges normalised",
+            f"{HOME}.pc_darts:PcDarts",
+            plain_darts,
             normalises_edges=True,
             channel_share=lambda search: search.pc_darts.channels,
         ),
         Method(
-            name="p-darts",
-            summary="progressive depth, dropout on skips, few skips in the cell",
-            strategy=f"{HOME}.p_darts:PDarts",
-            of_recipe=_p_darts,
+            "p-darts",
+            "progressive depth, dropout on skips, few skips in the cell",
+            f"{HOME}.p_darts:PDarts",
+            _p_darts,
         ),
+        Method("darts+", "stops when skips take over", f"{HOME}.darts_plus:DartsPlus", plain_darts),
+        Method("darts-", "an auxiliary skip that fades", f"{HOME}.darts_minus:DartsMinus", plain_darts),
+        Method("fair-darts", "sigmoids and a zero-one loss", f"{HOME}.fair_darts:FairDarts", _fair_darts),
+        Method("beta-darts", "log-sum-exp of the alphas held down", f"{HOME}.beta_darts:BetaDarts", _beta_darts),
+        Method("gdas", "one sampled operation an edge", f"{HOME}.gdas:Gdas", _gdas),
+        Method("random", "draws a cell", None, plain_darts, learns_alphas=False, finals="never"),
+        Method("finals", "DASViT's finals without its supernet", None, _finals, learns_alphas=False, finals="always"),
         Method(
-            name="darts+",
-            summary="stops when skips take over",
-            strategy=f"{HOME}.darts_plus:DartsPlus",
-            of_recipe=plain_darts,
-        ),
-        Method(
-            name="darts-",
-            summary="an auxiliary skip that fades",
-            strategy=f"{HOME}.darts_minus:DartsMinus",
-            of_recipe=plain_darts,
-        ),
-        Method(
-            name="fair-darts",
-            summary="sigmoids and a zero-one loss",
-            strategy=f"{HOME}.fair_darts:FairDarts",
-            of_recipe=_fair_darts,
-        ),
-        Method(
-            name="beta-darts",
-            summary="log-sum-exp of the alphas held down",
-            strategy=f"{HOME}.beta_darts:BetaDarts",
-            of_recipe=_beta_darts,
-        ),
-        Method(
-            name="gdas",
-            summary="one sampled operation an edge",
-            strategy=f"{HOME}.gdas:Gdas",
-            of_recipe=_gdas,
-        ),
-        Method(
-            name="random",
-            summary="draws a cell",
-            strategy=None,
-            of_recipe=plain_darts,
+            "evolution",
+            "one-shot supernet of single paths, then an evolution of cells",
+            f"{HOME}.evolution:Evolution",
+            plain_darts,
             learns_alphas=False,
             finals="never",
         ),
         Method(
-            name="finals",
-            summary="DASViT's finals without its supernet",
-            strategy=None,
-            of_recipe=_finals,
-            learns_alphas=False,
-            finals="always",
-        ),
-        Method(
-            name="evolution",
-            summary="one-shot supernet of single paths, then an evolution of cells",
-            strategy=f"{HOME}.evolution:Evolution",
-            of_recipe=plain_darts,
-            learns_alphas=False,
-            finals="never",
-        ),
-        Method(
-            name="autoformer",
-            summary="entangled supernet of whole networks, then an evolution of these",
-            strategy=None,
-            of_recipe=_autoformer,
+            "autoformer",
+            "entangled supernet of whole networks, then an evolution of these",
+            None,
+            _autoformer,
             learns_alphas=False,
             finals="never",
             finds="network",
@@ -233,8 +173,8 @@ def with_method(config: Config, method: str, given: Collection[str] = ()) -> Con
     Raises:
         UserError: Unknown method.
     """
-    search = find_method(method).of_recipe(dataclasses.replace(config.search, method=method))
-    return dataclasses.replace(config, search=_keep_given(config.search, search, "search", given))
+    search = find_method(method).of_recipe(replace(config.search, method=method))
+    return replace(config, search=_keep_given(config.search, search, "search", given))
 
 
 def _keep_given(before: Any, after: Any, prefix: str, given: Collection[str]) -> Any:
@@ -248,7 +188,7 @@ def _keep_given(before: Any, after: Any, prefix: str, given: Collection[str]) ->
             kept[field.name] = old
         elif dataclasses.is_dataclass(new):
             kept[field.name] = _keep_given(old, new, name, given)
-    return dataclasses.replace(after, **kept)
+    return replace(after, **kept)
 
 
 def check_method(search: SearchConfig, width: int, heads: Collection[int]) -> None:

@@ -11,19 +11,12 @@ from typing import Any, get_type_hints
 
 import yaml
 
-from dasvit.config import Config, DataConfig, ModelConfig, RuntimeConfig, SearchConfig, SpaceConfig, TrainConfig
+from dasvit.config import Config
 from dasvit.config.validation import validate
 from dasvit.errors import UserError, unknown
 
-SECTIONS: dict[str, type] = {
-    "data": DataConfig,
-    "model": ModelConfig,
-    "space": SpaceConfig,
-    "search": SearchConfig,
-    "train": TrainConfig,
-    "runtime": RuntimeConfig,
-}
-
+SECTIONS: dict[str, type] = get_type_hints(Config)
+"""The dataclass of every section by name."""
 CACHE_TAG = "CACHEDIR.TAG"
 """The file by which tools know a folder as a cache (https://bford.info/cachedir/)."""
 MAX_VALUES = 10_000
@@ -59,13 +52,40 @@ def read_recipe(name: str) -> dict[str, Any]:
         content = {}
     if not isinstance(content, dict):
         raise UserError(f"{name} must hold sections ({', '.join(SECTIONS)}), not a {type(content).__name__}.")
+    if isinstance(content.get("search"), dict) and isinstance(content["search"].get("finals"), dict):
+        content["search"]["finals"] = with_rungs(content["search"]["finals"])
     check_fields(content, Config, name)
     return content
+
+
+def with_rungs(finals: dict[str, Any]) -> dict[str, Any]:
+    """Return a section of finals with rungs, where an older version wrote epochs, a last round and a gain."""
+    if not finals.keys() & {"epochs", "last", "last_epochs", "gain"}:
+        return finals
+    last = [finals.get("last_epochs", 3)] if finals.get("last") else []
+    new = {"rungs": [finals.get("epochs", 1), *last], "learn": bool(finals.get("gain", 4.0)), "shipped": False}
+    return {"cells": finals.get("cells", 0), **new}
 
 
 def is_cache(folder: str) -> bool:
     """Tell whether a folder is marked as a cache, as that of decoded images is."""
     return (Path(folder).expanduser() / CACHE_TAG).is_file()
+
+
+class _Twice(Exception):
+    """A key stands twice in a mapping."""
+
+
+class _UniqueKeys(yaml.SafeLoader):
+    """Reads YAML's plain types; of two values for one key the last would win without a word."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        lines: dict[str, int] = {}
+        for key, _ in node.value:
+            line, name = key.start_mark.line + 1, str(key.value)
+            if isinstance(key, yaml.ScalarNode) and lines.setdefault(name, line) != line and name != "<<":
+                raise _Twice(f"{name} twice, in lines {lines[name]} and {line}")
+        return super().construct_mapping(node, deep)
 
 
 def read_yaml(text: str, where: str) -> Any:
@@ -77,8 +97,10 @@ def read_yaml(text: str, where: str) -> Any:
         UserError: It is no YAML, asks for objects, or is absurdly large.
     """
     try:
-        content = yaml.safe_load(text)
+        content = yaml.load(text, _UniqueKeys)
         size = _values(content)
+    except _Twice as error:
+        raise UserError(f"{where} has {error}: leave one of them out.") from None
     except RecursionError:
         raise UserError(f"{where} nests its values too deeply: a configuration has a few levels.") from None
     # The constructors of plain types raise whatever int() and datetime() do.

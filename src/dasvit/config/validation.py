@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from itertools import pairwise
 from typing import Any
 
-from dasvit.config.fields import Config, StagesConfig
+from dasvit.config.fields import Config, SpaceConfig, StagesConfig
 from dasvit.config.limits import MAX_PATCHES, MIN_TEMPERATURE
 from dasvit.config.methods import check_method, find_method
 from dasvit.config.ranges import RANGE
@@ -26,29 +27,58 @@ def validate(config: Config, searching: bool = True) -> None:
         searching: Whether a search is to come; a training of a given cell is free in its width.
     """
     check_numbers(config)
-    model, space, search = config.model, config.space, config.search
-    find_method(search.method)
-    if search.relaxation not in RELAXATION_NAMES:
-        raise unknown("relaxation", search.relaxation, RELAXATION_NAMES)
+    find_method(config.search.method)
+    if config.search.relaxation not in RELAXATION_NAMES:
+        raise unknown("relaxation", config.search.relaxation, RELAXATION_NAMES)
+    _check_images(config)
+    if searching:
+        _check_supernet(config)
+    _check_space(config.space)
+    _check_search(config)
+
+
+def _check_images(config: Config) -> None:
+    """Refuse augmentations and sizes that do not fit, and what no machine could hold, before anything tries to."""
+    model, search = config.model, config.search
     if search.augment.mixup or search.augment.cutmix:
         raise UserError("search.augment.mixup and cutmix are for train.augment: the search's losses take whole labels.")
-    _check_sizes(config)
+    for section, augment in (("search", search.augment), ("train", config.train.augment)):
+        if augment.crop_padding > model.image_size:
+            raise UserError(
+                f"{section}.augment.crop_padding must be at most {model.image_size:,}, not {augment.crop_padding:,}."
+            )
+    patches = (model.image_size // model.patch_size) ** 2
+    if patches > MAX_PATCHES:
+        raise UserError(
+            f"an image of {model.image_size} pixels in patches of {model.patch_size} has {patches:,} of them, more "
+            f"than {MAX_PATCHES:,}: lower model.image_size or raise model.patch_size."
+        )
     if model.image_size % model.patch_size:
         raise UserError(
             f"an image of {model.image_size} pixels is not divisible into patches of {model.patch_size}: "
             "change model.image_size or model.patch_size."
         )
-    if not space.heads:
+    if not config.space.heads:
         raise UserError("space.heads is empty: without attention the class token never sees the image.")
-    if searching:
-        if config.runtime.shard:
-            raise UserError(
-                "runtime.shard is for training and evaluation: a search keeps all of its weights on every device. "
-                "Leave it out here, and give it to dasvit train."
-            )
-        _check_width("model.width", model.width, space.heads)
-        _check_width("search.width", search.width or model.width, space.heads)
-        check_method(search, search.width or model.width, space.heads)
+
+
+def _check_supernet(config: Config) -> None:
+    model, search, heads = config.model, config.search, config.space.heads
+    if config.runtime.shard:
+        raise UserError(
+            "runtime.shard is for training and evaluation: a search keeps all of its weights on every device. "
+            "Leave it out here, and give it to dasvit train."
+        )
+    for name, width in (("model.width", model.width), ("search.width", search.width or model.width)):
+        for count in heads:
+            if count < 1 or width % count:
+                raise UserError(
+                    f"{name} {width} is not divisible by {count} attention heads: change {name} or space.heads."
+                )
+    check_method(search, search.width or model.width, heads)
+
+
+def _check_space(space: SpaceConfig) -> None:
     for name, values in (("space.ratios", space.ratios), ("space.shifts", space.shifts)):
         if any(not ratio > 0 for ratio in values):
             raise UserError(f"{name} must all be positive, not {values}.")
@@ -56,6 +86,10 @@ def validate(config: Config, searching: bool = True) -> None:
     for name, values in (("space.heads", heads), ("space.ratios", space.ratios), ("space.shifts", space.shifts)):
         if len(set(values)) != len(values):
             raise UserError(f"{name} names an operation twice: {values}.")
+
+
+def _check_search(config: Config) -> None:
+    search, space = config.search, config.space
     if not search.p_darts.dropout or not all(0 <= rate < 1 for rate in search.p_darts.dropout):
         raise UserError(f"search.p_darts.dropout needs rates in [0, 1), not {search.p_darts.dropout}.")
     if not 0 < search.val_fraction < 1 or not 0 < config.data.val_fraction < 1:
@@ -65,15 +99,16 @@ def validate(config: Config, searching: bool = True) -> None:
             f"search.temperature and search.final_temperature must be at least {MIN_TEMPERATURE:g}: below that the "
             "weights of an edge are 1 and 0, and no gradient is left."
         )
-    operations = 2 + len(space.heads) + len(space.ratios) + len(space.shifts) + len(space.extra)
-    _check_stages(search.stages, operations)
-    finals = search.finals
-    if finals.last and finals.last_epochs <= finals.epochs:
-        raise UserError(
-            f"the finals' last round must be longer than {finals.epochs} epochs, which search.finals.epochs gives "
-            f"every finalist: raise search.finals.last_epochs, which is {finals.last_epochs}, or leave "
-            "search.finals.last at 0."
-        )
+    _check_stages(search.stages, 2 + len(space.heads) + len(space.ratios) + len(space.shifts) + len(space.extra))
+    _check_rungs(search.finals.rungs)
+
+
+def _check_rungs(rungs: list[float]) -> None:
+    """Check the rungs of finals."""
+    if not rungs or rungs[0] <= 0 or any(after <= before for before, after in pairwise(rungs)):
+        raise UserError(f"search.finals.rungs needs epochs above 0 that rise, as [0.5, 1, 4], not {rungs}.")
+    if rungs[-1] != int(rungs[-1]):
+        raise UserError(f"the last of search.finals.rungs must be whole epochs, not {rungs[-1]:g}.")
 
 
 def check_numbers(section: Any, prefix: str = "") -> None:
@@ -90,30 +125,6 @@ def check_numbers(section: Any, prefix: str = "") -> None:
                 raise UserError(f"{name} must be a finite number, not {item}.")
         if RANGE in field.metadata:
             field.metadata[RANGE].check(name, value)
-
-
-def _check_sizes(config: Config) -> None:
-    """Refuse what no machine could hold, before anything tries to."""
-    model = config.model
-    for section, augment in (("search", config.search.augment), ("train", config.train.augment)):
-        if augment.crop_padding > model.image_size:
-            raise UserError(
-                f"{section}.augment.crop_padding must be at most {model.image_size:,}, not {augment.crop_padding:,}."
-            )
-    patches = (model.image_size // model.patch_size) ** 2
-    if patches > MAX_PATCHES:
-        raise UserError(
-            f"an image of {model.image_size} pixels in patches of {model.patch_size} has {patches:,} of them, more "
-            f"than {MAX_PATCHES:,}: lower model.image_size or raise model.patch_size."
-        )
-
-
-def _check_width(name: str, width: int, heads: list[int]) -> None:
-    for count in heads:
-        if count < 1 or width % count:
-            raise UserError(
-                f"{name} {width} is not divisible by {count} attention heads: change {name} or space.heads."
-            )
 
 
 def _check_stages(stages: StagesConfig, operations: int) -> None:

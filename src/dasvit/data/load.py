@@ -14,6 +14,7 @@ from dasvit.data.listing import Content, Part, Source
 from dasvit.data.sources import cache_folder, find_source
 from dasvit.data.splits import balanced_subset, split_indices
 from dasvit.errors import UserError
+from dasvit.io.main_guard import end_second_run
 
 
 def load_data(config: DataConfig, image_size: int, seed: int) -> Data:
@@ -27,6 +28,7 @@ def load_data(config: DataConfig, image_size: int, seed: int) -> Data:
     Raises:
         UserError: The data set is unknown, not there, or not as it should be.
     """
+    end_second_run()
     source = find_source(config)
     facts = _facts(config, source, image_size, seed)
     name = fingerprint(source.files, facts)

@@ -19,6 +19,7 @@ from torch.utils.data import DataLoader, Dataset
 from dasvit.data.augment import Transform
 from dasvit.data.image_set import ImageSet
 from dasvit.errors import UserError
+from dasvit.io.main_guard import check_ended
 
 Batch = tuple[torch.Tensor, torch.Tensor]
 RESTARTS = 3
@@ -203,6 +204,7 @@ class Loader:
                 # A process that was killed is seen to be gone a moment after its connection is.
                 if not multiprocessing.connection.wait([worker.sentinel for worker in workers], timeout=1.0):
                     raise  # something else is wrong, in our own code
+                check_ended(workers)
                 self._drop_workers()
                 raise WorkerDied(" ".join(str(error).split())) from None
             if batch is None:

@@ -8,8 +8,8 @@ from typing import Any
 
 import torch
 
-from dasvit.config import Config, RuntimeConfig
-from dasvit.data import Data, load_data
+from dasvit.config import Config
+from dasvit.data import load_data
 from dasvit.errors import UserError
 from dasvit.io.run_folder import find_model
 from dasvit.runtime.distributed import Runtime
@@ -39,14 +39,13 @@ class ModelEvaluation:
         return {"model": str(self.model), **figures, "classes": list(self.classes), "confusion": confusion}
 
 
-def evaluate_model(path: str | Path, config: Config, reporter: Reporter, given: Data | None = None) -> ModelEvaluation:
+def evaluate_model(path: str | Path, config: Config, reporter: Reporter) -> ModelEvaluation:
     """Evaluate a trained model on the test images of a data set.
 
     Args:
         path: Run folder of a training, or a model folder.
         config: Which data, and the runtime.
         reporter: Where progress goes.
-        given: The images, where they were given rather than named.
 
     Raises:
         UserError: No model, no data, or data of other classes.
@@ -54,9 +53,10 @@ def evaluate_model(path: str | Path, config: Config, reporter: Reporter, given: 
     folder = find_model(path)
     described = read_input(folder)
     names = described.classes
-    runtime = Runtime(config.runtime, settled(config.runtime))
+    precision = config.runtime.precision
+    runtime = Runtime(config.runtime, "float32" if precision == "auto" else precision)  # nothing is measured
     with runtime.first_of_machine():
-        data = given or load_data(config.data, described.side, config.runtime.seed)
+        data = load_data(config.data, described.side, config.runtime.seed)
     if len(data.classes) < len(names):
         raise UserError(
             f"the model has {len(names)} classes, the data {len(data.classes)}: evaluate it on its own classes."
@@ -72,8 +72,3 @@ def evaluate_model(path: str | Path, config: Config, reporter: Reporter, given: 
     evaluation = evaluate(model, preprocess, batches, runtime, len(names))
     check_finite(folder, evaluation.loss)
     return ModelEvaluation(folder, evaluation, names)
-
-
-def settled(config: RuntimeConfig) -> Any:
-    """Return the precision where nothing is measured: float32 for auto."""
-    return "float32" if config.precision == "auto" else config.precision

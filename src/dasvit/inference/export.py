@@ -76,7 +76,7 @@ def export_model(path: str | Path, target: str, out: str | Path = "") -> Exporte
     if target == "onnx":
         need("export", "onnx", "onnxscript", "onnxruntime")
     folder = find_model(path)
-    place = Path(out) if out else home_of(folder) / "export" / PLACES[target]
+    place = Path(out) if out else (find_run(folder) or folder) / "export" / PLACES[target]
     described = read_input(folder)
     model = load_classifier(folder, described, torch.device("cpu"))
     with torch.no_grad():
@@ -88,11 +88,6 @@ def export_model(path: str | Path, target: str, out: str | Path = "") -> Exporte
         is_new = put(made, place)
     size = sum(file.stat().st_size for file in (place.rglob("*") if place.is_dir() else [place]) if file.is_file())
     return Exported(folder, target, place, difference, size, is_new)
-
-
-def home_of(folder: Path) -> Path:
-    """Return the run's folder that a model's lies in, or the model's own."""
-    return find_run(folder) or folder
 
 
 def export_file(

@@ -25,14 +25,13 @@ class ImageBatches:
         paths: The files.
         size: Images of a batch.
         read: Returns a file's pixels, uint8 [3, S, S].
-        skip: Leave broken images out instead of raising the error that `read` gives.
 
     Attributes:
-        skipped: Broken images and what is wrong with them.
+        skipped: Broken images, which are left out, and what is wrong with them.
     """
 
-    def __init__(self, paths: list[str], size: int, read: Callable[[str], Tensor], skip: bool) -> None:
-        self.paths, self.size, self.read, self.skip = paths, size, read, skip
+    def __init__(self, paths: list[str], size: int, read: Callable[[str], Tensor]) -> None:
+        self.paths, self.size, self.read = paths, size, read
         self.skipped: dict[str, str] = {}
 
     def __len__(self) -> int:
@@ -56,8 +55,6 @@ class ImageBatches:
         try:
             return image.result()
         except UserError as error:
-            if not self.skip:
-                raise
             self.skipped[path] = str(error)
             return None
 

@@ -6,16 +6,22 @@ import json
 import os
 import platform
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from importlib import metadata
 from pathlib import Path
 from typing import Any
+
+from filelock import FileLock, Timeout
 
 from dasvit.config import Config
 from dasvit.config import recipe as recipes
 from dasvit.errors import UserError
 from dasvit.io.files import SUFFIX, append_line, read_object, sweep, write_whole
 
+LOCK = ".lock"
+"""The file that a process holds while it writes into a run folder."""
 PACKAGES = ("dasvit", "torch", "torchvision", "timm", "accelerate", "numpy")
 
 
@@ -52,7 +58,7 @@ class RunFolder:
             if not self.config_path.exists() or not self.identity():
                 raise UserError(f"{self.path} is not empty and holds no run: give --run another folder.")
             kept = recipes.load(self.config_path, searching=self.kind == "search")
-            if self.identity() != identity or unshared(kept) != unshared(config):
+            if self.identity() != identity or comparable(kept) != comparable(config):
                 raise UserError(
                     f"{self.path} already holds another run ({self.identity().get('kind', 'unknown')}): give --run "
                     f"another folder, or the same configuration{' and first weights' if init else ''} to go on."
@@ -70,11 +76,41 @@ class RunFolder:
         except OSError as error:
             raise UserError(f"cannot write the run folder {self.path}: {error.strerror}.") from None
 
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Keep every other process from writing into the folder.
+
+        The lock is the operating system's (`flock`), on a file that stays: it goes with the process, however that ends,
+        and holds between the machines of a network file system that has locks.
+
+        Raises:
+            UserError: Another process writes into it now, or the folder cannot be made.
+        """
+        if self.path.exists() and not self.path.is_dir():
+            raise UserError(f"{self.path} is a file: give --run the name of a folder.")
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            lock = FileLock(self.path / LOCK, blocking=False)
+            lock.acquire()
+        except Timeout:
+            raise UserError(
+                f"another process writes into {self.path} now: wait until it has ended, or give --run another folder."
+            ) from None
+        except NotImplementedError:  # a file system without locks
+            yield
+            return
+        except OSError as error:
+            raise UserError(f"cannot write the run folder {self.path}: {error.strerror}.") from None
+        try:
+            yield
+        finally:
+            lock.release()
+
     def _has_begun(self) -> bool:
         """Tell whether the folder holds more than the head of a run that failed before its first epoch."""
         if not self.path.exists():
             return False
-        names = {path.name for path in self.path.iterdir() if not path.name.endswith(SUFFIX)}
+        names = {path.name for path in self.path.iterdir() if not path.name.endswith(SUFFIX)} - {LOCK}
         return bool(names) and not (names <= {"config.yaml", "environment.json", "report.html"} and self.identity())
 
     @property
@@ -151,9 +187,13 @@ class RunFolder:
             write_whole(path, lambda file: file.write(b"".join(lines[:count])))
 
 
-def unshared(config: Config) -> Config:
-    """Return a configuration with whole weights: processes that share them go on with a run, and others, too."""
-    return replace(config, runtime=replace(config.runtime, shard=False))
+def comparable(config: Config) -> Config:
+    """Return a configuration as it is compared with another: its weights whole, its paths as what they mean.
+
+    Processes that share weights go on with a run that did not, and the other way round.
+    """
+    path = os.path.realpath(config.data.path) if config.data.path else ""
+    return replace(config, data=replace(config.data, path=path), runtime=replace(config.runtime, shard=False))
 
 
 def _whole_lines(path: Path) -> list[bytes]:

@@ -16,11 +16,10 @@ import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 from torch.optim import Optimizer
 
 from dasvit.cell.cost import operation_cost, token_count
@@ -29,7 +28,7 @@ from dasvit.config import Config
 from dasvit.memory.live_bytes import Kind, LiveBytes, Pretend
 from dasvit.runtime.distributed import Runtime
 from dasvit.search.plain_darts import PlainStep, PlainSupernet
-from dasvit.search.probe import LoneRuntime, SearchStep, noise
+from dasvit.search.probe import LoneRuntime, SearchStep, Step, noise
 
 PROBE = 10007
 """The batch that is run on the meta device: a prime that divides the size of no weight."""
@@ -91,23 +90,7 @@ def costliest(space: Space, keep: int, config: Config) -> OperationMask:
     return tuple(tuple(o in kept for o in range(len(costs))) for _ in space.edges)
 
 
-class Step(Protocol):
-    """A step that can be counted."""
-
-    def alpha_step(self) -> None:
-        """Move alpha."""
-
-    def weight_step(self) -> None:
-        """Move the weights."""
-
-    def optimizers(self) -> list[Optimizer]:
-        """Return the optimisers."""
-
-    def tensors(self) -> list[Tensor]:
-        """Return what is alive between two steps."""
-
-
-def make_step(subject: Subject, config: Config, classes: int, batch: int, runtime: Runtime) -> SearchStep | PlainStep:
+def make_step(subject: Subject, config: Config, classes: int, batch: int, runtime: Runtime) -> Step:
     """Build a network and return its step: the search loop's own, or plain DARTS's.
 
     Args:
@@ -124,13 +107,12 @@ def make_step(subject: Subject, config: Config, classes: int, batch: int, runtim
     space, device = Space.from_config(config.space), runtime.device
     with device:
         supernet = PlainSupernet(
-            space.nodes,
-            space.operations,
+            space,
             image_size=config.model.image_size,
             patch_size=config.model.patch_size,
             dim=config.search.width or config.model.width,
             layers=subject.layers,
-            classes=classes,
+            num_classes=classes,
         )
     alpha = torch.zeros(len(space.edges), len(space.operations), device=device, requires_grad=True)
     batches = [noise(batch, config.model.image_size, classes, device) for _ in range(2)]
@@ -180,11 +162,13 @@ def count(subject: Subject, config: Config, classes: int, kind: Kind, bfloat16: 
     return Memory(table[:, 0], table[:, 1])
 
 
-def choices(step: SearchStep | PlainStep) -> list[Callable[[], None]]:
+def choices(step: Step) -> list[Callable[[], object]]:
     """Return what prepares each of the steps among which the dearest is."""
-    if isinstance(step, PlainStep):
+    if not isinstance(step, SearchStep):
         return [lambda: None]
-    return [partial(step.choose, path) for path in step.paths()] or [step.stage.begin_step]
+    strategy = step.stage.strategy
+    paths = strategy.extreme_paths(step.stage.alive)
+    return [partial(strategy.choose, path) for path in paths] or [step.stage.begin_step]
 
 
 def bytes_alive(step: Step) -> list[tuple[int, int]]:
@@ -192,7 +176,7 @@ def bytes_alive(step: Step) -> list[tuple[int, int]]:
     live = LiveBytes(PROBE)
     with live:
         live.hold(step.tensors())
-        for optimizer in step.optimizers():
+        for optimizer in step.optimizers:
             make_states(optimizer)
         step.alpha_step()
         step.weight_step()

@@ -18,7 +18,7 @@ from torch.utils.checkpoint import checkpoint
 
 from dasvit.config.validation import ImageSize
 from dasvit.errors import UserError
-from dasvit.models.skeleton import TokenEmbedding
+from dasvit.models.skeleton import TIMM_CFG, TokenEmbedding, TokenNetwork
 
 HEADS: tuple[int, ...] = (9, 9, 9, 9, 9, 10, 9, 9, 10, 9, 10, 9, 9, 10)
 """Heads of AutoFormer-B's layers."""
@@ -117,7 +117,7 @@ class Layer(nn.Module):
         return output
 
 
-class AutoFormer(nn.Module):
+class AutoFormer(TokenNetwork):
     """A network that AutoFormer found: a vision transformer whose layers differ. The defaults are AutoFormer-B's.
 
     Args:
@@ -156,7 +156,7 @@ class AutoFormer(nn.Module):
             raise UserError(f"{len(heads)} head counts and {len(ratios)} MLP ratios: give one of each a layer.")
         self.in_chans = in_chans
         self.num_features = self.head_hidden_size = self.embed_dim = embed_dim
-        self.grad_checkpointing = False
+        self.grad_checkpointing, self.global_pool = False, "avg"
         self.embed = TokenEmbedding(img_size, patch_size, in_chans, embed_dim)
         grid_rows, grid_columns = self.embed.patch_embed.grid_size
         rows, columns = relative_index(grid_rows, grid_columns, reach)
@@ -171,10 +171,6 @@ class AutoFormer(nn.Module):
         self.blocks.apply(_init_weights)
         self.reset_classifier(num_classes)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Return the logits of images, [B, C, H, W] -> [B, classes]."""
-        return self.forward_head(self.forward_features(x))
-
     def forward_features(self, x: Tensor) -> Tensor:
         """Return the normalised tokens of images, [B, C, H, W] -> [B, N, D]."""
         x = self.embed(x)
@@ -186,20 +182,6 @@ class AutoFormer(nn.Module):
         features: Tensor = self.norm(x)
         return features
 
-    def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
-        """Return the logits of normalised tokens, by the mean of the patches', [B, N, D] -> [B, classes].
-
-        Args:
-            x: The tokens.
-            pre_logits: Return what the last layer would be given instead, [B, D].
-        """
-        x = self.head_drop(x[:, 1:].mean(dim=1))
-        return x if pre_logits else self.head(x)
-
-    def get_classifier(self) -> nn.Module:
-        """Return the head."""
-        return self.head
-
     def reset_classifier(self, num_classes: int) -> None:
         """Give the network a new head for another number of classes (0: none)."""
         self.num_classes = num_classes
@@ -209,18 +191,10 @@ class AutoFormer(nn.Module):
             self.head = nn.Linear(self.embed_dim, num_classes, device=like.device, dtype=like.dtype)
         self.head.apply(_init_weights)
 
-    def set_grad_checkpointing(self, enable: bool = True) -> None:
-        """Keep the layers' inputs alone for the backward pass, and compute the rest again."""
-        self.grad_checkpointing = enable
-
     def no_weight_decay(self) -> set[str]:
         """Return the names of the parameters that weight decay spares, beside biases and norms."""
         tables = {name for name, _ in self.named_parameters() if "_positions." in name}
         return {"embed.cls_token", "embed.pos_embed"} | tables
-
-    def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
-        """Return the patterns by which timm groups parameters into layers."""
-        return {"stem": r"^embed", "blocks": [(r"^blocks\.(\d+)", None), (r"^norm", (99999,))]}
 
 
 def _init_weights(module: nn.Module) -> None:
@@ -229,19 +203,7 @@ def _init_weights(module: nn.Module) -> None:
         nn.init.zeros_(module.bias)
 
 
-default_cfgs = generate_default_cfgs(
-    {
-        "autoformer_b": {
-            "num_classes": 1000,
-            "input_size": (3, 224, 224),
-            "fixed_input_size": True,
-            "crop_pct": 0.9,
-            "interpolation": "bicubic",
-            "first_conv": "embed.patch_embed.proj",
-            "classifier": "head",
-        }
-    }
-)
+default_cfgs = generate_default_cfgs({"autoformer_b": TIMM_CFG})
 
 
 @register_model

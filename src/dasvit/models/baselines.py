@@ -21,9 +21,7 @@ OURS = {"vit": VIT, "vit_shift": VIT_SHIFT}
 """Baselines that take width, layers and heads from the configuration, and the architectures behind their names."""
 
 
-def make_network(
-    genotype: Genotype, config: ModelConfig, num_classes: int, drop_path: float = 0.0, in_chans: int = 3
-) -> DasViT:
+def make_network(genotype: Genotype, config: ModelConfig, num_classes: int, drop_path: float = 0.0) -> DasViT:
     """Build the network of a cell, as timm would.
 
     Args:
@@ -31,7 +29,6 @@ def make_network(
         config: Image, patch, width and layers.
         num_classes: Classes.
         drop_path: Rate of stochastic depth at the last layer.
-        in_chans: Channels of the images.
 
     Raises:
         UserError: Sizes that do not fit together.
@@ -41,7 +38,6 @@ def make_network(
         cell=genotype.to_dict(),
         img_size=config.image_size,
         patch_size=config.patch_size,
-        in_chans=in_chans,
         embed_dim=config.width,
         depth=config.layers,
         num_classes=num_classes,
@@ -51,9 +47,7 @@ def make_network(
     return network
 
 
-def make_model(
-    name: str, config: ModelConfig, num_classes: int, *, drop_path: float = 0.0, in_chans: int = 3
-) -> nn.Module:
+def make_model(name: str, config: ModelConfig, num_classes: int, *, drop_path: float = 0.0) -> nn.Module:
     """Build a baseline with fresh weights.
 
     Args:
@@ -64,12 +58,11 @@ def make_model(
         config: The configuration; of a name of timm's, the image size alone is taken over.
         num_classes: Classes.
         drop_path: Rate of stochastic depth at the last layer.
-        in_chans: Channels of the images.
 
     Raises:
         UserError: Unknown name, or sizes that do not fit together.
     """
-    args: dict[str, Any] = {"num_classes": num_classes, "in_chans": in_chans}
+    args: dict[str, Any] = {"num_classes": num_classes, "in_chans": 3}
     if drop_path:
         args["drop_path_rate"] = drop_path
     ours = name in OURS

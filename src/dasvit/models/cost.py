@@ -5,7 +5,6 @@ kernel is seen (on the CPU the fused attention has gone uncounted). `dasvit.cell
 """
 
 import copy
-from collections.abc import Iterable
 
 import torch
 from torch import Tensor, nn
@@ -33,7 +32,8 @@ def count_cost(model: nn.Module, image_size: ImageSize, in_chans: int = 3) -> Co
         in_chans: Its channels.
     """
     shadow = _on_meta(model).eval()
-    image = torch.empty(1, in_chans, *size_pair(image_size), device="meta", dtype=_dtype(shadow.parameters()))
+    dtype = next((p.dtype for p in shadow.parameters()), torch.float32)
+    image = torch.empty(1, in_chans, *size_pair(image_size), device="meta", dtype=dtype)
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
         shadow(image)
     flops = counter.get_flop_counts().get("Global", {})
@@ -48,10 +48,6 @@ def _on_meta(model: nn.Module) -> nn.Module:
     for parameter in model.parameters():
         memo[id(parameter)] = nn.Parameter(parameter.detach().to("meta"), requires_grad=False)
     return copy.deepcopy(model, memo)
-
-
-def _dtype(parameters: Iterable[Tensor]) -> torch.dtype:
-    return next((p.dtype for p in parameters), torch.float32)
 
 
 def cost_of(model: str | Found, config: ModelConfig, num_classes: int) -> Cost:

@@ -23,7 +23,7 @@ from dasvit.cell.genotype import Genotype, load_genotype
 from dasvit.cell.ops import NORM_EPS, init_weights
 from dasvit.config.validation import ImageSize, size_pair
 from dasvit.errors import UserError, unknown
-from dasvit.models.skeleton import TokenEmbedding, resample_positions
+from dasvit.models.skeleton import TIMM_CFG, TokenEmbedding, TokenNetwork, resample_positions
 
 POOLINGS = ("token", "avg", "")
 """What the head reads: the class token, the mean of the patch tokens, or every token."""
@@ -43,7 +43,7 @@ def resolve_cell(cell: CellLike) -> Genotype:
     return Genotype.from_dict(cell) if isinstance(cell, dict) else load_genotype(cell)
 
 
-class DasViT(nn.Module):
+class DasViT(TokenNetwork):
     """A vision transformer whose encoder layers are copies of one cell (method, sections 1 and 2).
 
     The names of its arguments, methods and attributes are timm's, so that whatever works on timm's vision
@@ -111,10 +111,6 @@ class DasViT(nn.Module):
             {"module": f"blocks.{layer}", "num_chs": embed_dim, "reduction": reduction} for layer in range(depth)
         ]
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Return the logits of images, [B, C, H, W] -> [B, classes]."""
-        return self.forward_head(self.forward_features(x))
-
     def forward_features(self, x: Tensor) -> Tensor:
         """Return the normalised tokens of images, [B, C, H, W] -> [B, N, D]."""
         grid = self.embed.grid(x)
@@ -128,20 +124,6 @@ class DasViT(nn.Module):
             prev2, prev1 = prev1, output
         features: Tensor = self.norm(prev1)
         return features
-
-    def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
-        """Return the logits of normalised tokens, [B, N, D] -> [B, classes].
-
-        Args:
-            x: The tokens.
-            pre_logits: Return what the last layer would be given instead, [B, D].
-        """
-        if self.global_pool == "token":
-            x = x[:, 0]
-        elif self.global_pool == "avg":
-            x = x[:, self.num_prefix_tokens :].mean(dim=1)
-        x = self.head_drop(x)
-        return x if pre_logits else self.head(x)
 
     def forward_intermediates(
         self,
@@ -212,10 +194,6 @@ class DasViT(nn.Module):
             self.reset_classifier(0, "")
         return list(wanted)
 
-    def get_classifier(self) -> nn.Module:
-        """Return the head."""
-        return self.head
-
     def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:
         """Give the network a new head for another number of classes (0: none).
 
@@ -234,10 +212,6 @@ class DasViT(nn.Module):
             self.head = nn.Linear(self.embed_dim, num_classes, device=like.device, dtype=like.dtype)
         self.head.apply(init_weights)
 
-    def set_grad_checkpointing(self, enable: bool = True) -> None:
-        """Keep the layers' inputs alone for the backward pass, and compute the rest again."""
-        self.grad_checkpointing = enable
-
     def set_input_size(self, img_size: ImageSize | None = None, patch_size: ImageSize | None = None) -> None:
         """Change the size of the images or of the patches; kernel and positions are resampled.
 
@@ -255,10 +229,6 @@ class DasViT(nn.Module):
     def no_weight_decay(self) -> set[str]:
         """Return the names of the parameters that weight decay spares, beside biases and norms."""
         return {"embed.cls_token", "embed.pos_embed"}
-
-    def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
-        """Return the patterns by which timm groups parameters into layers."""
-        return {"stem": r"^embed", "blocks": [(r"^blocks\.(\d+)", None), (r"^norm", (99999,))]}
 
 
 def fit_weights(state: dict[str, Tensor], model: DasViT) -> dict[str, Tensor]:
@@ -283,20 +253,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
 }
 """A registered name, and what it builds."""
 
-default_cfgs = generate_default_cfgs(
-    {
-        variant: {
-            "num_classes": 1000,
-            "input_size": (3, 224, 224),
-            "fixed_input_size": True,
-            "crop_pct": 0.9,
-            "interpolation": "bicubic",
-            "first_conv": "embed.patch_embed.proj",
-            "classifier": "head",
-        }
-        for variant in VARIANTS
-    }
-)
+default_cfgs = generate_default_cfgs({variant: TIMM_CFG for variant in VARIANTS})
 
 
 def _entrypoint(variant: str) -> Callable[..., nn.Module]:

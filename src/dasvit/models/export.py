@@ -40,7 +40,7 @@ def describe_input(config: Mapping[str, Any]) -> dict[str, Any]:
     given = config["pretrained_cfg"]
     kept = {key: given.get(key) for key in ("input_size", "mean", "std", "crop_pct", "interpolation")}
     labels = given.get("label_names") or [str(i) for i in range(given.get("num_classes", 0))]
-    named = {"architecture": config["architecture"], "model_args": config.get("model_args") or {}}
+    named = {"architecture": config["architecture"], "model_args": config["model_args"]}
     return {**named, "labels": list(labels), **kept, "dasvit": __version__}
 
 

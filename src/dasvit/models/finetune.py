@@ -5,7 +5,6 @@ Everything but the head is taken over; positions are resampled where the images 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +31,7 @@ def sizes_of(folder: Path) -> dict[str, int]:
         UserError: It is no model folder, its images are no squares, or have other channels than red, green and blue.
     """
     config = read_model_config(folder)
-    args = _arguments(config)
+    args = config["model_args"]
     try:
         sizes = {"img_size": list(map(int, config["pretrained_cfg"]["input_size"]))[1:]}
         sizes |= {name: list(size_pair(args[name])) for name in FIELDS if name in args}
@@ -53,9 +52,9 @@ def subject_of(model: nn.Module, folder: Path) -> Found | str:
     config = read_model_config(folder)
     name = str(config["architecture"]).split(".")[0]
     if name == SUBNET:
-        return subnet_of(_arguments(config))
+        return subnet_of(config["model_args"])
     own = next((own for own, behind in OURS.items() if behind == name), name)
-    return own if "embed_dim" in _arguments(config) else name
+    return own if "embed_dim" in config["model_args"] else name
 
 
 def load_start(
@@ -75,16 +74,12 @@ def load_start(
     """
     config = read_model_config(folder)
     args: dict[str, Any] = {"num_classes": num_classes}
-    if "img_size" in _arguments(config) or timm.get_pretrained_cfg_value(config["architecture"], "fixed_input_size"):
+    if "img_size" in config["model_args"] or timm.get_pretrained_cfg_value(config["architecture"], "fixed_input_size"):
         args["img_size"] = image_size
     model = load_model(folder, **args, **({"drop_path_rate": drop_path} if drop_path else {}))
     if not keep_head:
         reset: Any = model.reset_classifier
         reset(num_classes)
     if not isinstance(model, DasViT):
-        model.build_args = {**_arguments(config), **args}  # type: ignore[assignment] # what `save_model` writes
+        model.build_args = {**config["model_args"], **args}  # type: ignore[assignment] # what `save_model` writes
     return model
-
-
-def _arguments(config: Mapping[str, Any]) -> dict[str, Any]:
-    return dict(config.get("model_args") or {})

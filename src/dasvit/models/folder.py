@@ -43,7 +43,6 @@ def save_model(
     mean: Sequence[float],
     std: Sequence[float],
     crop_pct: float = 1.0,
-    interpolation: str = "bicubic",
     extra: Mapping[str, Any] | None = None,
 ) -> Path:
     """Write a model's folder; each file appears whole or not at all.
@@ -56,7 +55,6 @@ def save_model(
         mean: Mean of each channel that images are normalised with.
         std: Standard deviation of each channel.
         crop_pct: Side of the centre crop over the side of the resized image.
-        interpolation: How images are resized.
         extra: Anything else worth keeping, fit for JSON; kept under the key `dasvit`.
 
     Returns:
@@ -68,7 +66,7 @@ def save_model(
         "num_classes": num_classes,
         "input_size": list(input_size),
         "fixed_input_size": "img_size" in model_args and not model_args.get("dynamic_img_size", False),
-        "interpolation": interpolation,
+        "interpolation": "bicubic",
         "crop_pct": crop_pct,
         "mean": list(mean),
         "std": list(std),
@@ -112,7 +110,7 @@ def _source_cfg(model: nn.Module) -> dict[str, Any]:
 
 
 def read_model_config(folder: str | Path) -> dict[str, Any]:
-    """Read and check the `config.json` of a model folder.
+    """Read and check the `config.json` of a model folder; without `model_args`, these are empty.
 
     Raises:
         UserError: It is no model folder, or holds no readable description of a model.
@@ -136,7 +134,7 @@ def read_model_config(folder: str | Path) -> dict[str, Any]:
             raise UserError(f"{path}: model_args may hold sizes and a cell, not {name} {value!r}: remove it.")
         if _largest(value) > LIMITS.get(name, LARGEST_ARGUMENT):
             raise UserError(f"{path}: {name} is absurdly large ({value!r}): no model of dasvit or timm has it.")
-    return dict(config)
+    return {**config, "model_args": args}
 
 
 def _largest(value: Any) -> float:
@@ -170,10 +168,11 @@ def load_model(source: str | Path, **kwargs: Any) -> nn.Module:
 def _load_folder(folder: Path, kwargs: dict[str, Any]) -> nn.Module:
     if not folder.is_dir():
         raise UserError(f"there is no model folder {folder}.")
-    check_architecture(read_model_config(folder)["architecture"])
+    config = read_model_config(folder)
+    check_architecture(config["architecture"])
     if not (folder / WEIGHTS).is_file():  # timm would go on to look for pickles
         raise UserError(f"{folder} holds no {WEIGHTS}: was its training cut off?")
-    _check_weights(folder, kwargs)
+    _check_weights(folder, config, kwargs)
     return _create(f"{LOCAL}{folder}", kwargs)
 
 
@@ -189,13 +188,8 @@ def _fetch(name: str) -> Path:
         raise UserError(f"cannot load {HUB}{name}: {' '.join(str(error).split())[:500]}") from None
 
 
-def _check_weights(folder: Path, kwargs: dict[str, Any]) -> None:
-    """Refuse a description of a far larger model than the weights beside it, before it takes the memory.
-
-    Raises:
-        UserError: It is, or the file is no safetensors.
-    """
-    config = read_model_config(folder)
+def _check_weights(folder: Path, config: dict[str, Any], kwargs: dict[str, Any]) -> None:
+    """Refuse a description of a far larger model than the weights beside it, before it takes the memory."""
     try:
         with safe_open(folder / WEIGHTS, framework="pt") as file:
             kept = sum(math.prod(file.get_slice(key).get_shape()) for key in file.keys())  # noqa: SIM118
@@ -203,7 +197,7 @@ def _check_weights(folder: Path, kwargs: dict[str, Any]) -> None:
         raise UserError(f"cannot load {folder / WEIGHTS}: {' '.join(str(error).split())}") from None
     try:
         with torch.device("meta"):
-            model = timm.create_model(config["architecture"], **{**(config.get("model_args") or {}), **kwargs})
+            model = timm.create_model(config["architecture"], **{**config["model_args"], **kwargs})
     except Exception:  # building it in earnest says what is wrong; some of timm's cannot be built on this device
         return
     wanted = sum(parameter.numel() for parameter in model.parameters())

@@ -95,6 +95,10 @@ def _efficientnet(width: float, depth: float) -> Shrunk:
     return Shrunk(EfficientNet, args, _full_resolution("conv_stem"))
 
 
+def _transformer(build: Callable[..., nn.Module], **args: Any) -> Shrunk:
+    return Shrunk(build, {"img_size": 32, "patch_size": 4, **args})
+
+
 SMALL = {
     "vgg16": _vgg((2, 2, 3, 3, 3)),
     "vgg19": _vgg((2, 2, 4, 4, 4)),
@@ -103,33 +107,12 @@ SMALL = {
     "efficientnet_b7": _efficientnet(0.8, 1.24),
     "regnety_120": _regnet(depth=19, w0=32, wa=14.67, wm=2.37, group_size=16),
     "regnety_160": _regnet(depth=18, w0=40, wa=21.25, wm=2.48, group_size=16),
-    "tnt_b": Shrunk(
-        TNT,
-        {
-            "img_size": 32,
-            "patch_size": 4,
-            "embed_dim": 96,
-            "inner_dim": 12,
-            "depth": 6,
-            "num_heads_inner": 2,
-            "num_heads_outer": 6,
-            "first_stride": 1,
-        },
+    "tnt_b": _transformer(
+        TNT, embed_dim=96, inner_dim=12, depth=6, num_heads_inner=2, num_heads_outer=6, first_stride=1
     ),
-    "cait_s36": Shrunk(
-        Cait,
-        {"img_size": 32, "patch_size": 4, "embed_dim": 72, "depth": 12, "num_heads": 4, "init_values": 0.1},
-    ),
-    "autoformer_b": Shrunk(
-        AutoFormer,
-        {
-            "img_size": 32,
-            "patch_size": 4,
-            "embed_dim": 96,
-            "head_dim": 10,
-            "heads": (9, 9, 9, 10, 9, 10),
-            "ratios": (3.5, 4, 3.5, 3, 4, 3.5),
-        },
+    "cait_s36": _transformer(Cait, embed_dim=72, depth=12, num_heads=4, init_values=0.1),
+    "autoformer_b": _transformer(
+        AutoFormer, embed_dim=96, head_dim=10, heads=(9, 9, 9, 10, 9, 10), ratios=(3.5, 4, 3.5, 3, 4, 3.5)
     ),
 }
 """Networks by the stem of their name; `_small` comes behind it."""

@@ -3,7 +3,7 @@
 Shapes: B images, C channels, H × W pixels, N tokens (class token first), D embedding width.
 """
 
-from typing import Final
+from typing import TYPE_CHECKING, Any, Final
 
 import torch
 from timm.layers.patch_embed import PatchEmbed
@@ -12,6 +12,17 @@ from torch import Tensor, nn
 
 from dasvit.cell.ops import is_tracing
 from dasvit.config.validation import ImageSize, check_patches, size_pair
+
+TIMM_CFG: dict[str, Any] = {
+    "num_classes": 1000,
+    "input_size": (3, 224, 224),
+    "fixed_input_size": True,
+    "crop_pct": 0.9,
+    "interpolation": "bicubic",
+    "first_conv": "embed.patch_embed.proj",
+    "classifier": "head",
+}
+"""What timm is told of the networks that are registered with it."""
 
 
 class TokenEmbedding(nn.Module):
@@ -55,7 +66,7 @@ class TokenEmbedding(nn.Module):
         patches = self.patch_embed(images)
         tokens = torch.cat([self.cls_token.expand(patches.shape[0], -1, -1), patches], dim=1)
         if self.dynamic:
-            return tokens + self.resampled_positions(self.grid(images))
+            return tokens + resample_positions(self.pos_embed, self.patch_embed.grid_size, self.grid(images))
         return tokens + self.pos_embed
 
     def grid(self, images: Tensor) -> tuple[int, int]:
@@ -65,10 +76,6 @@ class TokenEmbedding(nn.Module):
         else:
             rows, columns = self.patch_embed.grid_size
         return rows, columns
-
-    def resampled_positions(self, grid: tuple[int, int]) -> Tensor:
-        """Return the positions for another grid of patches, [1, 1 + rows × columns, D]."""
-        return resample_positions(self.pos_embed, self.patch_embed.grid_size, grid)
 
     def set_input_size(self, image_size: ImageSize | None = None, patch_size: ImageSize | None = None) -> None:
         """Change the size of the images or of the patches; kernel and positions are resampled.
@@ -83,6 +90,54 @@ class TokenEmbedding(nn.Module):
         if self.patch_embed.grid_size != before:
             positions = resample_positions(self.pos_embed.detach(), before, self.patch_embed.grid_size)
             self.pos_embed = nn.Parameter(positions, requires_grad=self.pos_embed.requires_grad)
+
+
+class TokenNetwork(nn.Module):
+    """A network from `embed` over `blocks` and `norm` to `head_drop` and `head`, by the names that timm calls it by.
+
+    Attributes:
+        global_pool: What the head reads: token (the class token), avg (the mean of the patch tokens), or every token.
+        grad_checkpointing: Whether layers keep their inputs alone for the backward pass.
+    """
+
+    if TYPE_CHECKING:  # at run time TorchScript would read these
+        global_pool: str
+        head_drop: nn.Module
+        head: nn.Module
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the logits of images, [B, C, H, W] -> [B, classes]."""
+        return self.forward_head(self.forward_features(x))
+
+    def forward_features(self, x: Tensor) -> Tensor:
+        """Return the normalised tokens of images, [B, C, H, W] -> [B, N, D]."""
+        raise NotImplementedError
+
+    def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
+        """Return the logits of normalised tokens, [B, N, D] -> [B, classes].
+
+        Args:
+            x: The tokens.
+            pre_logits: Return what the last layer would be given instead, [B, D].
+        """
+        if self.global_pool == "token":
+            x = x[:, 0]
+        elif self.global_pool == "avg":
+            x = x[:, 1:].mean(dim=1)
+        x = self.head_drop(x)
+        return x if pre_logits else self.head(x)
+
+    def get_classifier(self) -> nn.Module:
+        """Return the head."""
+        return self.head
+
+    def set_grad_checkpointing(self, enable: bool = True) -> None:
+        """Keep the layers' inputs alone for the backward pass, and compute the rest again."""
+        self.grad_checkpointing = enable
+
+    def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
+        """Return the patterns by which timm groups parameters into layers."""
+        return {"stem": r"^embed", "blocks": [(r"^blocks\.(\d+)", None), (r"^norm", (99999,))]}
 
 
 def resample_positions(positions: Tensor, old: tuple[int, int], new: tuple[int, int]) -> Tensor:

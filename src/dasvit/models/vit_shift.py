@@ -13,24 +13,13 @@ from torch.nn import functional as F
 from dasvit.cell.ops import shift
 from dasvit.config.validation import size_pair
 from dasvit.errors import UserError
+from dasvit.models.skeleton import TIMM_CFG
 
 VIT_SHIFT = "vit_shift_base_patch16_224"
 """The name under which timm knows it."""
 BASE = {"patch_size": 16, "embed_dim": 768, "depth": 12, "num_heads": 12}
 
-default_cfgs = generate_default_cfgs(
-    {
-        VIT_SHIFT: {
-            "num_classes": 1000,
-            "input_size": (3, 224, 224),
-            "fixed_input_size": True,
-            "crop_pct": 0.9,
-            "interpolation": "bicubic",
-            "first_conv": "patch_embed.proj",
-            "classifier": "head",
-        }
-    }
-)
+default_cfgs = generate_default_cfgs({VIT_SHIFT: TIMM_CFG | {"first_conv": "patch_embed.proj"}})
 
 
 class ShiftedGelu(nn.Module):
@@ -48,10 +37,6 @@ class ShiftedGelu(nn.Module):
         return F.gelu(shift(h, None))
 
 
-def _sizes(kwargs: dict[str, Any]) -> tuple[Any, Any]:
-    return kwargs.get("img_size") or 224, kwargs.get("patch_size") or BASE["patch_size"]
-
-
 @register_model
 def vit_shift_base_patch16_224(pretrained: bool = False, **kwargs: Any) -> VisionTransformer:
     """Build timm's ViT with a shift in front of the activation of every MLP; it has the same parameters and costs.
@@ -59,8 +44,8 @@ def vit_shift_base_patch16_224(pretrained: bool = False, **kwargs: Any) -> Visio
     Raises:
         UserError: Its patches would not always form a square, which is all that it knows of where they lie.
     """
-    grid = [side // step for side, step in zip(*map(size_pair, _sizes(kwargs)), strict=True)]
-    if kwargs.get("dynamic_img_size") or grid[0] != grid[1]:
+    image, patch = size_pair(kwargs.get("img_size") or 224), size_pair(kwargs.get("patch_size") or BASE["patch_size"])
+    if kwargs.get("dynamic_img_size") or image[0] // patch[0] != image[1] // patch[1]:
         raise UserError(
             f"{VIT_SHIFT} takes square images of one size: leave out dynamic_img_size and oblong sizes, or take a cell "
             "with shift, as dasvit_tiny_shift_patch16_224."

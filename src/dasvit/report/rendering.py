@@ -14,6 +14,7 @@ from dasvit._version import __version__
 from dasvit.errors import UserError
 from dasvit.io.files import write_whole
 from dasvit.report.drawing import palette
+from dasvit.report.markup import markdown, markdown_table
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -31,9 +32,14 @@ def render(template: str, content: Mapping[str, Any]) -> str:
     """
     operations: Mapping[str, int] = content["operations"]
     themes = {theme: _colours(operations, theme) for theme in palette.THEMES}
-    page = _environment().get_template(template)
     style, script = (Markup(_text(name)) for name in ("style.css", "page.js"))  # files of ours
-    return page.render(**content, themes=themes, lines=palette.LINES, style=style, script=script, version=__version__)
+    more = {"themes": themes, "lines": palette.LINES, "style": style, "script": script, "version": __version__}
+    return render_text(template, {**content, **more})
+
+
+def render_text(template: str, content: Mapping[str, Any]) -> str:
+    """Return the text of a template without its last line's end; what HTML acts upon is escaped in HTML alone."""
+    return _environment().get_template(template).render(**content)
 
 
 def _colours(operations: Mapping[str, int], theme: str) -> list[tuple[int, str, str]]:
@@ -48,12 +54,12 @@ def _environment() -> Environment:
 
     environment = Environment(
         loader=PackageLoader("dasvit.report"),
-        autoescape=True,
+        autoescape=lambda name: name is not None and name.endswith(".html.j2"),
         trim_blocks=True,
         lstrip_blocks=True,
         undefined=StrictUndefined,
     )
-    environment.filters["dash"] = palette.dash
+    environment.filters |= {"dash": palette.dash, "markdown": markdown, "markdown_table": markdown_table}
     return environment
 
 

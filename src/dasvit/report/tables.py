@@ -23,12 +23,7 @@ def number(value: float) -> str:
 
 
 def network_table(rows: Sequence[Mapping[str, Any]], title: str | None = None) -> Table:
-    """Return the table of networks with what they cost and how well they do.
-
-    Args:
-        rows: Each with network, params, macs, top1 and top5.
-        title: Written above the table.
-    """
+    """Return the table of networks, each with network, params, macs, top1 and top5."""
     table = Table(title=title)
     table.add_column("network")
     for name in ("parameters", "multiply-adds", "test top-1", "test top-5"):
@@ -40,13 +35,7 @@ def network_table(rows: Sequence[Mapping[str, Any]], title: str | None = None) -
 
 
 def confusion_table(confusion: Sequence[Sequence[int]], names: Sequence[str], most: int = 20) -> Table:
-    """Return the confusion matrix of up to `most` classes, or the commonest confusions of more.
-
-    Args:
-        confusion: Images of class i that were taken for class j, `[C][C]`.
-        names: Names of the C classes.
-        most: Classes up to which the whole matrix is shown, and confusions shown of more.
-    """
+    """Return the confusion matrix, `[C][C]`, of up to `most` classes, or so many of the commonest entries of more."""
     if len(names) <= most:
         table = Table("", "is \\ taken for", title="confusion")  # columns by number: names would be cut to nothing
         for j in range(len(names)):
@@ -54,8 +43,13 @@ def confusion_table(confusion: Sequence[Sequence[int]], names: Sequence[str], mo
         for i, (name, row) in enumerate(zip(names, confusion, strict=True)):
             table.add_row(str(i), plain(name), *(str(count) if count else "·" for count in row))
         return table
-    pairs = [(count, i, j) for i, row in enumerate(confusion) for j, count in enumerate(row) if i != j and count]
     table = Table("is", "taken for", "images", title="commonest confusions")
-    for count, i, j in sorted(pairs, key=lambda pair: -pair[0])[:most]:
-        table.add_row(plain(names[i]), plain(names[j]), str(count))
+    for name, other, count in confusions(confusion, names)[:most]:
+        table.add_row(plain(name), plain(other), str(count))
     return table
+
+
+def confusions(confusion: Sequence[Sequence[int]], names: Sequence[str]) -> list[tuple[str, str, int]]:
+    """Return a class, what its images were taken for, and how many were, the commonest first."""
+    counts = [(i, j, count) for i, row in enumerate(confusion) for j, count in enumerate(row) if i != j and count]
+    return [(names[i], names[j], count) for i, j, count in sorted(counts, key=lambda found: -found[2])]

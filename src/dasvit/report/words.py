@@ -3,7 +3,19 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping
+from typing import NamedTuple
+
+MOST_IMAGES = 10**12
+"""No test has more; a larger number is damage."""
+
+
+class Tile(NamedTuple):
+    """A figure at the top of a page: what it is, the value, and a remark."""
+
+    name: str
+    value: str
+    remark: str = ""
 
 
 def plain(value: float) -> str:
@@ -35,23 +47,19 @@ def memory(mebibytes: float) -> str:
 
 
 def interval(top1: float, images: float) -> tuple[float, float]:
-    """Return the 95 % interval of an accuracy (Wilson's score).
-
-    Args:
-        top1: In percent.
-        images: That were judged.
-    """
+    """Return the 95 % interval (Wilson's score) of an accuracy on so many images, all in percent."""
     z, p = 1.959964, top1 / 100
     middle, spread = p + z**2 / (2 * images), z * math.sqrt(p * (1 - p) / images + (z / (2 * images)) ** 2)
     scale = 100 / (1 + z**2 / images)
     return max(0.0, (middle - spread) * scale), min(100.0, (middle + spread) * scale)
 
 
+def known_interval(results: Mapping[str, float], key: str = "top1") -> tuple[float, float] | None:
+    """Return the interval of one of a test's accuracies, None where that or its number of images is not known."""
+    top1, images = results.get(key, -1.0), results.get("images", 0.0)
+    return interval(top1, images) if 0 <= top1 <= 100 and 1 <= images <= MOST_IMAGES else None
+
+
 def ratio(value: float, reference: float) -> str:
     """Return how many times a reference, as 1.17 ×."""
     return f"{value / reference:.2f} ×" if reference else ""
-
-
-def listing(parts: Sequence[str]) -> str:
-    """Return things in a row, as a, b and c."""
-    return " and ".join(filter(None, [", ".join(parts[:-1]), parts[-1]])) if parts else ""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import itertools
 import os
 import random
@@ -123,17 +122,6 @@ def layers_of(module: nn.Module) -> list[nn.Module]:
     return [layer for child in module.children() for layer in layers_of(child)]
 
 
-def map_tensors(function: Callable[[Tensor], Any], state: Any) -> Any:
-    """Return a state (dictionaries, lists, numbers, strings) with every tensor, in order, passed through a function."""
-    if isinstance(state, Tensor):
-        return function(state)
-    if isinstance(state, dict):
-        return {key: map_tensors(function, value) for key, value in state.items()}
-    if isinstance(state, (list, tuple)):
-        return type(state)(map_tensors(function, value) for value in state)
-    return state
-
-
 class Runtime:
     """Where the arithmetic is done: a device, a precision, and this process among its peers.
 
@@ -171,15 +159,7 @@ class Runtime:
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bfloat16")
 
     def share_of(self, total: int, name: str) -> None:
-        """Check that every process gets rows of a batch.
-
-        Args:
-            total: Rows of the batch.
-            name: The field that says so.
-
-        Raises:
-            UserError: There are more processes than rows.
-        """
+        """Raise a UserError where a batch of so many rows, by the field of that name, leaves a process without any."""
         if total < self.world:
             raise UserError(
                 f"{name} is {total}, for all of the {self.world} processes together: raise it to that at least."
@@ -222,6 +202,7 @@ class Runtime:
         """Return a state with whole tensors in place of shares: on the main process; elsewhere it is not to be used."""
         if not self.shards:
             return state
+        from accelerate.utils import recursively_apply
         from torch.distributed.tensor import DTensor
 
         def gather(tensor: Tensor) -> Tensor:
@@ -229,15 +210,10 @@ class Runtime:
                 tensor = tensor.full_tensor()
             return tensor.cpu() if self.is_main else tensor.new_empty(0)
 
-        return map_tensors(gather, state)
+        return recursively_apply(gather, state)
 
     def load(self, part: Any, state: dict[str, Any]) -> None:
-        """Have a part of a run take over its state.
-
-        Args:
-            part: A module, an optimiser, or anything else with a `load_state_dict`.
-            state: Its state, of whole tensors.
-        """
+        """Have a module, an optimiser, or anything else with a `load_state_dict` take over a state of whole tensors."""
         if self.shards and isinstance(part, nn.Module):
             state = self._shares_of(state, part.state_dict())
         elif self.shards and isinstance(part, torch.optim.Optimizer):
@@ -277,8 +253,7 @@ class Runtime:
     def all_reduce(self, tensors: Sequence[Tensor]) -> None:
         """Replace tensors by their sums over the processes, all in one message."""
         if self.world > 1 and tensors:
-            dtype = functools.reduce(torch.promote_types, (t.dtype for t in tensors))
-            flat = torch.cat([t.detach().reshape(-1).to(dtype) for t in tensors])
+            flat = torch.cat([t.detach().reshape(-1) for t in tensors])  # in the widest of their types
             distributed.all_reduce(flat)
             with torch.no_grad():
                 for tensor, total in zip(tensors, flat.split([t.numel() for t in tensors]), strict=True):
@@ -314,13 +289,15 @@ class Runtime:
 
         Tensors travel one by one: a large network's state need not fit on a device.
         """
+        from accelerate.utils import recursively_apply
+
         state = load() if self.is_main else None
         if self.world == 1:
             return cast(T, state)
-        found: list[Any] = [map_tensors(lambda tensor: torch.empty_like(tensor, device="meta"), state)]
+        found: list[Any] = [recursively_apply(lambda tensor: torch.empty_like(tensor, device="meta"), state)]
         distributed.broadcast_object_list(found, 0)
         tensors: list[Tensor] = []
-        map_tensors(tensors.append, state)
+        recursively_apply(tensors.append, state)
 
         def receive(tensor: Tensor) -> Tensor:
             there = torch.empty(tensor.shape, dtype=tensor.dtype, device=self.device)
@@ -329,7 +306,7 @@ class Runtime:
             distributed.broadcast(there, 0)
             return there.cpu()
 
-        return cast(T, map_tensors(receive, found[0]))
+        return cast(T, recursively_apply(receive, found[0]))
 
     def first_of_machine(self) -> AbstractContextManager[None]:
         """Return the context that one process of each machine goes through before the others may."""

@@ -49,14 +49,24 @@ class Reporter:
 
     Args:
         quiet: Write nothing; of several processes, only the first writes.
+        bars_only: Show bars, and write no lines.
     """
 
-    def __init__(self, quiet: bool = False) -> None:
+    bars_only = False
+
+    def __init__(self, quiet: bool = False, bars_only: bool = False) -> None:
+        self.bars_only = bars_only
         quiet = quiet or os.environ.get("RANK", "0") != "0"
         self.console = Console(stderr=True, quiet=quiet, soft_wrap=True)
 
+    def bars(self) -> Reporter:
+        """Return a reporter that shows this one's bars alone."""
+        return Reporter(self.console.quiet, bars_only=True)
+
     def say(self, text: str) -> None:
         """Write one line."""
+        if self.bars_only:
+            return
         self.console.print(text, highlight=False, markup=False)
 
     def _in_notebook(self) -> bool:

@@ -8,7 +8,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from types import FrameType, TracebackType
+from types import FrameType
 from typing import Any, TypeVar
 
 from dasvit.errors import Stopped, UserError
@@ -80,9 +80,7 @@ class Saver:
             self._handlers = {number: signal.signal(number, self._on_signal) for number in SIGNALS}
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         for number, handler in self._handlers.items():
             signal.signal(number, handler)
 
@@ -129,10 +127,16 @@ class Saver:
             yield item
             self.step(number, state, where)
 
-    def finish(self, number: int, state: Callable[[], dict[str, Any]]) -> None:
-        """Save the state at the run's end, unless that is where it was found, and say what the checkpoints took."""
+    def finish(self, number: int, state: Callable[[], dict[str, Any]], ended: bool = True) -> None:
+        """Save the state at the run's end, unless that is where it was found, and say what the checkpoints took.
+
+        Args:
+            number: Steps of the whole run so far.
+            state: See `step`.
+            ended: Whether the run is over. False: it pauses here.
+        """
         if not self._ended:
-            self._save(number, state, ended=True)
+            self._save(number, state, ended)
         if self._costs:
             seconds, total = sum(self._costs), time.perf_counter() - self._started
             times = "checkpoint" if len(self._costs) == 1 else "checkpoints"

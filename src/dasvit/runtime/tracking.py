@@ -6,7 +6,6 @@ import sys
 import uuid
 from collections.abc import Mapping, Sequence
 from contextlib import redirect_stdout
-from types import TracebackType
 from typing import Any
 
 from dasvit.config import Config
@@ -54,9 +53,7 @@ class Tracking:
     def __enter__(self) -> Tracking:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.follow()
         for name in list(self._open):
             tracker = self._open.pop(name)

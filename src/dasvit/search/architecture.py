@@ -84,8 +84,12 @@ class Architecture(nn.Module):
             generator: Where from. None: torch's own.
         """
         if self.relax is gumbel_softmax:
-            uniform = torch.rand(self.noise.shape, generator=generator).clamp_(1e-9, 1 - 1e-9)
-            self.noise.copy_(-(-uniform.log()).log())
+            self.draw_noise(generator)
+
+    def draw_noise(self, generator: torch.Generator | None) -> None:
+        """Draw Gumbel noise, whatever the relaxation."""
+        uniform = torch.rand(self.noise.shape, generator=generator).clamp_(1e-9, 1 - 1e-9)
+        self.noise.copy_(-(-uniform.log()).log())
 
     def forward(self) -> Tensor:
         """Return the edge weights [E, O] of this step."""

@@ -64,35 +64,19 @@ def second_order(
     alphas, weights = list(alphas), list(weights)
     saved = [w.detach().clone() for w in weights]
     try:
-        direct, sides, epsilon = _unrolled(train_loss, val_loss, alphas, weights, saved, lr, differentiate)
+        _move(weights, saved, differentiate(train_loss, weights), -lr)
+        outer = differentiate(val_loss, [*alphas, *weights])
+        direct, v = _filled(outer[: len(alphas)], alphas), outer[len(alphas) :]
+        norm = torch.sqrt(sum((g.square().sum() for g in v if g is not None), torch.zeros((), device=saved[0].device)))
+        # DARTS's step 0.01 / ||v||. The floor lies far below any loss that still moves weights.
+        epsilon = 0.01 / max(norm.item(), 1e-12)
+        sides = []
+        for sign in (1.0, -1.0):
+            _move(weights, saved, v, sign * epsilon)
+            sides.append(first_order(train_loss, alphas, weights, differentiate))
     finally:
-        with torch.no_grad():
-            for weight, old in zip(weights, saved, strict=True):
-                weight.copy_(old)
+        _move(weights, saved, [None] * len(weights), 0.0)
     return [d - lr * (plus - minus) / (2 * epsilon) for d, plus, minus in zip(direct, *sides, strict=True)]
-
-
-def _unrolled(
-    train_loss: Closure,
-    val_loss: Closure,
-    alphas: list[Tensor],
-    weights: list[Tensor],
-    saved: list[Tensor],
-    lr: float,
-    differentiate: Differentiate,
-) -> tuple[list[Tensor], list[list[Tensor]], float]:
-    """Return grad_alpha L_val(w', alpha), grad_alpha L_train at w + epsilon v and w - epsilon v, and epsilon."""
-    _move(weights, saved, differentiate(train_loss, weights), -lr)
-    outer = differentiate(val_loss, [*alphas, *weights])
-    direct, v = outer[: len(alphas)], outer[len(alphas) :]
-    norm = torch.sqrt(sum((g.square().sum() for g in v if g is not None), torch.zeros((), device=saved[0].device)))
-    # DARTS's step 0.01 / ||v||. The floor lies far below any loss that still moves weights.
-    epsilon = 0.01 / max(norm.item(), 1e-12)
-    sides = []
-    for sign in (1.0, -1.0):
-        _move(weights, saved, v, sign * epsilon)
-        sides.append(first_order(train_loss, alphas, weights, differentiate))
-    return _filled(direct, alphas), sides, epsilon
 
 
 def _filled(found: Sequence[Tensor | None], tensors: Sequence[Tensor]) -> list[Tensor]:

@@ -5,10 +5,9 @@ from __future__ import annotations
 import dataclasses
 
 from dasvit.cell.genotype import Genotype, load_genotype
-from dasvit.cell.space import Space
 from dasvit.config import Config
 from dasvit.errors import UserError
-from dasvit.search.cost import make_budget
+from dasvit.search.derivation import cells_within
 from dasvit.search.sampling import Cells
 
 
@@ -24,17 +23,16 @@ def comparable_cells(config: Config, classes: int, reference: Genotype | None = 
         UserError: There is no such reference, or it is of another space.
     """
     derive, options = config.search.derive, config.search.random
-    space = Space.from_config(config.space)
-    budget = make_budget(config, classes, derive.max_params, derive.max_macs)
-    keep = 0 if derive.rule == "strongest" else derive.edges_per_node
+    cells = cells_within(config, classes, derive)
     if reference is None and options.reference:
         reference = load_genotype(options.reference)
     if reference is None:
-        return Cells(space, keep, budget)
-    strange = sorted(set(reference.ops) - set(space.operations))
+        return cells
+    strange = sorted(set(reference.ops) - set(cells.space.operations))
     if strange:
         raise UserError(f"search.random.reference holds {', '.join(strange)}, which space does not: change either.")
-    macs = budget.cost(reference)[1]
+    macs = cells.budget.cost(reference)[1]
     most = round(macs * (1 + options.tolerance))
     limit = min(most, derive.max_macs) if derive.max_macs else most
-    return Cells(space, keep, dataclasses.replace(budget, max_macs=limit), round(macs * (1 - options.tolerance)))
+    budget = dataclasses.replace(cells.budget, max_macs=limit)
+    return dataclasses.replace(cells, budget=budget, min_macs=round(macs * (1 - options.tolerance)))

@@ -1,4 +1,4 @@
-"""From what a search ends with to one cell: by the weights of its edges, or by what its candidates reached."""
+"""From what a search ends with to one cell: by what its cells reached, or by the weights of its edges."""
 
 from __future__ import annotations
 
@@ -9,17 +9,19 @@ from dasvit.cell.space import Space
 from dasvit.config import Config, DeriveConfig
 from dasvit.errors import UserError
 from dasvit.search.cost import make_budget
-from dasvit.search.derive import Derivation, derive
+from dasvit.search.derive import Derivation, derive, skips
+from dasvit.search.sampling import Cells
 from dasvit.search.stages import Stages, StageWeights, with_pruned
 
 
 def derive_found(stages: Stages, config: Config, classes: int, choice: DeriveConfig) -> Derivation:
-    """Derive the best viable cell of a search's edge weights under a choice's rule and budget.
+    """Derive the best viable cell of a search under a choice's rule and budget.
 
-    The survivors of the last stage compete; only where none of their cells fits do pruned operations come back.
+    Where cells were evaluated, it is the best of them that fits. Else the edge weights decide: the survivors of the
+    last stage compete, and only where none of their cells fits do pruned operations come back.
 
     Args:
-        stages: Edge weights and operations alive at the end of every stage.
+        stages: Edge weights, operations alive and cells evaluated at the end of every stage.
         config: The search's configuration.
         classes: Classes of the data.
         choice: Rule and budget.
@@ -27,6 +29,33 @@ def derive_found(stages: Stages, config: Config, classes: int, choice: DeriveCon
     Raises:
         UserError: No cell of the space fits.
     """
+    cells = stages[-1].cells
+    if not cells:
+        return derive_by_weights(stages, config, classes, choice)
+    allowed, most = cells_within(config, classes, choice), choice.max_skips
+    fitting = [entry for entry in cells if allowed.allow(entry.cell) and not 0 <= most < skips(entry.cell)]
+    best = cells[0]
+    if not fitting:
+        found = derive_by_weights(stages, config, classes, choice)
+        reason = f"None of {len(cells)} candidates fits: this cell's operations did best in those that were evaluated."
+        return Derivation(found.genotype, best.cell, reason)
+    if fitting[0] is best:
+        return Derivation(best.cell, best.cell, "")
+    reason = (
+        f"Of {len(cells)} candidates {len(fitting)} fit; the best of these reached {fitting[0].reached}, the best of "
+        f"all {best.reached}."
+    )
+    return Derivation(fitting[0].cell, best.cell, reason)
+
+
+def cells_within(config: Config, classes: int, choice: DeriveConfig) -> Cells:
+    """Return the viable cells that a choice's rule and budget allow, however many skips they have."""
+    budget = make_budget(config, classes, choice.max_params, choice.max_macs)
+    return Cells(Space.from_config(config.space), 0 if choice.rule == "strongest" else choice.edges_per_node, budget)
+
+
+def derive_by_weights(stages: Stages, config: Config, classes: int, choice: DeriveConfig) -> Derivation:
+    """Derive the best viable cell of a search's edge weights; raises a UserError as `derive_found` does."""
     space = Space.from_config(config.space)
     how: dict[str, Any] = {
         "rule": "strongest" if choice.rule == "strongest" else "darts",
@@ -35,9 +64,8 @@ def derive_found(stages: Stages, config: Config, classes: int, choice: DeriveCon
         "max_skips": choice.max_skips,
         "seed": config.runtime.seed,
     }
-    weights, alive = stages[-1]
     try:
-        return derive(weights, alive, space, **how)
+        return derive(stages[-1].weights, stages[-1].alive, space, **how)
     except UserError:
         if len(stages) == 1:
             raise

@@ -14,18 +14,18 @@ the table stays small where listing cells would not: four nodes have 8^14.
 
 from __future__ import annotations
 
-import dataclasses
 import math
 import random
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, NamedTuple
+from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 from dasvit.cell.genotype import INPUTS, SKIPS, Genotype, attends, is_viable
 from dasvit.cell.graph import live_edges
 from dasvit.cell.space import OperationMask, Space
 from dasvit.errors import UserError, unknown
 
+RULES = ("darts", "strongest")
 TIE = 1e-9
 """By how much lots move the logarithm of a weight: less than single precision tells two weights apart by."""
 
@@ -58,7 +58,7 @@ class Budget:
             return cost[0] if self.max_params else 0, cost[1] if self.max_macs else 0
 
         operations = {op: seen(cost) for op, cost in self.operations.items()}
-        return dataclasses.replace(self, operations=operations, base=seen(self.base))
+        return replace(self, operations=operations, base=seen(self.base))
 
     def fits(self, cost: tuple[int, int]) -> bool:
         """Tell whether a network of this cost is within both limits."""
@@ -107,37 +107,11 @@ def derive(
         UserError: No cell of the rule is viable, or none that is viable fits; then the message says what the
             cheapest costs.
     """
-    scores = _scores(weights, alive, space, random.Random(seed))
-    limits: dict[str, Any] = {"edges_per_node": edges_per_node, "budget": budget, "max_skips": max_skips}
-    return derive_by_scores(scores, space, rule=rule, **limits)
-
-
-def derive_by_scores(
-    scores: Sequence[Mapping[str, float]],
-    space: Space,
-    *,
-    rule: str = "darts",
-    edges_per_node: int = 2,
-    budget: Budget | None = None,
-    max_skips: int = -1,
-) -> Derivation:
-    """Return the viable cell of the highest sum of scores within the budget.
-
-    Args:
-        scores: For every edge, its candidates and what each is worth, of either sign.
-        space: The search space.
-        rule: As for `derive`.
-        edges_per_node: Likewise.
-        budget: Likewise.
-        max_skips: Likewise.
-
-    Raises:
-        UserError: As `derive` does.
-    """
     if rule not in RULES:
         raise unknown("rule", rule, RULES)
-    keep = edges_per_node if rule == "darts" else 0
-    free = RULES[rule](scores, space, keep)
+    scores = _scores(weights, alive, space, seed)
+    limits = _Limits(edges_per_node if rule == "darts" else 0, budget, max_skips)
+    free = strongest_edges(scores, space, limits.keep)
     reasons = [] if is_viable(free) else ["it holds no attention on a path from input to output"]
     if budget and not budget.fits(budget.cost(free)):
         reasons.append("it exceeds the budget")
@@ -145,9 +119,9 @@ def derive_by_scores(
         reasons.append(f"it holds more than {max_skips} skips")
     if not reasons:
         return Derivation(free, free, "")
-    best = _best(scores, space, keep, budget and budget.where_limited(), max_skips)
+    best = _best(scores, space, replace(limits, budget=budget and budget.where_limited()))
     if best is None:
-        raise UserError(_why_none(scores, space, keep, budget, max_skips))
+        raise UserError(_why_none(scores, space, limits))
     return Derivation(best, free, f"The strongest cell was not taken: {' and '.join(reasons)}.")
 
 
@@ -156,25 +130,16 @@ def skips(cell: Genotype) -> int:
     return sum(op in SKIPS for op in cell.ops)
 
 
-def discretise(scores: Sequence[Mapping[str, float]], space: Space, keep: int = 0) -> Genotype:
-    """Return the strongest operation of every edge, `zero` included; keep is not used.
-
-    Args:
-        scores: For every edge, its candidates and their weights (or logarithms of these).
-        space: The search space.
-        keep: Not used.
-    """
-    return Genotype.from_ops(space.nodes, [max(row, key=row.__getitem__) for row in scores])
-
-
 def strongest_edges(scores: Sequence[Mapping[str, float]], space: Space, keep: int) -> Genotype:
     """Return DARTS's choice: the strongest non-zero operation of the strongest edges into each node.
 
     Args:
         scores: For every edge, its candidates and their weights (or logarithms of these).
         space: The search space.
-        keep: Edges kept into each node.
+        keep: Edges kept into each node. 0: all, each with its strongest operation, `zero` included.
     """
+    if not keep:
+        return Genotype.from_ops(space.nodes, [max(row, key=row.__getitem__) for row in scores])
     ops = []
     for target in dict.fromkeys(target for _, target in space.edges):
         best = []
@@ -187,57 +152,46 @@ def strongest_edges(scores: Sequence[Mapping[str, float]], space: Space, keep: i
     return Genotype.from_ops(space.nodes, ops)
 
 
-RULES = {"darts": strongest_edges, "strongest": discretise}
-"""What each rule chooses when nothing stands in its way."""
+def draw_lots(weights: Sequence[Sequence[float]], seed: int) -> list[list[float]]:
+    """Return a number in [0, 1) for every edge and operation `[E][O]`: of equal weights the larger one's wins.
+
+    They depend on the seed alone, so that pruning and derivation decide alike, and a run that goes on as before.
+    """
+    chance = random.Random(seed)
+    return [[chance.random() for _ in row] for row in weights]
 
 
 def _scores(
-    weights: Sequence[Sequence[float]], alive: OperationMask, space: Space, chance: random.Random
+    weights: Sequence[Sequence[float]], alive: OperationMask, space: Space, seed: int
 ) -> list[dict[str, float]]:
-    """Return for every edge its candidates and the logarithms of their weights, equal ones told apart by chance."""
-    lots = [[TIE * chance.random() for _ in row] for row in weights]
+    """Return for every edge its candidates and the logarithms of their weights, equal ones told apart by lots."""
     return [
         {
-            name: math.log(max(weight, 1e-300)) + lot
-            for name, weight, is_alive, lot in zip(space.operations, row, mask, drawn, strict=True)
+            name: math.log(max(weight, 1e-300)) + TIE * lot
+            for name, weight, is_alive, lot in zip(space.operations, *rows, strict=True)
             if is_alive
         }
-        for row, mask, drawn in zip(weights, alive, lots, strict=True)
+        for rows in zip(weights, alive, draw_lots(weights, seed), strict=True)
     ]
 
 
 class _State(NamedTuple):
-    """All of a cell so far that what comes depends on.
+    """All of a cell so far that what comes depends on."""
 
-    Attributes:
-        sight: Of the inputs and the nodes so far: 0 where one sees no image, 1 where it does, 2 through an attention.
-        here: The current node's sight so far.
-        kept: Edges kept into the current node; 0 where the rule does not count them.
-        skipped: Skips so far; 0 where there is no limit.
-        params: Parameters so far.
-        macs: Multiply-adds so far.
-    """
-
-    sight: tuple[int, ...]
-    here: int
-    kept: int
-    skipped: int
+    sight: tuple[int, ...]  # of inputs and nodes so far: 0 sees no image, 1 sees it, 2 through an attention
+    here: int  # the current node's sight so far
+    kept: int  # edges kept into the current node; 0 where the rule does not count them
+    skipped: int  # skips so far; 0 where there is no limit
     params: int
     macs: int
 
 
 class _Edge(NamedTuple):
-    """An edge's place in a cell.
+    """An edge's place in a cell."""
 
-    Attributes:
-        source: Where its source stands in `_State.sight`.
-        left: Edges that follow into its node.
-        wanted: Edges that its node keeps.
-    """
-
-    source: int
-    left: int
-    wanted: int
+    source: int  # where its source stands in `_State.sight`
+    left: int  # edges that follow into its node
+    wanted: int  # edges that its node keeps
 
 
 class _Choice(NamedTuple):
@@ -262,14 +216,12 @@ _Table = dict[_State, tuple[float, tuple[str, ...]]]
 """The best score of every state, and the operations that reach it."""
 
 
-def _best(
-    scores: Sequence[Mapping[str, float]], space: Space, keep: int, budget: Budget | None, max_skips: int = -1
-) -> Genotype | None:
-    """Return the viable cell of the highest score within the budget, or None where there is none."""
-    limits = _Limits(keep, budget, max_skips)
-    table: _Table = {_State((1, 1), 0, 0, 0, *(budget.base if budget else (0, 0))): (0.0, ())}
-    for edge, candidates in zip(_places(space, keep), scores, strict=True):
-        table = _grown(table, edge, _choices(candidates, keep, budget), limits)
+def _best(scores: Sequence[Mapping[str, float]], space: Space, limits: _Limits) -> Genotype | None:
+    """Return the viable cell of the highest score within the limits, or None where there is none."""
+    base = limits.budget.base if limits.budget else (0, 0)
+    table: _Table = {_State((1, 1), 0, 0, 0, *base): (0.0, ())}
+    for edge, candidates in zip(_places(space, limits.keep), scores, strict=True):
+        table = _grown(table, edge, _choices(candidates, limits), limits)
     ends = [value for state, value in table.items() if 2 in state.sight[2:]]
     return Genotype.from_ops(space.nodes, max(ends, key=lambda end: end[0])[1]) if ends else None
 
@@ -318,31 +270,31 @@ def _after(state: _State, edge: _Edge, choice: _Choice, limits: _Limits) -> _Sta
     return _State((*sight, here), 0, 0, skipped, params, macs)
 
 
-def _choices(candidates: Mapping[str, float], keep: int, budget: Budget | None) -> list[_Choice]:
+def _choices(candidates: Mapping[str, float], limits: _Limits) -> list[_Choice]:
     """Return every choice an edge has.
 
     Under the rule darts an edge may be left out at no score, and `zero` is no operation to be kept.
     """
-    rows = {op: score for op, score in candidates.items() if op != "zero"} if keep else candidates
+    budget = limits.budget
+    rows = {op: score for op, score in candidates.items() if op != "zero"} if limits.keep else candidates
     choices = [_Choice(op, score, *(budget.operations[op] if budget else (0, 0))) for op, score in rows.items()]
-    return [*choices, _Choice("zero", 0.0, 0, 0)] if keep else choices
+    return [*choices, _Choice("zero", 0.0, 0, 0)] if limits.keep else choices
 
 
-def _why_none(
-    scores: Sequence[Mapping[str, float]], space: Space, keep: int, budget: Budget | None, max_skips: int = -1
-) -> str:
-    if budget is None or _best(scores, space, keep, None) is None:
+def _why_none(scores: Sequence[Mapping[str, float]], space: Space, limits: _Limits) -> str:
+    budget, free = limits.budget, _Limits(limits.keep, None, -1)
+    if budget is None or _best(scores, space, free) is None:
         return (
             "no cell left after pruning holds an attention on a path from input to output: keep more operations "
             "(search.stages.keep) or another number of edges (--edges-per-node)."
         )
-    if max_skips >= 0 and _best(scores, space, keep, budget) is not None:
-        return f"no viable cell holds at most {max_skips} skips: raise search.derive.max_skips (--max-skips)."
+    if limits.max_skips >= 0 and _best(scores, space, replace(limits, max_skips=-1)) is not None:
+        return f"no viable cell holds at most {limits.max_skips} skips: raise search.derive.max_skips (--max-skips)."
     texts = []
     for axis, (name, limit) in enumerate({"parameters": budget.max_params, "multiply-adds": budget.max_macs}.items()):
         if limit:
             cheapest = [{op: -float(budget.operations[op][axis]) for op in row} for row in scores]
-            cell = _best(cheapest, space, keep, None)
+            cell = _best(cheapest, space, free)
             assert cell is not None, "a viable cell exists"
             texts.append(f"the smallest has {budget.cost(cell)[axis]:,} {name} (limit {limit:,})")
     return f"no viable cell fits the budget: {', '.join(texts)}."

@@ -50,7 +50,7 @@ def fairness(weights: Tensor, alive: Tensor, space: Space, config: FairnessConfi
     skip = torch.stack(skips).mean() if skips else zero
     type_weights = {}
     types = zero
-    share = types_share(space)
+    share = 2 / max(2, len(set(kinds) & set(NUMBERED)))  # the bounds l and u are for two types; a space may have T
     for name in NUMBERED:
         members = [mean[i] for i, kind in enumerate(kinds) if kind == name and left[i]]
         if members:
@@ -60,8 +60,3 @@ def fairness(weights: Tensor, alive: Tensor, space: Space, config: FairnessConfi
             types = types + config.over * over + config.under * under
             type_weights[name] = total
     return Fairness(config.skip * skip + config.types * types, skip, types, type_weights)
-
-
-def types_share(space: Space) -> float:
-    """Return what the bounds l and u, which are for two types, are multiplied by where a space has more: 2/T."""
-    return 2 / max(2, len(set(space.kinds()) & set(NUMBERED)))

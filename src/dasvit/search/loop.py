@@ -5,31 +5,29 @@ Shapes: B images, E edges, O operations.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from dasvit.cell.space import Space, as_mask
+from dasvit.cell.space import as_mask
 from dasvit.config import Config
 from dasvit.data import Preprocess
 from dasvit.io.run_folder import RunFolder
-from dasvit.runtime.distributed import Runtime, generator, reseed
+from dasvit.runtime.distributed import generator, reseed
 from dasvit.runtime.saver import Saver
-from dasvit.search.architecture import Architecture, entropy
+from dasvit.search.architecture import entropy
 from dasvit.search.bilevel import first_order, second_order
-from dasvit.search.cost import CostPenalty
-from dasvit.search.evaluation import make_evaluator, make_monitor, mixture_of
+from dasvit.search.evaluation import SupernetEvaluator, cell_evaluator, mixture_of
 from dasvit.search.fairness import fairness
 from dasvit.search.monitor import Monitor
 from dasvit.search.stages import Stages, StageWeights, prune, read_stages
-from dasvit.search.state import SearchBatches, StageState
-from dasvit.search.strategies import make_strategy
+from dasvit.search.state import Batch, SearchBatches, SearchParts, StageState
 from dasvit.search.token_maps import MAPS, TokenMaps
 from dasvit.session import Session
 from dasvit.training.metrics import EpochMetrics, check_steps
-from dasvit.training.steps import BatchLoss, Steps, at_least_float32
+from dasvit.training.steps import BatchLoss
 
 LOGS = ("metrics.jsonl", "architecture.jsonl")
 STAGES, STEPS, NOISE = 1, 2, 3
@@ -58,59 +56,59 @@ def search(session: Session) -> TrainedSupernet:
     Raises:
         Stopped: By a signal or the deadline; the state is saved.
     """
-    config, runtime, classes = session.config, session.runtime, session.classes
-    space = Space.from_config(config.space)
-    strategy = make_strategy(config, space, classes)
+    config, runtime = session.config, session.runtime
     batches = SearchBatches(session.data, config, runtime)
     preprocess = Preprocess(config.model.image_size, erasing=config.search.augment.erasing).to(runtime.device)
     runtime.share_of(config.search.batch_size, "search.batch_size")
-    steps = Steps(runtime, session.reporter)
-    monitor = make_monitor(config, classes, batches, preprocess, runtime)
+    parts = SearchParts(config, session.classes, len(batches), runtime, session.reporter)
+    monitor = Monitor(config, session.classes, SupernetEvaluator(batches, config, runtime, config.search.monitor).top1)
+    cells = SupernetEvaluator(batches, config, runtime, config.search.evolution.images)
     maps = TokenMaps(session.data, config, runtime)
-    ended: list[StageWeights] = []
     with Saver(session.run, LOGS, runtime, session.reporter, session.deadline) as saver:
         state = saver.load()
         if runtime.is_main:
             maps.begin(session.run, state["rows"] if state else 0)
-        alive = space.everything()
-        if state is not None:
-            alive = as_mask(state["alive"])
-            ended = ended_stages(state, session.run, space)
-        stage: StageState | None = None
-        for number, plan in enumerate(config.search.stages):
-            if state is not None and number < state["stage"]:
-                continue
-            if stage is not None:
-                if strategy.stopped:
-                    break
-                alive = prune(*ended[-1], plan.keep, space)
-            if number:
-                reseed(config.runtime.seed, STAGES, number)
-            stage = StageState(
-                config, space, alive, number, classes, len(batches), runtime, steps, strategy, stage, ended
-            )
-            if state is not None:
-                stage.load(state)
-                state = None
-            while stage.epoch < plan.epochs and not strategy.stopped:
+        for stage in stages_left(parts, state, session.run):
+            while stage.epoch < stage.plan.epochs and not parts.strategy.stopped:
                 stage.architecture.temperature = temperature(config, stage.done)
                 run_epoch(stage, session, batches, preprocess, saver)
-                judge = make_evaluator(stage, config, batches, preprocess, runtime, saver)
-                strategy.end_epoch(stage.architecture, stage.moves_alphas, stage.done + 1 == stage.total, judge)
+                evaluate, is_last = cell_evaluator(stage, cells, saver), stage.done + 1 == stage.total
+                parts.strategy.end_epoch(stage.architecture, stage.moves_alphas, is_last, evaluate)
                 end_epoch(stage, session, monitor, maps)
             if runtime.is_main:
-                monitor.keep(session.run, number + 1, stage.supernet, alive)
-            ended = [*ended, StageWeights(stage.architecture.strengths().tolist(), alive)]
-        assert stage is not None, "a search without a stage"
-        saver.finish(stage.done * len(batches) + strategy.evaluations, stage.state)
-    return TrainedSupernet(ended, stage)
+                monitor.keep(session.run, stage.number + 1, stage.supernet, stage.alive)
+        saver.finish(stage.done * len(batches) + parts.strategy.evaluations, stage.state)
+    return TrainedSupernet([*stage.ended, stage.outcome()], stage)
 
 
-def ended_stages(state: dict[str, Any], run: RunFolder, space: Space) -> list[StageWeights]:
-    """Return the stages that had ended when a checkpoint was written; those of 0.1 leave them to the log."""
-    if "ended_stages" not in state:
-        return read_stages(run, space)[: state["stage"]]
-    return [StageWeights(table, as_mask(mask)) for table, mask in state["ended_stages"]]
+def stages_left(parts: SearchParts, state: dict[str, Any] | None, run: RunFolder) -> Iterator[StageState]:
+    """Yield the stages that are still to be trained, each made from what the one before it ended with.
+
+    Args:
+        parts: What all stages share.
+        state: The checkpoint to go on from. None: the search begins.
+        run: Its folder.
+    """
+    seed, plans = parts.config.runtime.seed, list(parts.config.search.stages)
+    stage = StageState(parts, 0, parts.space.everything()) if state is None else resumed_stage(parts, state, run)
+    yield stage
+    while stage.number + 1 < len(plans) and not parts.strategy.stopped:
+        number, ended = stage.number + 1, stage.outcome()
+        alive = prune(ended.weights, stage.alive, plans[number].keep, parts.space, seed)
+        reseed(seed, STAGES, number)
+        stage = StageState(parts, number, alive, [*stage.ended, ended], inherit_from=stage)
+        yield stage
+
+
+def resumed_stage(parts: SearchParts, state: dict[str, Any], run: RunFolder) -> StageState:
+    """Return the stage that a checkpoint holds; one of version 0.1 leaves the stages that had ended to the log."""
+    if "ended_stages" in state:
+        ended = [StageWeights(table, as_mask(mask)) for table, mask in state["ended_stages"]]
+    else:
+        ended = read_stages(run, parts.space)[: state["stage"]]
+    stage = StageState(parts, state["stage"], as_mask(state["alive"]), ended)
+    stage.load(state)
+    return stage
 
 
 def run_epoch(stage: StageState, session: Session, batches: SearchBatches, preprocess: nn.Module, saver: Saver) -> None:
@@ -127,78 +125,52 @@ def run_epoch(stage: StageState, session: Session, batches: SearchBatches, prepr
         stage.begin_step()
         reseed(config.runtime.seed, STEPS, before + stage.step, runtime.rank)
         preprocess.train()
-        inputs, targets = preprocess(images.to(runtime.device)), labels.to(runtime.device)
+        train = preprocess(images.to(runtime.device)), labels.to(runtime.device)
         is_good = True
         if stage.moves_alphas:
             stage.architecture.sample(generator(config.runtime.seed, NOISE, before + stage.step))
             preprocess.eval()
-            val_images, val_labels = next(val)
-            val_inputs = preprocess(val_images.to(runtime.device))
-            is_good = alpha_step(stage, inputs, targets, val_inputs, val_labels.to(runtime.device), config, runtime)
-        is_good &= weight_step(stage, inputs, targets, config, runtime)
+            images, labels = next(val)
+            is_good = alpha_step(stage, train, (preprocess(images.to(runtime.device)), labels.to(runtime.device)))
+        is_good &= weight_step(stage, train)
         stage.metrics.skipped += not is_good
         stage.step += 1
         where = f"{stage.where}, step {stage.step}/{len(batches)}"
-        stage.steps.count(is_good, where, stage.weight_optimizer.param_groups[0]["lr"], "search.weights.lr")
+        stage.steps.count(is_good, where, stage.lr, "search.weights.lr")
         stage.schedule.step_update(stage.scheduled)
         saver.step(before + stage.step, stage.state, where, is_good)
 
 
-def weight_step(stage: StageState, inputs: Tensor, targets: Tensor, config: Config, runtime: Runtime) -> bool:
+def weight_step(stage: StageState, batch: Batch) -> bool:
     """Move the weights one step down L_train; return False where its numbers were not finite, and it was left out."""
     weights = stage.edge_weights().detach()
-    loss = train_loss(stage, inputs, targets, config, runtime, lambda: weights)
-    stage.steps.within_memory(lambda: stage.steps.backward(loss, stage.params), stage.params, loss)
-    norm = stage.steps.norm(loss, [weight.grad for weight in stage.params])
-    if norm is not None:
-        if config.search.weights.clip_grad:
-            nn.utils.clip_grads_with_norm_(stage.params, config.search.weights.clip_grad, norm)
-        stage.weight_optimizer.step()
-        stage.metrics.add("train_loss", loss.means["loss"], loss.total)
-        stage.metrics.images += loss.total
-    stage.weight_optimizer.zero_grad(set_to_none=True)
-    return norm is not None
+    loss, clip = train_loss(stage, batch, lambda: weights), stage.config.search.weights.clip_grad
+    return stage.steps.descend(loss, stage.params, stage.weight_optimizer, clip, stage.metrics)
 
 
-def train_loss(
-    stage: StageState,
-    inputs: Tensor,
-    targets: Tensor,
-    config: Config,
-    runtime: Runtime,
-    weights: Callable[[], Tensor],
-) -> BatchLoss:
+def train_loss(stage: StageState, batch: Batch, weights: Callable[[], Tensor]) -> BatchLoss:
     """Return L_train of a batch under edge weights."""
+    inputs, targets = batch
 
     def of(rows: slice) -> tuple[Tensor, dict[str, Tensor]]:
-        with runtime.autocast():
-            logits = at_least_float32(stage.supernet(inputs[rows], weights(), stage.strategy.mode()))
-        loss = F.cross_entropy(logits, targets[rows], label_smoothing=config.search.smoothing)
+        logits = stage.logits(inputs[rows], weights())
+        loss = F.cross_entropy(logits, targets[rows], label_smoothing=stage.config.search.smoothing)
         return loss, {"loss": loss}
 
-    return BatchLoss(len(inputs), config.search.batch_size, of)
+    return BatchLoss(len(inputs), stage.config.search.batch_size, of)
 
 
-def alpha_step(
-    stage: StageState,
-    inputs: Tensor,
-    targets: Tensor,
-    val_inputs: Tensor,
-    val_targets: Tensor,
-    config: Config,
-    runtime: Runtime,
-) -> bool:
+def alpha_step(stage: StageState, train: Batch, val: Batch) -> bool:
     """Move alpha one step down L_val + L_fair (section 7); return False where its numbers were not finite: left out."""
     alphas, found = list(stage.architecture.parameters()), list[Tensor]()
-    above = val_loss(stage, val_inputs, val_targets, config, runtime)
+    above = val_loss(stage, val)
 
     def differentiate() -> None:
-        if config.search.order == 1:
+        if stage.config.search.order == 1:
             found[:] = first_order(above, alphas, stage.params, stage.steps.differentiate)
-            return
-        rate = stage.weight_optimizer.param_groups[0]["lr"]
-        below = train_loss(stage, inputs, targets, config, runtime, stage.edge_weights)
-        found[:] = second_order(below, above, alphas, stage.params, rate, stage.steps.differentiate)
+        else:
+            below = train_loss(stage, train, stage.edge_weights)
+            found[:] = second_order(below, above, alphas, stage.params, stage.lr, stage.steps.differentiate)
 
     stage.steps.within_memory(differentiate, stage.params, above)
     if stage.steps.norm(above, found) is None:
@@ -212,43 +184,41 @@ def alpha_step(
     return True
 
 
-def val_loss(stage: StageState, inputs: Tensor, targets: Tensor, config: Config, runtime: Runtime) -> BatchLoss:
-    """Return L_val + L_fair of a batch under the edge weights as they are, with what else alpha minimises."""
+def val_loss(stage: StageState, batch: Batch) -> BatchLoss:
+    """Return what alpha minimises on a batch: L_val, L_fair, the cost's penalty and the search method's own loss."""
+    inputs, targets = batch
 
     def of(rows: slice) -> tuple[Tensor, dict[str, Tensor]]:
         weights = stage.edge_weights()
-        with runtime.autocast():
-            logits = at_least_float32(stage.supernet(inputs[rows], weights, stage.strategy.mode()))
+        logits = stage.logits(inputs[rows], weights)
         loss = F.cross_entropy(logits, targets[rows])
         hits = (logits.detach().argmax(1) == targets[rows]).double().mean()
-        more = alpha_loss(stage, weights[:, : len(stage.supernet.space.operations)], config)
+        weights = weights[:, : len(stage.space.operations)]
+        fair = fairness(weights, stage.architecture.alive, stage.space, stage.config.search.fairness).total
+        more = fair + stage.cost(weights) + stage.strategy.alpha_loss(stage.architecture, weights)
         return loss + more, {"val_loss": loss, "val_top1": 100 * hits}
 
-    return BatchLoss(len(inputs), config.search.batch_size, of)
+    return BatchLoss(len(inputs), stage.config.search.batch_size, of)
 
 
 def end_epoch(stage: StageState, session: Session, monitor: Monitor, maps: TokenMaps) -> None:
     """Log an epoch, and go on to the next."""
-    config, where = session.config, stage.where
+    where = stage.where
     check_steps(stage.metrics, where, "search.weights.lr")
     stage.epoch, stage.step = stage.epoch + 1, 0
     place = {"stage": stage.number + 1, "epoch": stage.epoch}
-    row = stage.metrics.row(session.runtime, **place, lr=stage.weight_optimizer.param_groups[0]["lr"])
-    mixture = mixture_of(stage) if stage.strategy.moves_alphas else None  # without alphas there is none to look at
-    seen = monitor.look(stage.supernet, *mixture) if mixture and config.search.monitor else {}
-    kept = maps.look(stage.supernet, mixture[0]) if mixture else {}
-    space, layers = stage.supernet.space, stage.stage.layers
-    line = describe_architecture(stage.architecture, space, config, stage.cost, layers=layers, **place)
-    line |= {"method": notes} if (notes := stage.strategy.notes()) else {}
-    line |= {"monitor": seen} if seen else {}
-    rows = {"metrics.jsonl": row, "architecture.jsonl": line, **({MAPS: {**place, **kept}} if kept else {})}
+    row = stage.metrics.row(session.runtime, **place, lr=stage.lr)
+    line = {**place, **describe_architecture(stage)}
+    rows = {"metrics.jsonl": row, "architecture.jsonl": line}
+    if notes := stage.strategy.notes():
+        line["method"] = notes
+    if stage.strategy.moves_alphas:  # without alphas there is no mixture to look at
+        mixture, strengths = mixture_of(stage)
+        if session.config.search.monitor:
+            line["monitor"] = monitor.look(stage.supernet, mixture, strengths)
+        if kept := maps.look(stage.supernet, mixture):
+            rows[MAPS] = {**place, **kept}
     session.log(f"{where}: {describe_epoch(row, line)}", rows)
-
-
-def alpha_loss(stage: StageState, weights: Tensor, config: Config) -> Tensor:
-    """Return what alpha minimises beside L_val: L_fair, the cost's penalty and the search method's own, a scalar."""
-    fair = fairness(weights, stage.architecture.alive, stage.supernet.space, config.search.fairness).total
-    return fair + stage.cost(weights) + stage.strategy.alpha_loss(stage.architecture, weights)
 
 
 def temperature(config: Config, done: int) -> float:
@@ -261,25 +231,19 @@ def temperature(config: Config, done: int) -> float:
     return float(start * (end / start) ** share)
 
 
-def describe_architecture(
-    architecture: Architecture, space: Space, config: Config, cost: CostPenalty, *, stage: int, epoch: int, layers: int
-) -> dict[str, Any]:
-    """Return an epoch's line of `architecture.jsonl`."""
-    weights = architecture.strengths()
-    params, macs = cost.expected(weights).tolist()
-    terms = fairness(weights, architecture.alive, space, config.search.fairness)
-    mean = dict(zip(space.operations, weights.mean(dim=0).tolist(), strict=True))
-    alive = architecture.alive.tolist()
+def describe_architecture(stage: StageState) -> dict[str, Any]:
+    """Return what an epoch's line of `architecture.jsonl` says of the alphas."""
+    space, alive, weights = stage.space, stage.architecture.alive, stage.architecture.strengths()
+    params, macs = stage.cost.expected(weights).tolist()
+    terms = fairness(weights, alive, space, stage.config.search.fairness)
     return {
-        "stage": stage,
-        "epoch": epoch,
-        "layers": layers,
-        "temperature": architecture.temperature,
+        "layers": stage.plan.layers,
+        "temperature": stage.architecture.temperature,
         "weights": {
             edge: {op: w for op, w, is_alive in zip(space.operations, row, mask, strict=True) if is_alive}
-            for edge, row, mask in zip(space.edge_names, weights.tolist(), alive, strict=True)
+            for edge, row, mask in zip(space.edge_names, weights.tolist(), alive.tolist(), strict=True)
         },
-        "mean_weights": mean,
+        "mean_weights": dict(zip(space.operations, weights.mean(dim=0).tolist(), strict=True)),
         "fairness": {
             "total": float(terms.total),
             "skip": float(terms.skip),

@@ -10,7 +10,6 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -23,11 +22,11 @@ from dasvit.config import Config
 from dasvit.errors import UserError
 from dasvit.io.files import write_whole
 from dasvit.io.run_folder import RunFolder
-from dasvit.search.cost import make_budget
-from dasvit.search.derive import derive
+from dasvit.search.derivation import derive_found
+from dasvit.search.stages import StageWeights
 from dasvit.search.supernet import EVERYTHING, ForwardMode, MixedCell, Supernet
 
-SupernetJudge = Callable[[Supernet, Tensor, ForwardMode], float]
+SupernetEvaluator = Callable[[Supernet, Tensor, ForwardMode], float]
 """Gives a supernet's top-1 in percent under edge weights, [E, O] or [E, O + 1], and a mode."""
 FOLDER = "supernets"
 """Where a run keeps each stage's supernet, as stage1.safetensors."""
@@ -39,13 +38,11 @@ class Monitor:
     Args:
         config: The recipe.
         classes: Classes of the data.
-        judge: Gives a supernet's top-1 in percent under edge weights [E, O] or [E, O + 1].
+        evaluate: Gives a supernet's top-1 in percent under edge weights [E, O] or [E, O + 1].
     """
 
-    def __init__(self, config: Config, classes: int, judge: SupernetJudge) -> None:
-        self.config, self.judge = config, judge
-        derivation = config.search.derive
-        self.budget = make_budget(config, classes, derivation.max_params, derivation.max_macs)
+    def __init__(self, config: Config, classes: int, evaluate: SupernetEvaluator) -> None:
+        self.config, self.classes, self.evaluate = config, classes, evaluate
 
     def look(self, supernet: Supernet, mixture: Tensor, strengths: Tensor) -> dict[str, float]:
         """Return `mixture_top1` and, where a cell can be derived, `derived_top1`, in percent.
@@ -55,20 +52,18 @@ class Monitor:
             mixture: Edge weights of a forward pass, [E, O] or [E, O + 1] with a bypass.
             strengths: What derivation sees, [E, O].
         """
-        found = {"mixture_top1": self.judge(supernet, mixture, EVERYTHING)}
-        cell = self.derived(supernet.space, strengths)
+        found = {"mixture_top1": self.evaluate(supernet, mixture, EVERYTHING)}
+        cell = self.derived(strengths)
         if cell is not None:
-            found["derived_top1"] = evaluate_cell(supernet, cell, self.judge)
+            found["derived_top1"] = evaluate_cell(supernet, cell, self.evaluate)
         return found
 
-    def derived(self, space: Space, strengths: Tensor) -> Genotype | None:
+    def derived(self, strengths: Tensor) -> Genotype | None:
         """Return the cell that the search would end with now, or None where no cell fits."""
-        options = self.config.search.derive
-        alive = tuple(tuple(weight > 0 for weight in row) for row in strengths.tolist())
-        how: dict[str, Any] = {"edges_per_node": options.edges_per_node, "max_skips": options.max_skips}
-        rule = "strongest" if options.rule == "strongest" else "darts"
+        weights = strengths.tolist()
+        stage = StageWeights(weights, tuple(tuple(weight > 0 for weight in row) for row in weights))
         try:
-            return derive(strengths.tolist(), alive, space, rule=rule, budget=self.budget, **how).genotype
+            return derive_found([stage], self.config, self.classes, self.config.search.derive).genotype
         except UserError:
             return None
 
@@ -83,7 +78,7 @@ class Monitor:
         write_whole(run.path / FOLDER / f"stage{stage}.safetensors", lambda file: file.write(content))
 
 
-def evaluate_cell(supernet: Supernet, cell: Genotype, judge: SupernetJudge) -> float:
+def evaluate_cell(supernet: Supernet, cell: Genotype, evaluate: SupernetEvaluator) -> float:
     """Return the supernet's top-1 in percent where every edge has the cell's operation alone, at weight 1.
 
     Where channels bypass the operations (pc-darts), they do so on the cell's edges with weight 1.
@@ -94,7 +89,7 @@ def evaluate_cell(supernet: Supernet, cell: Genotype, judge: SupernetJudge) -> f
     if block.share > 1:
         carries = torch.tensor([[float(op != "zero")] for op in cell.ops])
         weights = torch.cat([weights, carries], dim=1)
-    return judge(supernet, weights, ForwardMode(active=[supernet.space.operations.index(op) for op in cell.ops]))
+    return evaluate(supernet, weights, ForwardMode(active=[supernet.space.operations.index(op) for op in cell.ops]))
 
 
 @dataclass(frozen=True)

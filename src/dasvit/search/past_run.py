@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -16,12 +17,12 @@ from dasvit.config.methods import find_method
 from dasvit.errors import UserError
 from dasvit.io.files import read_object
 from dasvit.io.run_folder import RunFolder
-from dasvit.search.candidates import Candidate, best_first, operation_effects
-from dasvit.search.cost import make_budget
-from dasvit.search.derivation import derive_found, even_stages
-from dasvit.search.derive import Derivation, skips
-from dasvit.search.sampling import Cells
-from dasvit.search.stages import Stages, StageWeights, read_stages
+from dasvit.search.derivation import derive_found
+from dasvit.search.derive import Derivation
+from dasvit.search.halving import Candidate, Rung
+from dasvit.search.proposal import gains_of, make_features
+from dasvit.search.stages import EvaluatedCell, Stages, StageWeights, read_stages
+from dasvit.search.surrogate import LinearModel, common_losses
 from dasvit.session import noted_classes
 
 
@@ -31,7 +32,8 @@ class PastSearch:
 
     Attributes:
         config: Its recipe.
-        stages: Edge weights and operations alive at the end of every stage so far. None: it trains no supernet.
+        stages: Edge weights, operations alive and cells evaluated at the end of every stage so far. None: it trains no
+            supernet.
         candidates: The cells that it trained, best first; empty where it trained none, or has not ended.
         classes: Classes of its data.
     """
@@ -42,23 +44,26 @@ class PastSearch:
     classes: int
 
     def derive(self, choice: DeriveConfig, by_weights: bool) -> Derivation:
-        """Derive a cell under a choice's rule and budget: by what candidates reached, where there are any.
+        """Derive a cell under a choice's rule and budget: by what cells reached, where any were evaluated.
 
         Args:
             choice: Rule and budget.
-            by_weights: Whether the edge weights decide, though there are candidates.
+            by_weights: Whether the edge weights decide, though cells were evaluated.
 
         Raises:
             UserError: No cell fits, or there is nothing to derive one from.
         """
-        if self.candidates and not (by_weights and self.stages):
-            return derive_by_candidates(self.candidates, self.config, self.classes, choice)
-        if not self.stages:
+        stages = self.stages
+        if self.candidates and not (by_weights and stages):
+            stages = candidate_stages(self.candidates, self.config, self.classes, stages)
+        elif stages and by_weights:
+            stages = [stage._replace(cells=()) for stage in stages]
+        if not stages:
             raise UserError(
                 f"a search by {self.config.search.method} has no edge weights, and no trained candidates yet: derive "
                 "from a search that has ended, or of another method."
             )
-        return derive_found(self.stages, self.config, self.classes, choice)
+        return derive_found(stages, self.config, self.classes, choice)
 
 
 def read_search(folder: Path) -> PastSearch:
@@ -89,46 +94,36 @@ def read_candidates(run: RunFolder) -> list[Candidate]:
     """
     rows = read_object(run.path / "derivation.json").get("finals", [])
     try:
-        found = [
-            Candidate(
-                Genotype.from_dict(row["genotype"]), float(row["top1"]), float(row["loss"]), 0.0, int(row["epochs"])
-            )
-            for row in rows
-        ]
+        found = [Candidate(Genotype.from_dict(row["genotype"]), _rungs(row)) for row in rows]
     except (KeyError, TypeError, ValueError, OverflowError):
         raise UserError(f"{run.path}/derivation.json is damaged: its finals are not as a search writes them.") from None
-    return best_first(found)
+    return sorted(found, key=lambda candidate: candidate.rank)
 
 
-def derive_by_candidates(
-    candidates: Sequence[Candidate], config: Config, classes: int, choice: DeriveConfig
-) -> Derivation:
-    """Return the best candidate that fits; where none does, the cell that their results speak for most.
+def _rungs(row: dict[str, Any]) -> list[Rung]:
+    """Return what a candidate had reached at each rung; at its end alone, where an older version wrote it."""
+    rows = row.get("rungs") or [{key: row[key] for key in ("epochs", "loss", "top1")}]
+    return [Rung(float(rung["epochs"]), float(rung["loss"]), float(rung["top1"])) for rung in rows]
+
+
+def candidate_stages(
+    candidates: Sequence[Candidate], config: Config, classes: int, supernet: Stages | None = None
+) -> Stages:
+    """Return candidates, best first, as what a search ends with.
+
+    The logarithm of an operation's weight is what a model of their losses expects it to take off the loss.
 
     Args:
         candidates: What was trained, best first.
         config: The search's recipe.
         classes: Classes of its data.
-        choice: Limits of the cell.
-
-    Raises:
-        UserError: No cell of the space fits.
+        supernet: Its stages, whose weights enter the model. None: there was none.
     """
-    space, best = Space.from_config(config.space), candidates[0]
-    budget = make_budget(config, classes, choice.max_params, choice.max_macs)
-    cells = Cells(space, 0 if choice.rule == "strongest" else choice.edges_per_node, budget)
-    fitting = [c for c in candidates if cells.allow(c.cell) and not 0 <= choice.max_skips < skips(c.cell)]
-    if fitting and fitting[0] is best:
-        return Derivation(best.cell, best.cell, "")
-    if fitting:
-        reason = (
-            f"Of {len(candidates)} candidates {len(fitting)} fit; the best of these reached {fitting[0].top1:.2f} % in "
-            f"{fitting[0].epochs} epochs, the best of all {best.top1:.2f} % in {best.epochs}."
-        )
-        return Derivation(fitting[0].cell, best.cell, reason)
-    # Some were trained longer than others, so it is their order that counts.
-    places = [replace(candidate, top1=-float(place)) for place, candidate in enumerate(candidates)]
-    scores = np.exp(operation_effects(places, space, gain=1.0)).tolist()
-    found = derive_found([StageWeights(scores, even_stages(space)[0].alive)], config, classes, choice)
-    reason = f"None of {len(candidates)} candidates fits: this cell's operations did best in those that were trained."
-    return Derivation(found.genotype, best.cell, reason)
+    space = Space.from_config(config.space)
+    model = LinearModel(
+        make_features(config, classes, supernet), [one.cell for one in candidates], common_losses(candidates)
+    )
+    weights = np.exp(gains_of(model.table(model.posterior[0]), space)).tolist()
+    reached = (f"a loss of {one.last.loss:.4f} after {one.last.epochs:g} epochs" for one in candidates)
+    cells = tuple(map(EvaluatedCell, (one.cell for one in candidates), reached))
+    return [StageWeights(weights, space.everything(), cells)]

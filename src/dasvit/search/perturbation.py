@@ -23,7 +23,7 @@ def perturbation_scores(
     In an order drawn by the seed each edge is left with the one operation whose removal hurts most. Then each edge's
     own removal is measured. An operation's score is the harm of removing its edge, less what removing the operation
     falls short of removing the edge's best one: so the rule darts takes each edge's best operation and each node's best
-    edges (`dasvit.search.derive.derive_by_scores`), and a budget moves what hurts least.
+    edges (`dasvit.search.derive.derive`), and a budget moves what hurts least.
 
     Args:
         weights: The supernet's edge weights [E, O], or [E, O + 1] with a bypass.
@@ -39,8 +39,10 @@ def perturbation_scores(
     for edge in order:
         candidates = [o for o, name in enumerate(space.operations) if alive[edge][o] and name != "zero"]
         harms[edge] = operation_harms(table, edge, candidates, measure)
-        if candidates:
-            decide(table, edge, max(candidates, key=harms[edge].__getitem__), len(space.operations))
+        if candidates:  # the one whose removal hurts most takes the weights of all, 1 at most
+            decided = table[edge, : len(space.operations)]
+            total = decided.sum().clamp(max=1)
+            decided.zero_()[max(candidates, key=harms[edge].__getitem__)] = total
     whole = measure(table)
     scores = []
     for edge, harm in enumerate(harms):
@@ -57,13 +59,6 @@ def operation_harms(
         return dict.fromkeys(candidates, 0.0)
     whole = measure(table)
     return {o: whole - measure(_without(table, edge, o)) for o in candidates}
-
-
-def decide(table: Tensor, edge: int, operation: int, count: int) -> None:
-    """Give one of an edge's `count` operations the weights of all of them, 1 at most."""
-    total = table[edge, :count].sum().clamp(max=1)
-    table[edge, :count] = 0
-    table[edge, operation] = total
 
 
 def _without(table: Tensor, edge: int, operation: int | None = None) -> Tensor:

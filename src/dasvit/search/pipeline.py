@@ -11,23 +11,27 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from dasvit.cell.cost import operation_cost, skeleton_cost, token_count
+from dasvit.cell.genotype import load_genotype
 from dasvit.cell.space import Space
 from dasvit.cell.subnet import FILE, Found
 from dasvit.config import Config
 from dasvit.config.methods import find_method
+from dasvit.errors import UserError
 from dasvit.models.baselines import make_network
 from dasvit.models.cost import cost_of
 from dasvit.runtime.distributed import seed_everything
 from dasvit.runtime.progress import Reporter
 from dasvit.runtime.saver import NEVER, Deadline
 from dasvit.search.autoformer import loop as autoformer
-from dasvit.search.candidates import Candidate, choose_best, train_candidates
+from dasvit.search.candidates import choose_best, train_candidates
 from dasvit.search.comparable import comparable_cells
-from dasvit.search.derivation import derive_found, even_stages
+from dasvit.search.derivation import derive_found
 from dasvit.search.derive import Derivation
 from dasvit.search.evaluation import perturbed
+from dasvit.search.halving import Candidate
 from dasvit.search.loop import TrainedSupernet, search
 from dasvit.search.probe import LoneRuntime, SearchStep
+from dasvit.search.proposal import SHIPPED
 from dasvit.search.stages import Stages
 from dasvit.session import Probe, Session, check_memory, load_session
 from dasvit.training.pipeline import network_probe
@@ -54,6 +58,11 @@ class SearchResult:
         """The cell or network."""
         return self.derivation.genotype if isinstance(self.derivation, Derivation) else self.derivation.subnet
 
+    @property
+    def shipped(self) -> Candidate | None:
+        """The cell that the package ships, where it was a candidate."""
+        return next((one for one in self.candidates if one.cell == load_genotype(SHIPPED)), None)
+
     def to_dict(self) -> dict[str, Any]:
         """Return what `derivation.json` holds: what was found, its cost, and what it was chosen against."""
         config, classes = self.session.config, self.session.classes
@@ -62,6 +71,8 @@ class SearchResult:
             judged = {"val_top1": self.derivation.top1, "judged": self.derivation.judged}
             return {"network": self.derivation.subnet.to_dict(), **judged, **cost}
         content = describe_derivation(self.derivation, config, classes)
+        if self.shipped:
+            content["shipped"] = self.shipped.last._asdict()
         if self.candidates:
             content["finals"] = [describe_candidate(candidate, config, classes) for candidate in self.candidates]
         return content
@@ -76,6 +87,7 @@ def run_search(
     deadline: Deadline = NEVER,
     track: Sequence[str] = (),
     warn: Callable[[Session], None] | None = None,
+    jobs: int = 1,
 ) -> SearchResult:
     """Search in a run folder, and write the cell or network.
 
@@ -87,26 +99,30 @@ def run_search(
         deadline: When to stop.
         track: Trackers that are sent every epoch's numbers.
         warn: Told of the session before a supernet is trained, as to say that its memory will not do.
+        jobs: Candidates that are trained at the same time.
 
     Raises:
         UserError: A user's mistake.
         Stopped: By a signal or the deadline; the same call goes on.
     """
+    if jobs < 1:
+        raise UserError(f"--jobs must be at least 1, not {jobs}.")
     session = load_session(config, folder, "search", reporter, deadline)
-    method = find_method(config.search.method)
-    if method.trains_supernet:
-        check_memory(supernet_params(session.config, session.classes))
-    elif method.finds == "network":
-        check_memory(autoformer.supernet_params(session.config, session.classes))
-        autoformer.check_budget(session.config, session.classes)
-    session.claim(method.name, resume)
-    if method.trains_supernet and warn and session.runtime.is_main:
-        warn(session)
-    seed_everything(config.runtime.seed)
-    session.settle_precision(search_probe(session))
-    seed_everything(config.runtime.seed)
-    with session.followed(track) as session:
-        return find_cell(session) if method.finds == "cell" else find_network(session)
+    with session.locked():
+        method = find_method(config.search.method)
+        if method.trains_supernet:
+            check_memory(supernet_params(session.config, session.classes))
+        elif method.finds == "network":
+            check_memory(autoformer.supernet_params(session.config, session.classes))
+            autoformer.check_budget(session.config, session.classes)
+        session.claim(method.name, resume)
+        if method.trains_supernet and warn and session.runtime.is_main:
+            warn(session)
+        seed_everything(config.runtime.seed)
+        session.settle_precision(search_probe(session))
+        seed_everything(config.runtime.seed)
+        with session.followed(track) as session:
+            return find_cell(session, jobs) if method.finds == "cell" else find_network(session)
 
 
 def find_network(session: Session) -> SearchResult:
@@ -122,8 +138,12 @@ def find_network(session: Session) -> SearchResult:
     return result
 
 
-def find_cell(session: Session) -> SearchResult:
+def find_cell(session: Session, jobs: int = 1) -> SearchResult:
     """Search a cell and write it: `genotype.json` and `derivation.json` in the run's folder.
+
+    Args:
+        session: What the search is made of.
+        jobs: Candidates that are trained at the same time.
 
     Raises:
         UserError: No cell of the space fits the budget.
@@ -133,12 +153,13 @@ def find_cell(session: Session) -> SearchResult:
     stages = (
         None if not find_method(config.search.method).trains_supernet else supernet_stages(search(session), session)
     )
-    derivation = runtime.from_main(lambda: first_cell(stages, session))
     candidates: list[Candidate] = []
+    if stages is not None or not config.search.finals.cells:
+        derivation = runtime.from_main(lambda: first_cell(stages, session))
     if config.search.finals.cells:
-        table = even_stages(Space.from_config(config.space)) if stages is None else stages
-        candidates = train_candidates(derivation.genotype, table, session)
-        derivation = choose_best(derivation, candidates)
+        derived = None if stages is None else derivation
+        candidates = train_candidates([derived.genotype] if derived else [], stages, session, jobs)
+        derivation = choose_best(derived, candidates)
     result = SearchResult(derivation, stages, candidates, session)
     if runtime.is_main:
         session.run.write_text("genotype.json", derivation.genotype.to_json())
@@ -179,8 +200,10 @@ def describe_derivation(derivation: Derivation, config: Config, classes: int) ->
 def describe_candidate(candidate: Candidate, config: Config, classes: int) -> dict[str, Any]:
     """Return a candidate, what it reached, and what its network costs."""
     cost = cost_of(candidate.cell, config.model, classes).to_dict()
-    reached = {"top1": candidate.top1, "loss": candidate.loss, "epochs": candidate.epochs}
-    return {"genotype": candidate.cell.to_dict(), **reached, **cost}
+    reached = {"top1": candidate.last.top1, "loss": candidate.last.loss, "epochs": candidate.last.epochs}
+    expected = candidate.expected and {"loss": candidate.expected.loss, "sd": candidate.expected.sd}
+    rungs = [rung._asdict() for rung in candidate.rungs]
+    return {"genotype": candidate.cell.to_dict(), **reached, **cost, "expected": expected, "rungs": rungs}
 
 
 def supernet_params(config: Config, classes: int) -> int:

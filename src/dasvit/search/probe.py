@@ -8,20 +8,15 @@ from dataclasses import replace
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from dasvit.cell.space import OperationMask, Space
+from dasvit.cell.space import OperationMask
 from dasvit.config import Config
 from dasvit.runtime.distributed import Runtime
 from dasvit.runtime.progress import Reporter
 from dasvit.search.loop import alpha_step, weight_step
-from dasvit.search.state import StageState
-from dasvit.search.strategies import make_strategy
-from dasvit.training.steps import Steps
-
-Batch = tuple[Tensor, Tensor]
-"""Images [B, 3, S, S] and labels [B]."""
+from dasvit.search.state import Batch, SearchParts, StageState
 
 
 class LoneRuntime(Runtime):
@@ -41,7 +36,46 @@ class LoneRuntime(Runtime):
         return self.make_autocast()
 
 
-class SearchStep:
+class Step:
+    """One step on noise, that can be timed, and whose memory can be counted.
+
+    Args:
+        modules: What has parameters and buffers.
+        alphas: Architecture parameters that are no module's.
+        optimizers: Of the weights and of alpha.
+        batches: Images and labels for the weights, and for alpha.
+    """
+
+    def __init__(
+        self,
+        modules: Sequence[nn.Module],
+        alphas: Sequence[Tensor],
+        optimizers: Sequence[Optimizer],
+        batches: Sequence[Batch],
+    ) -> None:
+        self.modules, self.alphas, self.optimizers, self.batches = modules, alphas, optimizers, batches
+
+    def __call__(self) -> None:
+        """Do a step."""
+        self.alpha_step()
+        self.weight_step()
+
+    def alpha_step(self) -> None:
+        """Move alpha."""
+        raise NotImplementedError
+
+    def weight_step(self) -> None:
+        """Move the weights."""
+        raise NotImplementedError
+
+    def tensors(self) -> list[Tensor]:
+        """Return what is alive between two steps."""
+        owned = [t for module in self.modules for t in (*module.parameters(), *module.buffers())]
+        states = [t for one in self.optimizers for entry in one.state.values() for t in entry.values()]
+        return [*owned, *self.alphas, *(t for batch in self.batches for t in batch), *filter(torch.is_tensor, states)]
+
+
+class SearchStep(Step):
     """One step of a stage of a search, as `search/loop.py` does it, on noise.
 
     Args:
@@ -62,54 +96,28 @@ class SearchStep:
         number: int = 0,
         alive: OperationMask | None = None,
     ) -> None:
-        self.config, self.runtime = replace(config, search=replace(config.search, batch_size=batch)), runtime
-        space = Space.from_config(config.space)
-        self.alive = space.everything() if alive is None else alive
-        strategy, steps = make_strategy(config, space, classes), Steps(runtime, Reporter(quiet=True))
+        self.config = replace(config, search=replace(config.search, batch_size=batch))
+        parts = SearchParts(self.config, classes, 1, runtime, Reporter(quiet=True))
         with runtime.device:
-            self.stage = StageState(self.config, space, self.alive, number, classes, 1, runtime, steps, strategy)
-        self.batches = [noise(batch, config.model.image_size, classes, runtime.device) for _ in range(2)]
+            self.stage = StageState(parts, number, parts.space.everything() if alive is None else alive)
+        batches = [noise(batch, config.model.image_size, classes, runtime.device) for _ in range(2)]
+        optimizers = [self.stage.weight_optimizer, self.stage.alpha_optimizer]
+        super().__init__([self.stage.supernet, self.stage.architecture], [], optimizers, batches)
 
     def __call__(self) -> None:
         """Do a step: the search method prepares it, alphas move where they ever do in the stage, and weights move."""
         self.stage.begin_step()
-        self.alpha_step()
-        self.weight_step()
+        super().__call__()
 
     def alpha_step(self) -> None:
         """Move alpha; nothing where the stage's alphas never move."""
-        plan = self.stage.stage
+        plan = self.stage.plan
         if self.stage.strategy.moves_alphas and plan.weight_epochs < plan.epochs:
-            train, val = self.batches
-            alpha_step(self.stage, *train, *val, self.config, self.runtime)
+            alpha_step(self.stage, *self.batches)
 
     def weight_step(self) -> None:
         """Move the weights."""
-        weight_step(self.stage, *self.batches[0], self.config, self.runtime)
-
-    def paths(self) -> list[list[int]]:
-        """Return the paths among which the dearest step is; none where a step evaluates all operations."""
-        return self.stage.strategy.extreme_paths(self.alive)
-
-    def choose(self, path: Sequence[int]) -> None:
-        """Evaluate in the next steps, for every edge, the one operation of this index."""
-        self.stage.strategy.choose(path, self.stage.architecture)
-
-    def optimizers(self) -> list[Optimizer]:
-        """Return the optimisers of the weights and of alpha."""
-        return [self.stage.weight_optimizer, self.stage.alpha_optimizer]
-
-    def tensors(self) -> list[Tensor]:
-        """Return what is alive between two steps."""
-        stage = self.stage
-        modules = [stage.supernet, stage.architecture]
-        owned = [t for module in modules for t in (*module.parameters(), *module.buffers())]
-        return [*owned, *(t for batch in self.batches for t in batch), *optimizer_states(self.optimizers())]
-
-
-def optimizer_states(optimizers: Sequence[Optimizer]) -> list[Tensor]:
-    """Return the tensors that optimisers keep from step to step."""
-    return [t for one in optimizers for entry in one.state.values() for t in entry.values() if isinstance(t, Tensor)]
+        weight_step(self.stage, self.batches[0])
 
 
 def noise(batch: int, side: int, classes: int, device: torch.device) -> Batch:

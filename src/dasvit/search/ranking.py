@@ -6,25 +6,22 @@ import math
 from collections.abc import Sequence
 from pathlib import Path
 
-from torch import Tensor
-
 from dasvit.cell.genotype import Genotype
 from dasvit.cell.space import Space
 from dasvit.config import Config
-from dasvit.data import Data, Preprocess
+from dasvit.data import Data
 from dasvit.errors import UserError
 from dasvit.runtime.distributed import Runtime
-from dasvit.search.evaluation import evaluate_supernet
+from dasvit.search.evaluation import SupernetEvaluator
 from dasvit.search.monitor import evaluate_cell, kept_supernet
 from dasvit.search.stages import Stages, with_pruned
 from dasvit.search.state import SearchBatches, make_supernet
-from dasvit.search.supernet import ForwardMode, Supernet
 
 
 def supernet_scores(
     config: Config, data: Data, folder: Path, cells: Sequence[Genotype], runtime: Runtime, images: int = 0
 ) -> tuple[int, int, list[float]] | None:
-    """Evaluator cells on the shared weights of a search's supernet, on the images that its alphas were trained on.
+    """Evaluate cells on the shared weights of a search's supernet, on the images that its alphas were trained on.
 
     Args:
         config: The search's recipe.
@@ -32,7 +29,7 @@ def supernet_scores(
         folder: The search's run folder.
         cells: The cells.
         runtime: Device and precision.
-        images: Validation images that are judged. 0: all.
+        images: Validation images that they are evaluated on. 0: all.
 
     Returns:
         The stage and depth of the supernet (see `kept_supernet`) and each cell's top-1 in percent; None where the run
@@ -51,13 +48,8 @@ def supernet_scores(
     except RuntimeError:
         raise UserError(f"the supernet kept in {folder} does not fit its config.yaml.") from None
     supernet.to(runtime.device)
-    loader = SearchBatches(data, config, runtime).evaluation_batches(images)
-    preprocess = Preprocess(config.model.image_size).to(runtime.device)
-
-    def judge(network: Supernet, weights: Tensor, mode: ForwardMode) -> float:
-        return evaluate_supernet(network, weights, preprocess, loader, runtime, mode).top1
-
-    return kept.stage, kept.layers, [evaluate_cell(supernet, cell, judge) for cell in cells]
+    evaluator = SupernetEvaluator(SearchBatches(data, config, runtime), config, runtime, images)
+    return kept.stage, kept.layers, [evaluate_cell(supernet, cell, evaluator.top1) for cell in cells]
 
 
 def weight_scores(stages: Stages, space: Space, rule: str, cells: Sequence[Genotype]) -> list[float]:

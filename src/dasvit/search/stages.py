@@ -6,10 +6,28 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from dasvit.cell.genotype import attends
-from dasvit.cell.space import OperationMask, Space
+from dasvit.cell.genotype import Genotype, attends
+from dasvit.cell.space import OperationMask, Space, as_mask
 from dasvit.errors import UserError
 from dasvit.io.run_folder import RunFolder
+from dasvit.search.derive import draw_lots
+
+
+class EvaluatedCell(NamedTuple):
+    """A cell that was itself evaluated.
+
+    Attributes:
+        cell: The cell.
+        reached: What it reached, in words, as `71.20 % after epoch 3`.
+    """
+
+    cell: Genotype
+    reached: str
+
+    @classmethod
+    def in_supernet(cls, cell: Genotype, top1: float) -> EvaluatedCell:
+        """Return a cell that was evaluated on a supernet's weights, top-1 in percent."""
+        return cls(cell, f"{top1:.2f} % in the supernet")
 
 
 class StageWeights(NamedTuple):
@@ -18,10 +36,12 @@ class StageWeights(NamedTuple):
     Attributes:
         weights: Edge weights `[E][O]`.
         alive: Which operations were candidates.
+        cells: Cells that were themselves evaluated, best first: they decide before the weights do.
     """
 
     weights: list[list[float]]
     alive: OperationMask
+    cells: tuple[EvaluatedCell, ...] = ()
 
     @classmethod
     def of_scores(cls, scores: Sequence[Mapping[str, float]], alive: OperationMask, space: Space) -> StageWeights:
@@ -34,52 +54,41 @@ Stages = Sequence[StageWeights]
 """Every stage of a search, in order."""
 
 
-def prune(weights: Sequence[Sequence[float]], alive: OperationMask, keep: int, space: Space) -> OperationMask:
+def prune(
+    weights: Sequence[Sequence[float]], alive: OperationMask, keep: int, space: Space, seed: int = 0
+) -> OperationMask:
     """Keep the strongest operations of every edge.
 
     An edge keeps an operation besides `zero` whenever it has one, and the cell keeps an attention on a path from its
-    inputs (its strongest), because without either no cell that sees the image could be derived. Ties go to the
-    operation named first.
+    inputs (its strongest), because without either no cell that sees the image could be derived.
 
     Args:
         weights: Edge weights `[E][O]`.
         alive: The candidates so far.
         keep: Operations kept on every edge. 0: all.
         space: The search space.
+        seed: Decides between weights that are equal, as in `dasvit.search.derive.derive`.
 
     Returns:
         The candidates that survive.
     """
     if keep == 0:
         return alive
-    kinds = space.kinds()
-    chosen = []
-    for row, mask in zip(weights, alive, strict=True):
-        ranked = sorted((o for o, is_alive in enumerate(mask) if is_alive), key=lambda o: -row[o])
-        kept = ranked[:keep]
-        others = [o for o in ranked if kinds[o] != "zero"]
-        if others and all(kinds[o] == "zero" for o in kept):
+    operations, chosen = space.operations, []
+    strengths = [list(zip(*rows, strict=True)) for rows in zip(weights, draw_lots(weights, seed), strict=True)]
+    for row, mask in zip(strengths, alive, strict=True):
+        ranked = sorted((o for o, is_alive in enumerate(mask) if is_alive), key=row.__getitem__, reverse=True)
+        kept, others = ranked[:keep], [o for o in ranked if operations[o] != "zero"]
+        if others and others[0] not in kept:
             kept[-1] = others[0]
         chosen.append(kept)
-    seeing = [attends(name) for name in space.operations]
-    if not any(seeing[o] for kept in chosen for o in kept):
-        _restore_attention(chosen, weights, alive, seeing)
-    return tuple(tuple(o in kept for o in range(len(kinds))) for kept in chosen)
-
-
-def _restore_attention(
-    chosen: list[list[int]], weights: Sequence[Sequence[float]], alive: OperationMask, seeing: list[bool]
-) -> None:
-    """Put the strongest attention of all edges in place of the weakest survivor of its edge."""
-    attentions = [
-        (weights[e][o], -e, -o)
-        for e, mask in enumerate(alive)
-        for o, is_alive in enumerate(mask)
-        if is_alive and seeing[o]
-    ]
-    if attentions:
-        _, e, o = max(attentions)
-        chosen[-e][-1] = -o
+    if not any(attends(operations[o]) for kept in chosen for o in kept):
+        candidates = [(e, o) for e, mask in enumerate(alive) for o, is_alive in enumerate(mask) if is_alive]
+        attentions = [(strengths[e][o], e, o) for e, o in candidates if attends(operations[o])]
+        if attentions:
+            _, e, o = max(attentions)
+            chosen[e][-1] = o
+    return tuple(tuple(o in kept for o in range(len(operations))) for kept in chosen)
 
 
 def with_pruned(stages: Stages) -> list[list[float]]:
@@ -91,9 +100,9 @@ def with_pruned(stages: Stages) -> list[list[float]]:
     Args:
         stages: Edge weights `[E][O]` at the end of every stage, and which operations were alive in it.
     """
-    full = [list(row) for row in stages[-1][0]]
-    known = [list(row) for row in stages[-1][1]]
-    for weights, alive in reversed(stages[:-1]):
+    full = [list(row) for row in stages[-1].weights]
+    known = [list(row) for row in stages[-1].alive]
+    for weights, alive, _ in reversed(stages[:-1]):
         for e, row in enumerate(weights):
             survivors = [o for o, is_known in enumerate(known[e]) if is_known]
             weakest = min(row[o] for o in survivors)
@@ -106,7 +115,7 @@ def with_pruned(stages: Stages) -> list[list[float]]:
 
 
 def read_stages(run: RunFolder, space: Space) -> list[StageWeights]:
-    """Return edge weights `[E][O]` and operations alive at the end of every stage so far.
+    """Return edge weights `[E][O]`, operations alive and cells evaluated at the end of every stage so far.
 
     Raises:
         UserError: There is no epoch yet, or the file does not fit the space.
@@ -118,24 +127,20 @@ def read_stages(run: RunFolder, space: Space) -> list[StageWeights]:
     if not rows:
         raise UserError(f"{run.path} holds no architecture.jsonl: its search has not ended an epoch.")
     try:
-        last = {row["stage"]: row["weights"] for row in rows}
-        tables = [[last[stage][edge] for edge in space.edge_names] for stage in sorted(last)]
-        return [StageWeights([_finite_row(row, space) for row in table], _alive(table, space)) for table in tables]
+        last = {row["stage"]: row for row in rows}
+        return [_stage_of(last[stage], space) for stage in sorted(last)]
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError):
         raise UserError(f"{run.path}/architecture.jsonl does not fit the run's config.yaml.") from None
 
 
-def _finite_row(row: dict[str, Any], space: Space) -> list[float]:
-    """Return an edge's weights [O]; raises ValueError where one is no finite number."""
-    weights = [float(row.get(op, 0.0)) for op in space.operations]
-    if not all(map(math.isfinite, weights)):
-        raise ValueError(weights)
-    return weights
-
-
-def _alive(table: list[dict[str, Any]], space: Space) -> OperationMask:
-    """Return which operations are alive on each edge; raises ValueError where none is."""
-    alive = tuple(tuple(op in row for op in space.operations) for row in table)
-    if not all(map(any, alive)):
-        raise ValueError(alive)
-    return alive
+def _stage_of(row: dict[str, Any], space: Space) -> StageWeights:
+    """Return what a stage's last line says; raises an error of its content's where that does not fit the space."""
+    edges = [row["weights"][edge] for edge in space.edge_names]
+    weights = [[float(edge.get(op, 0.0)) for op in space.operations] for edge in edges]
+    alive = as_mask([op in edge for op in space.operations] for edge in edges)
+    cells = row.get("method", {}).get("cells", [])
+    fits = all(len(cell["ops"]) == len(edges) and set(cell["ops"]) <= set(space.operations) for cell in cells)
+    if not fits or not all(map(any, alive)) or not all(math.isfinite(w) for edge in weights for w in edge):
+        raise ValueError(row)
+    found = (EvaluatedCell.in_supernet(Genotype.from_ops(space.nodes, c["ops"]), float(c["top1"])) for c in cells)
+    return StageWeights(weights, alive, tuple(found))

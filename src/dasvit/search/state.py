@@ -14,14 +14,19 @@ from dasvit.config import Config
 from dasvit.config.methods import find_method
 from dasvit.data import Data, Loader, split_indices, train_transform
 from dasvit.runtime.distributed import Runtime
+from dasvit.runtime.progress import Reporter
 from dasvit.search.architecture import Architecture
 from dasvit.search.cost import CostPenalty
-from dasvit.search.stages import Stages
-from dasvit.search.strategies.base import StepProgress, Strategy
+from dasvit.search.stages import Stages, StageWeights
+from dasvit.search.strategies import make_strategy
+from dasvit.search.strategies.base import StepProgress
 from dasvit.search.supernet import Supernet
 from dasvit.training.metrics import EpochMetrics
 from dasvit.training.optim import make_optimizer, make_schedule
-from dasvit.training.steps import Steps
+from dasvit.training.steps import Steps, at_least_float32
+
+Batch = tuple[Tensor, Tensor]
+"""Images [B, 3, S, S] and labels [B]."""
 
 
 class SearchBatches:
@@ -65,17 +70,47 @@ class SearchBatches:
                 done += 1
 
 
+class SearchParts:
+    """What all stages of a search share.
+
+    Args:
+        config: The recipe.
+        classes: Classes of the data.
+        length: Steps of an epoch.
+        runtime: Devices and processes.
+        reporter: Told when a batch is cut.
+
+    Attributes:
+        space: The search space.
+        strategy: The search method.
+        cost: The penalty on the expected cost.
+        steps: How batches are differentiated.
+    """
+
+    def __init__(self, config: Config, classes: int, length: int, runtime: Runtime, reporter: Reporter) -> None:
+        self.config, self.classes, self.length, self.runtime = config, classes, length, runtime
+        self.space = Space.from_config(config.space)
+        self.strategy = make_strategy(config, self.space, classes)
+        self.cost = CostPenalty(config, self.space, classes)
+        self.steps = Steps(runtime, reporter)
+
+
 class StageState:
     """What one stage trains, and how far it has come.
 
-    Attributes:
+    Args:
+        parts: What all stages share.
         number: Which stage it is, from 0.
+        alive: The candidates of every edge.
+        ended: What the stages before ended with.
+        inherit_from: The stage before, whose weights or alphas go on (`search.stages.inherit`).
+
+    Attributes:
+        plan: The recipe's stage.
         epoch: Epochs of the stage that have ended.
-        done: Epochs of the whole search that have ended.
         step: Steps of the epoch that goes on.
+        total: Epochs of the whole search.
         metrics: What that epoch has added up.
-        ended: Edge weights and operations alive at the end of the stages before.
-        steps: How batches are differentiated.
         supernet: The network of weights.
         architecture: The alphas.
         weight_optimizer: Of the weights.
@@ -84,50 +119,42 @@ class StageState:
 
     def __init__(
         self,
-        config: Config,
-        space: Space,
-        alive: OperationMask,
+        parts: SearchParts,
         number: int,
-        classes: int,
-        length: int,
-        runtime: Runtime,
-        steps: Steps,
-        strategy: Strategy,
-        inherit_from: StageState | None = None,
+        alive: OperationMask,
         ended: Stages = (),
+        inherit_from: StageState | None = None,
     ) -> None:
-        options = config.search
-        stages = list(options.stages)
-        self.steps, self.strategy, self.length, self.ended = steps, strategy, length, ended
-        self.cost = CostPenalty(config, space, classes)
-        self.number, self.stage, self.stages = number, stages[number], len(stages)
-        self.before = sum(stage.epochs for stage in stages[:number])
-        self.total = sum(stage.epochs for stage in stages)
+        self.config, self.runtime, self.space, self.length = parts.config, parts.runtime, parts.space, parts.length
+        self.strategy, self.cost, self.steps = parts.strategy, parts.cost, parts.steps
+        self.number, self.alive, self.ended = number, alive, ended
+        options, device = self.config.search, self.runtime.device
+        plans = list(options.stages)
+        self.plan, self.stages = plans[number], len(plans)
+        self.before, self.total = sum(plan.epochs for plan in plans[:number]), sum(plan.epochs for plan in plans)
         self.epoch = self.step = 0
-        self.metrics = EpochMetrics(runtime.device)
-        self.supernet = make_supernet(config, space, alive, self.stage.layers, classes).to(runtime.device)
-        self.architecture = make_architecture(config, space, alive).to(runtime.device)
+        self.metrics = EpochMetrics(device)
+        self.supernet = make_supernet(self.config, self.space, alive, self.plan.layers, parts.classes).to(device)
+        self.architecture = Architecture(
+            self.space, alive, options.relaxation, options.alphas.init_std, self.strategy.method.normalises_edges
+        ).to(device)
         if inherit_from is not None:
             if options.stages.inherit in ("weights", "both"):
                 self.supernet.inherit(inherit_from.supernet)
             if options.stages.inherit in ("alphas", "both"):
-                with torch.no_grad():
-                    pairs = zip(self.architecture.parameters(), inherit_from.architecture.parameters(), strict=True)
-                    for mine, theirs in pairs:
-                        mine.copy_(theirs)
-        runtime.broadcast(self.supernet)
-        runtime.broadcast(self.architecture)
+                alphas = dict(inherit_from.architecture.named_parameters())
+                self.architecture.load_state_dict(alphas, strict=False)
+        self.runtime.broadcast(self.supernet)
+        self.runtime.broadcast(self.architecture)
         self.params: list[nn.Parameter] = list(self.supernet.parameters())
         self.weight_optimizer = make_optimizer(self.supernet, options.weights)
         whole = options.schedule == "search"
-        self.schedule = make_schedule(
-            self.weight_optimizer, options.weights, self.total if whole else self.stage.epochs, length
-        )
-        self.schedule_from = self.before * length if whole else 0
+        epochs, self.schedule_from = (self.total, self.before * self.length) if whole else (self.plan.epochs, 0)
+        self.schedule = make_schedule(self.weight_optimizer, options.weights, epochs, self.length)
         self.schedule.step_update(self.schedule_from)
-        alphas = options.alphas
+        adam = options.alphas
         self.alpha_optimizer = torch.optim.Adam(
-            self.architecture.parameters(), lr=alphas.lr, betas=alphas.betas, weight_decay=alphas.weight_decay
+            self.architecture.parameters(), lr=adam.lr, betas=adam.betas, weight_decay=adam.weight_decay
         )
 
     @property
@@ -143,33 +170,47 @@ class StageState:
     @property
     def where(self) -> str:
         """Stage and epoch, as the terminal shows them."""
-        epoch = min(self.epoch + 1, self.stage.epochs)
-        return f"stage {self.number + 1}/{self.stages}, epoch {epoch}/{self.stage.epochs}"
+        epoch = min(self.epoch + 1, self.plan.epochs)
+        return f"stage {self.number + 1}/{self.stages}, epoch {epoch}/{self.plan.epochs}"
+
+    @property
+    def lr(self) -> float:
+        """The learning rate of the weights' next step."""
+        rate: float = self.weight_optimizer.param_groups[0]["lr"]
+        return rate
 
     @property
     def moves_alphas(self) -> bool:
         """Whether the epoch that goes on has alpha steps."""
-        return self.strategy.moves_alphas and self.epoch >= self.stage.weight_epochs
+        return self.strategy.moves_alphas and self.epoch >= self.plan.weight_epochs
 
     def live(self) -> list[str]:
         """Return what the terminal shows below the bar: the epoch so far, and the leading operation of every edge."""
-        space, left = self.supernet.space, (self.total - self.done) * self.length - self.step
-        rows = zip(space.edge_names, self.architecture.strengths().tolist(), strict=True)
-        leading = ((edge, max(zip(row, space.operations, strict=True))) for edge, row in rows)
+        left = (self.total - self.done) * self.length - self.step
+        rows = zip(self.space.edge_names, self.architecture.strengths().tolist(), strict=True)
+        leading = ((edge, max(zip(row, self.space.operations, strict=True))) for edge, row in rows)
         edges = "   ".join(f"{edge} {op} {weight:.2f}" for edge, (weight, op) in leading)
         return [self.metrics.live(self.step, left), edges]
 
     def begin_step(self) -> None:
         """Let the search method prepare the step that comes."""
         step, here = self.done * self.length + self.step, self.epoch * self.length + self.step
-        progress = step / max(1, self.total * self.length - 1)
-        stage_progress = here / max(1, self.stage.epochs * self.length - 1)
-        moment = StepProgress(step, progress, self.number, stage_progress)
-        self.strategy.begin_step(moment, self.architecture)
+        done = step / max(1, self.total * self.length - 1)
+        stage_done = here / max(1, self.plan.epochs * self.length - 1)
+        self.strategy.begin_step(StepProgress(step, done, self.number, stage_done), self.architecture)
 
     def edge_weights(self) -> Tensor:
         """Return the edge weights of a forward pass, as the search method has them."""
         return self.strategy.weights(self.architecture)
+
+    def logits(self, inputs: Tensor, weights: Tensor) -> Tensor:
+        """Return the supernet's logits [B, classes] for images under edge weights, in float32 at least."""
+        with self.runtime.autocast():
+            return at_least_float32(self.supernet(inputs, weights, self.strategy.mode()))
+
+    def outcome(self) -> StageWeights:
+        """Return what the stage ends with."""
+        return StageWeights(self.architecture.strengths().tolist(), self.alive, self.strategy.evaluated_cells())
 
     def state(self) -> dict[str, Any]:
         """Return all that a checkpoint holds: position, surviving operations, and the parts' states.
@@ -183,7 +224,7 @@ class StageState:
             "rows": self.done,
             "parts": self.steps.micro_batches,
             "alive": self.architecture.alive.tolist(),
-            "ended_stages": [list(stage) for stage in self.ended],
+            "ended_stages": [[stage.weights, stage.alive] for stage in self.ended],
             **{name: item.state_dict() for name, item in self.stateful().items()},
         }
 
@@ -218,10 +259,3 @@ def make_supernet(config: Config, space: Space, alive: OperationMask, layers: in
         tokens=config.search.tokens,
         share=find_method(config.search.method).channel_share(config.search),
     )
-
-
-def make_architecture(config: Config, space: Space, alive: OperationMask) -> Architecture:
-    """Build a stage's alphas, as the search method has them."""
-    options = config.search
-    normalise_edges = find_method(options.method).normalises_edges
-    return Architecture(space, alive, options.relaxation, options.alphas.init_std, normalise_edges)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -43,6 +44,12 @@ EVERYTHING = ForwardMode()
 """All operations are evaluated, and nothing drops out."""
 
 
+class _Pass(NamedTuple):
+    mode: ForwardMode = EVERYTHING
+    kept: Tensor | None = None  # where the tokens stand that were selected, [B, K]
+    grid: Grid | None = None
+
+
 class MixedCell(nn.Module):
     """An encoder layer whose edges mix their candidate operations.
 
@@ -54,24 +61,16 @@ class MixedCell(nn.Module):
         share: K: the first D/K channels alone pass through the operations, the others bypass them.
     """
 
-    def __init__(
-        self,
-        space: Space,
-        alive: OperationMask,
-        dim: int,
-        tokens: TokensConfig,
-        share: int = 1,
-    ) -> None:
+    def __init__(self, space: Space, alive: OperationMask, dim: int, tokens: TokensConfig, share: int = 1) -> None:
         super().__init__()
         self.space = space
         self.share, self.channels = share, dim // share
         self.selector = TokenSelector(dim, tokens.ratio, tokens.dim, tokens.norm) if tokens.ratio < 1 else None
-        self.candidates = [
-            [(o, name) for o, name in enumerate(space.operations) if row[o] and name != "zero"] for row in alive
-        ]
+        names = space.operations
+        self.candidates = [[o for o, name in enumerate(names) if row[o] and name != "zero"] for row in alive]
         banks = [
-            nn.ModuleDict({_key(name): make_operation(name, self.channels) for _, name in candidates})
-            for candidates in self.candidates
+            nn.ModuleDict({_key(names[o]): make_operation(names[o], self.channels) for o in row})
+            for row in self.candidates
         ]
         self.names = [f"{source}_{target}" for source, target in space.edges]
         self.edges = nn.ModuleDict(dict(zip(self.names, banks, strict=True)))
@@ -93,26 +92,14 @@ class MixedCell(nn.Module):
         of the patches (None: they form a square).
         """
         if self.selector is None:
-            return self._mix(prev2, prev1, weights, mode, class_only, grid=grid)
+            return self._mix(prev2, prev1, weights, _Pass(mode, None, grid), class_only)
         places, scores = self.selector(prev1)
         seen = gather_tokens(prev2, places, scores), gather_tokens(prev1, places, scores)
-        mixed = self._mix(*seen, weights, mode, class_only, places, grid)
+        mixed = self._mix(*seen, weights, _Pass(mode, places, grid), class_only)
         return mixed if class_only else scatter_tokens(prev1, places, mixed)
 
-    def _mix(
-        self,
-        prev2: Tensor,
-        prev1: Tensor,
-        weights: Tensor,
-        mode: ForwardMode,
-        class_only: bool,
-        kept: Tensor | None = None,
-        grid: Grid | None = None,
-    ) -> Tensor:
-        """Compute the nodes in turn; no one but the head reads the last one, so it may hold the class token alone.
-
-        `kept` is where the tokens stand that were selected, [B, K].
-        """
+    def _mix(self, prev2: Tensor, prev1: Tensor, weights: Tensor, how: _Pass, class_only: bool) -> Tensor:
+        """Compute the nodes in turn; no one but the head reads the last one, so it may hold the class token alone."""
         values: dict[str, Tensor | None] = {"prev2": prev2, "prev1": prev1}
         normalised: dict[str, Tensor] = {}
         output = None
@@ -126,8 +113,7 @@ class MixedCell(nn.Module):
                     continue
                 if source not in normalised:
                     normalised[source] = normalise(self._seen(x))
-                z = normalised[source]
-                value = add(value, self._edge(index, x, z, weights[index], mode, at_class, kept, grid))
+                value = add(value, self._edge(index, x, normalised[source], weights[index], how, at_class))
             values[target] = value
             output = add(output, value[:, :1] if class_only and value is not None else value)
         return torch.zeros_like(prev1[:, :1] if class_only else prev1) if output is None else output
@@ -137,61 +123,42 @@ class MixedCell(nn.Module):
         return x if self.share == 1 else x[..., : self.channels]
 
     def _edge(
-        self,
-        index: int,
-        x: Tensor,
-        z: Tensor,
-        weights: Tensor,
-        mode: ForwardMode = EVERYTHING,
-        at_class: bool = False,
-        kept: Tensor | None = None,
-        grid: Grid | None = None,
+        self, index: int, x: Tensor, z: Tensor, weights: Tensor, how: _Pass, at_class: bool = False
     ) -> Tensor | None:
         """Return an edge's output for its source x [B, N, D], normalised z, under its weights [O] or [O + 1]."""
-        mixed = self._operations(index, self._seen(x), z, weights, mode, at_class, kept, grid)
+        mixed = self._operations(index, self._seen(x), z, weights, how, at_class)
         if len(weights) == len(self.space.operations):
             return mixed
         around = weights[-1].to(x.dtype) * (x[:, :1] if at_class else x)
-        return add(mixed, around) if self.share == 1 else self._joined(mixed, around)
-
-    def _joined(self, mixed: Tensor | None, around: Tensor) -> Tensor:
-        """Return the mixture [B, N, D/K] and the other channels of what goes around it, dealt out anew."""
+        if self.share == 1:
+            return add(mixed, around)
+        # The other channels go around the operations, and all are dealt out anew.
         first, rest = around[..., : self.channels], around[..., self.channels :]
         joined = torch.cat([torch.zeros_like(first) if mixed is None else mixed.to(rest.dtype), rest], dim=-1)
         dealt: Tensor = joined.unflatten(-1, (self.share, self.channels)).transpose(-1, -2).flatten(-2)
         return dealt
 
     def _operations(
-        self,
-        index: int,
-        x: Tensor,
-        z: Tensor,
-        weights: Tensor,
-        mode: ForwardMode = EVERYTHING,
-        at_class: bool = False,
-        kept: Tensor | None = None,
-        grid: Grid | None = None,
+        self, index: int, x: Tensor, z: Tensor, weights: Tensor, how: _Pass, at_class: bool = False
     ) -> Tensor | None:
         """Mix an edge's candidates for what they see of its source, x [B, N, D/K], normalised z."""
         output: Tensor | None = None
-        places, mixed = [], []
-        for (o, _), operation in zip(self.candidates[index], self.edges[self.names[index]].children(), strict=True):
-            if mode.active is not None and mode.active[index] != o:
+        parametric: dict[int, Parametric] = {}
+        for o, operation in zip(self.candidates[index], self.edges[self.names[index]].children(), strict=True):
+            if how.mode.active is not None and how.mode.active[index] != o:
                 continue
             if isinstance(operation, Parametric):
-                places.append(o)
-                mixed.append(operation)
+                parametric[o] = operation
             else:
                 found = operation(x)
-                if mode.skip_dropout and isinstance(operation, Identity):
-                    found = F.dropout(found, mode.skip_dropout, self.training)
+                if how.mode.skip_dropout and isinstance(operation, Identity):
+                    found = F.dropout(found, how.mode.skip_dropout, self.training)
                 output = add(output, weights[o].to(x.dtype) * (found[:, :1] if at_class else found))
-        if not mixed:
-            return output
-        if not at_class:
-            return add(output, mix(mixed, z, weights[places], kept, grid))
-        for o, operation in zip(places, mixed, strict=True):
-            output = add(output, weights[o].to(z.dtype) * operation.class_token(z, **grid_argument(operation, grid)))
+        if parametric and not at_class:
+            mixed = mix(list(parametric.values()), z, weights[list(parametric)], how.kept, how.grid)
+            return add(output, mixed)
+        for o, one in parametric.items():
+            output = add(output, weights[o].to(z.dtype) * one.class_token(z, **grid_argument(one, how.grid)))
         return output
 
 

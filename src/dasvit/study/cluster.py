@@ -1,6 +1,7 @@
-"""A study's runs as jobs of a cluster, through submitit: on Slurm as one array, or on this machine to try it out.
+"""Where a study's runs are done: as processes of this machine, or through submitit as jobs of a cluster.
 
-What submitit starts imports this module to find what it is to run: torch stays out of it.
+Those are Slurm's, as one array, or this machine's to try it out. What submitit starts imports this module to find what
+it is to run: torch stays out of it.
 """
 
 from __future__ import annotations
@@ -13,13 +14,14 @@ import re
 import shutil
 import signal
 import subprocess
+import sys
 import tempfile
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
 from dasvit.config import recipe as recipes
 from dasvit.errors import UserError, unknown
@@ -34,8 +36,8 @@ NOTICE = 120
 """Seconds before its time limit at which a job is told to save and to queue up again."""
 TIMES = 1000
 """How often a job may reach its time limit: it comes further each time."""
-LOOKS = {"local": 0.1, "slurm": 5.0}
-"""Seconds between two looks at the jobs."""
+LOOKS = {"processes": 0.1, "local": 0.1, "slurm": 5.0}
+"""Seconds between two looks at the runs."""
 LIVE = ("PENDING", "RUNNING", "REQUEUED", "COMPLETING", "PREEMPTED", "SUSPENDED", "CONFIGURING")
 """Slurm's words for a job that has not ended."""
 NAME = re.compile(r"[\w.,:&|*()+-]*", re.ASCII)
@@ -98,11 +100,11 @@ def read_cluster(path: str) -> ClusterConfig:
 
 @dataclass
 class RemoteRun:
-    """A run's command, as a job of submitit's does it.
+    """A run's command, as a process of its own or a job of submitit's does it.
 
     Attributes:
         command: Program and arguments.
-        log: File that what it says is appended to. Locked as long as it runs: no two processes do the same run.
+        log: File that what it says is appended to.
         threads: Of its arithmetic.
     """
 
@@ -111,18 +113,25 @@ class RemoteRun:
     threads: int
     _process: subprocess.Popen[bytes] | None = None
 
+    def start(self, file: IO[bytes], alone: bool) -> subprocess.Popen[bytes]:
+        """Start the command. Alone: it hears of no signal that the terminal sends."""
+        return subprocess.Popen(
+            self.command,
+            stdin=subprocess.DEVNULL,
+            stdout=file,
+            stderr=subprocess.STDOUT,
+            env={**os.environ, **dict.fromkeys(THREADS, str(self.threads))},
+            start_new_session=alone,
+        )
+
     def __call__(self) -> int:
-        """Return the command's exit status; a signal that ends this process ends it, too, once it has saved."""
+        """Return the command's exit status; a signal that ends this process ends it, too, once it has saved.
+
+        The log is locked as long as it runs: no two jobs do the same run.
+        """
         with open(self.log, "ab") as file:
             lock(file.fileno())
-            self._process = subprocess.Popen(
-                self.command,
-                stdin=subprocess.DEVNULL,
-                stdout=file,  # and with it the lock
-                stderr=subprocess.STDOUT,
-                env={**os.environ, **dict.fromkeys(THREADS, str(self.threads))},
-                start_new_session=True,  # it hears of a signal from us alone: once
-            )
+            self._process = self.start(file, alone=True)  # with the file it has the lock; signals come from us: once
             try:
                 while self._process.poll() is None:
                     time.sleep(LOOKS["local"])
@@ -152,12 +161,50 @@ def lock(descriptor: int) -> None:
         fcntl.flock(descriptor, fcntl.LOCK_EX)
 
 
+class Processes:
+    """Runs as processes of this machine, each with its share of the cores.
+
+    Attributes:
+        kind: Key of LOOKS.
+        at_once: The most runs beside each other.
+        room: The most runs that it takes at a time; others wait.
+        threads: Of a run.
+    """
+
+    kind = "processes"
+
+    def __init__(self, at_once: int) -> None:
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        self.at_once = self.room = at_once
+        self.threads = max(1, cores // at_once)
+
+    def submit(self, runs: Mapping[str, RemoteRun]) -> dict[str, subprocess.Popen[bytes]]:
+        """Begin runs, and return what each is known by, both by the runs' names."""
+        started = {}
+        for name, run in runs.items():
+            with open(run.log, "ab") as file:
+                started[name] = run.start(file, alone=False)
+        return started
+
+    def has_ended(self, job: subprocess.Popen[bytes]) -> bool:
+        return job.poll() is not None
+
+    def leave(self, jobs: Iterable[tuple[RemoteRun, subprocess.Popen[bytes]]]) -> bool:
+        """Turn away from runs that have not ended; return whether they go on, or have saved and ended."""
+        processes = [process for _, process in jobs]
+        for process in processes:
+            process.terminate()
+        for process in processes:
+            process.wait()
+        return False
+
+
 class Cluster:
-    """Where a study's runs are sent.
+    """Jobs of a cluster; it is asked as `Processes` is.
 
     Args:
         kind: local or slurm.
-        config: What each of them asks for.
+        config: What each run asks for.
         root: The study's folder.
         at_once: The most of them that run beside each other.
 
@@ -173,19 +220,11 @@ class Cluster:
                 "there is no sbatch on this machine: give the command where jobs are submitted, or try --cluster local."
             )
         self.kind, self.config, self.folder, self.at_once = kind, config, root / "cluster", at_once
+        self.room = at_once if kind == "local" else sys.maxsize  # Slurm keeps the limit itself
+        self.threads = config.cpus
 
-    def room(self, running: int) -> int:
-        """Return how many jobs may be submitted beside those that run: Slurm keeps the limit itself."""
-        return self.at_once - running if self.kind == "local" else 10**6
-
-    def submit(self, runs: dict[str, RemoteRun]) -> dict[str, Job[int]]:
+    def submit(self, runs: Mapping[str, RemoteRun]) -> dict[str, Job[int]]:
         """Send runs to the cluster, those that are not there since an earlier call of the command.
-
-        Args:
-            runs: By name.
-
-        Returns:
-            The jobs by the runs' names.
 
         Raises:
             UserError: The cluster refuses them.
@@ -211,8 +250,11 @@ class Cluster:
             jobs |= submitted
         return jobs
 
+    def has_ended(self, job: Job[int]) -> bool:
+        return job.done()
+
     def leave(self, jobs: Iterable[tuple[RemoteRun, Job[int]]]) -> bool:
-        """Turn away from jobs that have not ended; return whether they go on (Slurm's), or have saved and ended."""
+        """Let Slurm's jobs go on; end this machine's with a checkpoint."""
         if self.kind == "slurm":
             return True
         jobs = list(jobs)
@@ -245,7 +287,6 @@ class Cluster:
         return executor
 
     def _known(self) -> dict[str, Any]:
-        """Return the jobs of earlier calls: run's name → folder and number."""
         return read_object(self.folder / "jobs.json")
 
     def _find(self, entry: Any) -> Job[int] | None:
@@ -258,3 +299,7 @@ class Cluster:
             return None
         job: Job[int] = submitit.SlurmJob(folder=str(entry[0]), job_id=str(entry[1]))
         return job if job.state.split(" ")[0].upper() in LIVE and not job.paths.result_pickle.exists() else None
+
+
+Place = Processes | Cluster
+"""Where runs are done, if not in the study's own process."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from dasvit.config import Config
@@ -37,20 +38,20 @@ def planned_images(config: Config, half: int) -> int:
     return total
 
 
-def spent_images(config: Config, half: int, supernet: Sequence[Row], finals: Sequence[Row]) -> int:
+def spent_images(config: Config, half: int, supernet: Sequence[Row], finals: Sequence[float]) -> int:
     """Return how many images a search has trained on: every forward and backward pass of an image counts once.
 
-    Weight steps and alpha steps of the supernet, and its finalists' trainings. An image costs more in a supernet than
-    in a finalist, which core-seconds show. Images that are only judged do not count.
+    Weight steps and alpha steps of the supernet, and its candidates' trainings. An image costs more in a supernet than
+    in a candidate, which core-seconds show. Images that are only judged do not count.
 
     Args:
         config: The search's recipe.
         half: Images for the weights.
         supernet: The epochs of the supernet.
-        finals: The epochs of the finalists.
+        finals: Epochs that each candidate was trained for.
     """
     total = sum(epoch_images(config, half, "val_loss" in row) for row in supernet)
-    return total + len(finals) * final_images(config, half)
+    return total + round(sum(finals) * final_images(config, half))
 
 
 def epoch_images(config: Config, half: int, moves_alphas: bool) -> int:
@@ -61,19 +62,26 @@ def epoch_images(config: Config, half: int, moves_alphas: bool) -> int:
 
 
 def final_images(config: Config, half: int) -> int:
-    """Return the images of an epoch of a finalist."""
+    """Return the images of an epoch of a candidate."""
     batch = min(config.train.batch_size, half)
     return half // batch * batch
 
 
 def finals_images(config: Config, half: int) -> int:
-    """Return the images of all finals of a recipe."""
     finals = config.search.finals
-    last = min(finals.last, finals.cells) * finals.last_epochs
-    return (finals.cells * finals.epochs + last) * final_images(config, half)
+    lengths = [after - before for before, after in zip([0.0, *finals.rungs], finals.rungs, strict=False)]
+    epochs = sum(size * length for size, length in zip(finals.sizes(), lengths, strict=True))
+    return round(epochs * final_images(config, half))
 
 
 def matched_finalists(config: Config, half: int) -> int:
-    """Return how many finalists train on about as many images as a search that has none: one or more."""
-    finalist = config.search.finals.epochs * final_images(config, half)
-    return max(1, round(planned_images(config, half) / finalist))
+    """Return how many candidates train on about as many images as a search that has none: one or more."""
+    images, cells = planned_images(config, half), 1
+
+    def needed(cells: int) -> int:
+        finals = replace(config.search.finals, cells=cells)
+        return finals_images(replace(config, search=replace(config.search, finals=finals)), half)
+
+    while needed(cells + 1) - images <= images - needed(cells):
+        cells += 1
+    return cells

@@ -17,6 +17,7 @@ from dasvit.io.run_folder import RunFolder
 from dasvit.models.cost import cost_of
 from dasvit.report.run.collapse import describe_epochs
 from dasvit.search.candidates import FOLDER as FINALS
+from dasvit.search.candidates import read_rungs
 from dasvit.search.ranking import weight_scores
 from dasvit.search.stages import read_stages
 from dasvit.study.compute import images_for_weights, spent_images
@@ -25,25 +26,22 @@ from dasvit.study.plan import cell_key
 
 
 def describe_search(root: Path, job: Job, images: int) -> dict[str, Any]:
-    """Return what a search's folder says, and how its supernet and its weights rank cells.
-
-    Args:
-        root: The study's folder.
-        job: The search, which has ended.
-        images: Images of the training set.
-    """
+    """Return what a search's folder says, and how its supernet and its weights rank cells."""
     run = RunFolder(root / job.folder, "search")
     _, variant, seed = job.folder.split("/")
-    finals = [RunFolder(folder, "train") for folder in sorted((run.path / FINALS).glob("*/"))]
-    own, others = run.rows("metrics.jsonl"), [row for one in finals for row in one.rows("metrics.jsonl")]
-    seconds = sum(row["seconds"] for row in [*own, *others])
+    folders = sorted((run.path / FINALS).glob("*/"))
+    reached = [rungs[-1] for rungs in map(read_rungs, folders) if rungs]
+    own = run.rows("metrics.jsonl")
+    others = [row for folder in folders for row in RunFolder(folder, "train").rows("metrics.jsonl")]
+    seconds = sum(row["seconds"] for row in own) + sum(rung.seconds for rung in reached)
+    epochs = [rung.epochs for rung in reached]
     return {
         "run": job.folder,
         "variant": variant,
         "seed": int(seed.removeprefix("seed")),
         "cell": cell_key(load_found(run.path)),
         "derivation": str(read_json(run.path / "derivation.json").get("reason", "")),
-        "images": spent_images(job.config, images_for_weights(job.config, images), own, others),
+        "images": spent_images(job.config, images_for_weights(job.config, images), own, epochs),
         "seconds": seconds,
         "core_seconds": core_seconds(seconds, run.notes()),
         "peak_memory_mib": max((row.get("peak_memory_mib") or 0 for row in [*own, *others]), default=0) or None,
@@ -73,16 +71,7 @@ def describe_ranking(root: Path, job: Job) -> dict[str, Any] | None:
 def describe_cell(
     root: Path, key: str, subject: Found | str, config: Config, classes: int, seeds: Iterable[int]
 ) -> dict[str, Any]:
-    """Return what is known of a network: its cost, and its trainings so far.
-
-    Args:
-        root: The study's folder.
-        key: The network's folder.
-        subject: Its cell, its sizes, or its name.
-        config: The study's recipe.
-        classes: Classes of the data.
-        seeds: Of the trainings.
-    """
+    """Return what is known of a network: its cost, and its trainings so far."""
     cost = cost_of(subject, config.model, classes)
     trainings = []
     for seed in seeds:

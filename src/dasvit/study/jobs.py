@@ -1,11 +1,9 @@
-"""The searches and trainings of a study: in this process, in several beside each other, or as jobs of a cluster."""
+"""The searches and trainings of a study: done in this process, or sent to a place (`cluster.py`)."""
 
 from __future__ import annotations
 
-import os
 import signal
 import statistics
-import subprocess
 import sys
 import threading
 import time
@@ -26,11 +24,8 @@ from dasvit.report.words import duration
 from dasvit.runtime.progress import Reporter
 from dasvit.runtime.saver import SIGNALS, Deadline
 from dasvit.search.pipeline import run_search
-from dasvit.study.cluster import LOOKS, THREADS, Cluster, RemoteRun
+from dasvit.study.cluster import LOOKS, Place, RemoteRun
 from dasvit.training.pipeline import run_training
-
-POLL = 0.1
-"""Seconds between two looks at the processes."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +37,7 @@ class Job:
         label: What it is called on the terminal.
         config: Its recipe.
         subject: What is trained: a cell, a network, or a model's name. None: this is a search.
-        cell: File of the cell or network, where the subject is one.
+        cell: File of the cell or network, read where the subject is one.
     """
 
     folder: str
@@ -64,25 +59,24 @@ class Runner:
     Attributes:
         root: The study's folder.
         reporter: Told what begins and what has ended, and how long the rest will take.
-        processes: How many jobs run beside each other; 1: in this process.
         deadline: When to stop.
+        place: Where jobs are done. None: in this process, one after the other.
         left: Jobs of each kind (search, train) that are still to be done, those of later phases included.
         total: Jobs of the whole study.
         started: Jobs that have begun, or were done before.
         failures: What went wrong, by job.
-        cluster: Where jobs are sent, if they are not done here.
+        times: Seconds of the jobs that have ended, by kind.
     """
 
     root: Path
     reporter: Reporter
-    processes: int
     deadline: Deadline
+    place: Place | None
     left: dict[str, int] = field(default_factory=dict)
     total: int = 0
     started: int = 0
     failures: list[str] = field(default_factory=list)
     times: dict[str, list[float]] = field(default_factory=lambda: {"search": [], "train": []})
-    cluster: Cluster | None = None
 
     def run(self, jobs: Sequence[Job]) -> None:
         """Do jobs that are not done yet; one that fails does not stop the others.
@@ -90,21 +84,22 @@ class Runner:
         Raises:
             Stopped: By a signal or the deadline; the same command goes on.
         """
+        todo = []
         for job in jobs:
             if job.is_done(self.root):
                 self.left[kind(job)] -= 1
                 self.started += 1
-        todo = [job for job in jobs if not job.is_done(self.root)]
-        if self.cluster:
-            self._away(todo, self.cluster)
-        elif self.processes == 1:
-            self._here(todo)
+            else:
+                todo.append(job)
+        if self.place:
+            self._away(todo, self.place)
         else:
-            self._beside(todo)
+            self._here(todo)
 
     def _here(self, todo: Sequence[Job]) -> None:
         for job in todo:
-            self._check_time()
+            if self._is_late():
+                raise Stopped("the time is up: stopped between two runs", 0)
             start = time.monotonic()
             self._begins(job)
             try:
@@ -114,104 +109,49 @@ class Runner:
             except UserError as error:
                 self._fails(job, str(error))
 
-    def _beside(self, todo: Sequence[Job]) -> None:
-        waiting, running = list(todo), dict[subprocess.Popen[bytes], tuple[Job, float]]()
-        with caught() as signals:
-            try:
-                told = False
-                while running or (waiting and not signals and not self._is_late()):
-                    while waiting and len(running) < self.processes and not signals and not self._is_late():
-                        job = waiting.pop(0)
-                        self._begins(job)
-                        running[self._start(job)] = (job, time.monotonic())
-                    if signals and not told:
-                        told = True
-                        for process in running:
-                            process.send_signal(signal.SIGTERM)
-                    self._collect(running, bool(signals))
-                    time.sleep(POLL)
-            finally:
-                for process in running:  # only after an error of our own
-                    process.terminate()
-                    process.wait()
-        if signals:
-            raise Stopped(f"{signal.Signals(signals[0]).name}: stopped", 128 + signals[0])
-        if waiting:
-            self._check_time()
-
-    def _away(self, todo: Sequence[Job], cluster: Cluster) -> None:
-        """Send jobs to a cluster, and wait for them."""
+    def _away(self, todo: Sequence[Job], place: Place) -> None:
+        """Send jobs to a place, and wait for them."""
         waiting, running, go_on = list(todo), list[tuple[Job, RemoteRun, Any, float]](), False
         with caught() as signals:
             try:
                 while (running or waiting) and not signals and not self._is_late():
-                    room = max(0, cluster.room(len(running)))
+                    room = max(0, place.room - len(running))
                     batch, waiting = waiting[:room], waiting[room:]
-                    running += self._send(batch, cluster)
-                    for entry in [entry for entry in running if entry[2].done()]:
+                    running += self._send(batch, place)
+                    for entry in [entry for entry in running if place.has_ended(entry[2])]:
                         running.remove(entry)
                         job, _, _, start = entry
                         if job.is_done(self.root):
                             self._ends(job, time.monotonic() - start)
                         else:
                             self._fails(job, self._last_words(job))
-                    time.sleep(LOOKS[cluster.kind])
+                    time.sleep(LOOKS[place.kind])
             finally:
                 if running:
-                    go_on = cluster.leave((run, handle) for _, run, handle, _ in running)
+                    go_on = place.leave((run, handle) for _, run, handle, _ in running)
         hint = f"; {len(running)} runs go on in the cluster, and the same command waits for them" if go_on else ""
         if signals:
             raise Stopped(f"{signal.Signals(signals[0]).name}: stopped{hint}", 128 + signals[0])
         if running or waiting:
             raise Stopped(f"the time is up: stopped{hint}", 0)
 
-    def _send(self, batch: Sequence[Job], cluster: Cluster) -> list[tuple[Job, RemoteRun, Any, float]]:
-        """Submit jobs; return each with what the cluster knows it by, and since when."""
+    def _send(self, batch: Sequence[Job], place: Place) -> list[tuple[Job, RemoteRun, Any, float]]:
+        """Submit jobs; return each with what the place knows it by, and since when."""
         runs = {}
         for job in batch:
             self._begins(job)
             with log(self.root, job) as file:
                 command = [sys.executable, "-m", "dasvit", *arguments(job, self.root)]
-                runs[name(job)] = RemoteRun(command, str(Path(file.name).resolve()), cluster.config.cpus)
-        handles = cluster.submit(runs) if runs else {}
+                runs[name(job)] = RemoteRun(command, str(Path(file.name).resolve()), place.threads)
+        handles = place.submit(runs) if runs else {}
         return [(job, runs[name(job)], handles[name(job)], time.monotonic()) for job in batch]
 
     def _last_words(self, job: Job) -> str:
-        """Return the last line that a job's process wrote."""
         lines = (self.root / "logs" / f"{name(job)}.txt").read_text(errors="replace").strip().splitlines()
         return lines[-1] if lines else "it ended without a word"
 
-    def _collect(self, running: dict[subprocess.Popen[bytes], tuple[Job, float]], stopping: bool) -> None:
-        """Take up the processes that have ended."""
-        for process in [process for process in running if process.poll() is not None]:
-            job, start = running.pop(process)
-            if job.is_done(self.root) and process.returncode == 0:
-                self._ends(job, time.monotonic() - start)
-            elif not stopping and not self._is_late():
-                self._fails(job, self._last_words(job))
-
-    def _start(self, job: Job) -> subprocess.Popen[bytes]:
-        """Start a job's process, with its share of the cores."""
-        threads = str(max(1, cores() // self.processes))
-        with log(self.root, job) as file:
-            command = [sys.executable, "-m", "dasvit", *arguments(job, self.root)]
-            if self.deadline.at < float("inf"):
-                minutes = max(0.001, (self.deadline.at - time.monotonic()) / 60)
-                command += ["--max-minutes", f"{minutes:.3f}"]
-            return subprocess.Popen(
-                command,
-                stdin=subprocess.DEVNULL,
-                stdout=file,
-                stderr=subprocess.STDOUT,
-                env={**os.environ, **dict.fromkeys(THREADS, threads)},
-            )
-
     def _is_late(self) -> bool:
         return time.monotonic() >= self.deadline.at
-
-    def _check_time(self) -> None:
-        if self._is_late():
-            raise Stopped("the time is up: stopped between two runs", 0)
 
     def _begins(self, job: Job) -> None:
         self.started += 1
@@ -232,11 +172,10 @@ class Runner:
         if any(self.left[kind] and not times for kind, times in self.times.items()):
             return ""
         seconds = sum(self.left[kind] * statistics.fmean(times) for kind, times in self.times.items() if times)
-        return f"; about {duration(seconds / self.processes)} left" if seconds else ""
+        return f"; about {duration(seconds / (self.place.at_once if self.place else 1))} left" if seconds else ""
 
 
 def kind(job: Job) -> str:
-    """Return search or train."""
     return "search" if job.subject is None else "train"
 
 
@@ -269,15 +208,14 @@ def arguments(job: Job, root: Path) -> list[str]:
     common = ["--config", str(config), "--run", str(root / job.folder)]
     if job.subject is None:
         return ["search", *common]
-    return ["train", *(["--cell", str(root / job.cell)] if job.cell else ["--model", str(job.subject)]), *common]
+    what = ["--model", job.subject] if isinstance(job.subject, str) else ["--cell", str(root / job.cell)]
+    return ["train", *what, *common]
 
 
-@contextmanager
-def log(root: Path, job: Job) -> Iterator[TextIO]:
+def log(root: Path, job: Job) -> TextIO:
     """Open the file that holds what a job says; it grows when the job goes on."""
     (root / "logs").mkdir(exist_ok=True)
-    with (root / "logs" / f"{name(job)}.txt").open("a", encoding="utf-8", errors="backslashreplace") as file:
-        yield file
+    return (root / "logs" / f"{name(job)}.txt").open("a", encoding="utf-8", errors="backslashreplace")
 
 
 @contextmanager
@@ -296,8 +234,3 @@ def caught() -> Iterator[list[int]]:
     finally:
         for number, handler in handlers.items():
             signal.signal(number, handler)
-
-
-def cores() -> int:
-    """Return the cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -59,12 +59,6 @@ class Variant:
 def plan_variants(config: Config, methods: Sequence[str], ablate: bool, sweep: bool) -> list[Variant]:
     """Return what is searched with; of several that come to the same recipe, each is listed, under one key.
 
-    Args:
-        config: The recipe.
-        methods: Search methods; the first is what everything else is compared with.
-        ablate: DASViT without tokens, fairness and stages as well.
-        sweep: Several λ and ρ as well.
-
     Raises:
         UserError: No or doubled methods, a method that does not exist, or no dasvit to change something of.
     """
@@ -122,21 +116,17 @@ def sweeps(config: Config) -> list[Variant]:
 def plan_control(first: Config, half: int) -> Variant:
     """Return the control of a study: the best of evenly drawn cells, as luck with a choice at its end would find it.
 
-    As many finalists, epochs and last rounds as the first method has, drawn evenly within the same rule and budget,
-    none learning from another; the best on the validation images is the cell. Where that method has no finals, as many
-    finalists as train on about as many images as its search does.
-
-    Args:
-        first: The first method's recipe.
-        half: Images that a supernet's weights, and finalists, are trained on.
+    As many candidates and rungs as the first method has, drawn evenly within the same rule and budget, none learning
+    from another and the shipped cell not among them; the best on the validation images is the cell. Where that method
+    has no finals, as many candidates as train on about as many images as its search does.
 
     Raises:
         UserError: Its recipe cannot be one of finals.
     """
     search = first.search
-    finals = replace(search.finals, gain=0.0)
+    finals = replace(search.finals, learn=False, shipped=False)
     if not finals.cells:
-        finals = replace(finals, cells=matched_finalists(first, half), last=0)
+        finals = replace(finals, cells=matched_finalists(first, half))
     search = replace(
         search,
         finals=finals,
@@ -164,11 +154,6 @@ def check_seeds(config: Config, searches: int, trainings: int) -> None:
             f"the trainings' seeds begin {TRAINING_SEEDS} above runtime.seed and would end at {last}, beyond the "
             f"largest seed {MAX_SEED}: lower runtime.seed."
         )
-
-
-def seeded(config: Config, seed: int) -> Config:
-    """Return a recipe with another seed."""
-    return replace(config, runtime=replace(config.runtime, seed=seed))
 
 
 def cell_key(cell: Found) -> str:
@@ -208,12 +193,6 @@ def draw_cells(config: Config, classes: int, found: Sequence[int], count: int) -
 
     Within `search.random.tolerance` of these; where fewer cells are there than are wanted, it is doubled until enough
     are. The draw depends on the seed, the found cells' mean cost and the recipe alone.
-
-    Args:
-        config: The recipe.
-        classes: Classes of the data.
-        found: Multiply-adds of the found cells.
-        count: Cells to draw.
 
     Raises:
         UserError: The space has not so many cells.

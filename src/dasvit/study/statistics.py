@@ -37,61 +37,43 @@ def relative_improvement(found: Sequence[float], others: Sequence[float]) -> Num
     """Return RI = 100 (mean found - mean others) / mean others, with Welch's interval.
 
     The ratio's variance is the first order's: each mean's, over its number of cells, times the square of RI's slope in
-    it. No interval where a side has fewer than two values or nothing varies, no RI where all others are 0.
+    it. No RI where all others are 0.
     """
     if not any(others):
         return {"ri": None, "low": None, "high": None}
     ours, theirs = statistics.fmean(found), statistics.fmean(others)
-    slopes = (100 / theirs, 100 * ours / theirs**2)
     ri = 100 * (ours - theirs) / theirs
-    width = None
-    if min(len(found), len(others)) > 1:
-        width = half_width([_part(row, slope) for row, slope in zip((found, others), slopes, strict=True)])
-    return {"ri": ri, **_around(ri, width)}
+    welch = _welch(ri, [found, others], slopes=(100 / theirs, 100 * ours / theirs**2))
+    return {"ri": ri, "low": welch["low"], "high": welch["high"]}
 
 
 def mean_difference(found: Sequence[float], others: Sequence[float]) -> Numbers:
-    """Compare two groups of cells by Welch's t-test.
-
-    Returns:
-        mean: the difference of the means; low, high, p (two-sided): None where a group has fewer than two cells, or
-        where nothing varies.
-    """
+    """Compare two groups of cells by Welch's t-test: the difference of the means, its interval and p."""
     mean = statistics.fmean(found) - statistics.fmean(others)
-    if min(len(found), len(others)) < 2:
-        return {"mean": mean, "low": None, "high": None, "p": None}
-    parts = [_part(found), _part(others)]
-    return {"mean": mean, **_around(mean, half_width(parts)), "p": _two_sided(mean, parts)}
+    return {"mean": mean, **_welch(mean, [found, others])}
 
 
-Part = tuple[float, int]
-"""A mean's variance, and the degrees of freedom that it was estimated with."""
+def _welch(value: float, groups: Sequence[Sequence[float]], slopes: Sequence[float] = (1.0, 1.0)) -> Numbers:
+    """Return Student's interval (low, high) and two-sided p of a value to whose variance two groups' means add up.
 
+    The degrees of freedom are Welch's and Satterthwaite's. All None where a group has fewer than two values, which
+    leaves out a source of chance, or nothing varies.
 
-def _part(values: Sequence[float], slope: float = 1.0) -> Part:
-    """Return the variance of a mean of values, times a slope's square."""
-    return slope**2 * statistics.variance(values) / len(values), len(values) - 1
-
-
-def _freedom(parts: Sequence[Part]) -> float:
-    """Return the degrees of freedom of a sum of variances (Welch and Satterthwaite)."""
-    return float(sum(part for part, _ in parts) ** 2 / sum(part**2 / own for part, own in parts))
-
-
-def half_width(parts: Sequence[Part]) -> float | None:
-    """Return half the length of Student's interval of a sum of means; None where nothing varies."""
-    variance = sum(part for part, _ in parts)
-    return float(stats.t.ppf((1 + CONFIDENCE) / 2, _freedom(parts))) * math.sqrt(variance) if variance > 0 else None
-
-
-def _two_sided(mean: float, parts: Sequence[Part]) -> float | None:
-    """Return Student's p of a mean with these variances; None where nothing varies."""
-    variance = sum(part for part, _ in parts)
-    return 2 * float(stats.t.sf(abs(mean) / math.sqrt(variance), _freedom(parts))) if variance > 0 else None
-
-
-def _around(mean: float, width: float | None) -> Numbers:
-    return {"low": None, "high": None} if width is None else {"low": mean - width, "high": mean + width}
+    Args:
+        value: The value.
+        groups: The groups.
+        slopes: How fast the value changes with each group's mean.
+    """
+    if min(map(len, groups)) > 1:
+        parts = [slope**2 * statistics.variance(row) / len(row) for slope, row in zip(slopes, groups, strict=True)]
+        variance = sum(parts)
+        if variance > 0:
+            freedom = variance**2 / sum(part**2 / (len(row) - 1) for part, row in zip(parts, groups, strict=True))
+            error = math.sqrt(variance)
+            width = float(stats.t.ppf((1 + CONFIDENCE) / 2, freedom)) * error
+            p = 2 * float(stats.t.sf(abs(value) / error, freedom))
+            return {"low": value - width, "high": value + width, "p": p}
+    return {"low": None, "high": None, "p": None}
 
 
 def holm(values: Sequence[float]) -> list[float]:
@@ -133,26 +115,22 @@ def permutation(found: Sequence[float], others: Sequence[float], seed: int = 0) 
 def difference(ours: Sequence[Sequence[float]], theirs: Sequence[float]) -> Numbers:
     """Compare searches with one network over paired training seeds.
 
+    Searches and seeds both count as drawn: the variance is that of the searches' means over their number plus that of
+    the seeds' means over theirs.
+
     Args:
         ours: For every search, the accuracy of its cell with each training seed.
         theirs: The network's, with the same seeds.
 
     Returns:
-        mean of the differences; low and high, its 95 % interval, and p (two-sided): None from fewer than two searches
-        or seeds, which leave out a source of chance, and where all differences are equal; wins of how many pairs.
-        Searches and seeds both count as drawn: the variance is that of the searches' means over their number plus that
-        of the seeds' means over theirs, with the degrees of freedom of Welch and Satterthwaite.
+        mean of the differences, its interval (low, high) and p (see `_welch`); wins of how many pairs.
     """
     pairs = [[a - b for a, b in zip(row, theirs, strict=True)] for row in ours]
     rows = [statistics.fmean(row) for row in pairs]
     columns = [statistics.fmean(column) for column in zip(*pairs, strict=True)]
     mean = statistics.fmean(rows)
-    found: Numbers = {"mean": mean, "low": None, "high": None, "p": None}
-    if min(len(rows), len(columns)) > 1:
-        parts = [_part(rows), _part(columns)]
-        found |= {**_around(mean, half_width(parts)), "p": _two_sided(mean, parts)}
     flat = [value for row in pairs for value in row]
-    return found | {"wins": sum(value > 0 for value in flat), "pairs": len(flat)}
+    return {"mean": mean, **_welch(mean, [rows, columns]), "wins": sum(value > 0 for value in flat), "pairs": len(flat)}
 
 
 def rank_correlation(one: Sequence[float], other: Sequence[float]) -> Numbers:

@@ -17,13 +17,14 @@ from dasvit.errors import UserError
 from dasvit.extras import need
 from dasvit.io.run_folder import RunFolder
 from dasvit.models.cost import cost_of
+from dasvit.report.study.words import REFERENCES
 from dasvit.runtime.distributed import Runtime
 from dasvit.runtime.progress import Reporter
 from dasvit.runtime.saver import Deadline
 from dasvit.search.pipeline import search_probe
 from dasvit.search.ranking import supernet_scores
 from dasvit.session import load_session
-from dasvit.study.cluster import Cluster, read_cluster
+from dasvit.study.cluster import Cluster, Place, Processes, read_cluster
 from dasvit.study.compute import images_for_weights
 from dasvit.study.describe import describe_cell, describe_search, ranking_file, read_json
 from dasvit.study.jobs import Job, Runner
@@ -40,69 +41,60 @@ from dasvit.study.plan import (
     plan_control,
     plan_variants,
     published_cell,
-    seeded,
 )
+from dasvit.study.result import StudyResult
 from dasvit.study.verdicts import write_study
 
 FORMAT = "dasvit-study/2"
 
 OPTIONS = ("searches", "trainings", "control", "random", "ablate", "sweep")
 """What `study.json` says of the command's options."""
-BASELINES: dict[str, str] = {"vit": "vit", "vit_shift": "vit_shift"}
-"""Folder of a network that is no cell, and its name."""
+BASELINES = ("vit", "vit_shift")
+"""Networks that are no cells; their names are their folders', too."""
 
 
 def do_study(
     config: Config, options: StudyOptions, reporter: Reporter, deadline: Deadline, *, resume: bool = False
-) -> tuple[dict[str, Any], list[str]]:
+) -> StudyResult:
     """Do what is still to be done of a study, and write its report after every phase.
-
-    Args:
-        config: The recipe.
-        options: What is asked for.
-        reporter: Where progress goes.
-        deadline: When to stop.
-        resume: Fail where there is no study to go on with.
-
-    Returns:
-        What `study.json` holds, and the runs that failed.
 
     Raises:
         UserError: A user's mistake, or no search succeeded.
         Stopped: By a signal or the deadline; the same call goes on.
     """
-    cluster = make_cluster(config, options)
+    place = place_of(config, options)
     options = replace(options, control=options.searches if options.control < 0 else options.control)
     check_seeds(config, max(options.searches, options.control), options.trainings)
     session = load_session(config, options.run, "study", reporter, deadline)
-    config, run = session.config, session.run
-    methods = [name.strip() for name in options.methods.split(",") if name.strip()]
-    variants = plan_variants(config, methods, options.ablate, options.sweep)
-    if options.control:
-        variants.append(plan_control(variants[0].config, images_for_weights(config, len(session.data.train))))
-    session.claim("study", resume)
-    session.settle_precision(search_probe(session))
-    study = Study(run, config, options, variants, session.data, session.runtime, reporter)
-    runner = Runner(run.path, reporter, options.jobs, deadline, cluster=cluster)
-    baselines = len(BASELINES) + (published_cell(config) is not None)
-    runner.left = {"search": len(study.search_jobs())}
-    runner.left["train"] = (runner.left["search"] + options.random + baselines) * options.trainings
-    runner.total = sum(runner.left.values())
-    runner.run(study.search_jobs())
-    study.write()
-    cells = study.cells()
-    spare = runner.left["train"] - len(cells) * options.trainings  # of cells that were found twice, or not at all
-    runner.left["train"] -= spare
-    runner.total -= spare
-    for seed in study.training_seeds:
-        runner.run(study.train_jobs(cells, seed))
+    with session.locked():
+        config, run = session.config, session.run
+        methods = [name.strip() for name in options.methods.split(",") if name.strip()]
+        variants = plan_variants(config, methods, options.ablate, options.sweep)
+        if options.control:
+            variants.append(plan_control(variants[0].config, images_for_weights(config, len(session.data.train))))
+        session.claim("study", resume)
+        session.settle_precision(search_probe(session))
+        study = Study(run, config, options, variants, session.data, session.runtime, reporter)
+        runner = Runner(run.path, reporter, deadline, place)
+        baselines = len(BASELINES) + (published_cell(config) is not None)
+        runner.left = {"search": len(study.search_jobs())}
+        runner.left["train"] = (runner.left["search"] + options.random + baselines) * options.trainings
+        runner.total = sum(runner.left.values())
+        runner.run(study.search_jobs())
         study.write()
-    study.rank(cells)
-    return study.write(), runner.failures
+        cells = study.cells()
+        spare = runner.left["train"] - len(cells) * options.trainings  # of cells that were found twice, or not at all
+        runner.left["train"] -= spare
+        runner.total -= spare
+        for seed in study.training_seeds:
+            runner.run(study.train_jobs(seed))
+            study.write()
+        study.rank(cells)
+        return StudyResult(Path(options.run), study.write()["summary"], runner.failures)
 
 
-def make_cluster(config: Config, options: StudyOptions) -> Cluster | None:
-    """Return where the runs are sent; None: they are done on this machine.
+def place_of(config: Config, options: StudyOptions) -> Place | None:
+    """Return where the runs are done; None: in this process.
 
     Raises:
         UserError: The cluster, or what sends runs to it, is not there; or its precision would be measured here.
@@ -110,7 +102,7 @@ def make_cluster(config: Config, options: StudyOptions) -> Cluster | None:
     if not options.cluster:
         if options.cluster_config:
             raise UserError("--cluster-config is for runs that are sent to a cluster: say which, as --cluster slurm.")
-        return None
+        return Processes(options.jobs) if options.jobs > 1 else None
     need("cluster", "submitit")
     if options.cluster == "slurm" and config.runtime.precision == "auto":
         raise UserError(
@@ -144,7 +136,6 @@ class Study:
     searched: bool = False
 
     def seeds(self, key: str) -> range:
-        """Return the seeds of a variant's searches."""
         first = self.config.runtime.seed
         return range(first, first + (self.options.control if key == CONTROL else self.options.searches))
 
@@ -156,12 +147,9 @@ class Study:
 
     def settled(self, config: Config, seed: int) -> Config:
         """Return a run's recipe: a seed, and the study's precision."""
-        config = seeded(config, seed)
-        config.runtime.precision = self.runtime.precision
-        return config
+        return replace(config, runtime=replace(config.runtime, seed=seed, precision=self.runtime.precision))
 
     def search_jobs(self) -> list[Job]:
-        """Return all searches, seed by seed."""
         unique = {variant.key: variant for variant in self.variants}
         pairs = [(seed, variant) for variant in unique.values() for seed in self.seeds(variant.key)]
         return [
@@ -191,40 +179,33 @@ class Study:
         return draw_cells(self.variants[0].config, len(self.data.classes), macs, self.options.random)
 
     def cells(self) -> dict[str, Found | str]:
-        """Return everything that is trained, by folder: found cells, cells drawn at random, references."""
+        """Return everything that is trained, by folder, and write the cells' and networks' files."""
         self.searched = True
-        cells = self.subjects(self.drawn())
         (self.run.path / "cells").mkdir(exist_ok=True)
+        cells = {key: subject for key, (_, subject) in self.networks().items()}
         for key, subject in cells.items():
             if not isinstance(subject, str):
                 self.run.write_text(f"cells/{key}.json", subject.to_json())
         return cells
 
-    def subjects(self, drawn: Drawn | None) -> dict[str, Found | str]:
-        """Return what is to be trained as far as it is known."""
-        published = published_cell(self.config)
-        found = [cell for row in self.found().values() for cell in row.values()]
-        cells: list[Found] = [*([published] if published else []), *found, *(drawn.cells if drawn else [])]
-        return {**BASELINES, **{cell_key(cell): cell for cell in cells}}
-
-    def names(self) -> dict[str, str]:
-        """Return what the networks are called on the terminal, by folder."""
+    def networks(self) -> dict[str, tuple[str, Found | str]]:
+        """Return what is to be trained as far as it is known, by folder: its name on the terminal, and what it is."""
+        networks: dict[str, tuple[str, Found | str]] = {name: (REFERENCES[name], name) for name in BASELINES}
         drawn, published = self.drawn(), published_cell(self.config)
-        names = {cell_key(cell): f"random cell {i + 1}" for i, cell in enumerate(drawn.cells if drawn else [])}
+        cells: list[tuple[str, Found]] = [("the published cell", published)] if published else []
         for key, row in self.found().items():
-            names |= {cell_key(cell): f"the {cell_kind(cell)} of {key}, seed {seed}" for seed, cell in row.items()}
-        if published:
-            names[cell_key(published)] = "the published cell"
-        return {**names, "vit": "ViT", "vit_shift": "ViT with shift"}
+            cells += [(f"the {cell_kind(cell)} of {key}, seed {seed}", cell) for seed, cell in row.items()]
+        cells += [(f"random cell {i + 1}", cell) for i, cell in enumerate(drawn.cells if drawn else [])]
+        for name, cell in cells:  # found twice, it has the first name
+            networks.setdefault(cell_key(cell), (name, cell))
+        return networks
 
-    def train_jobs(self, cells: Mapping[str, Found | str], seed: int) -> list[Job]:
-        """Return the trainings with one seed."""
-        config, names, jobs = self.settled(self.config, seed), self.names(), []
-        for key, subject in cells.items():
-            cell = "" if isinstance(subject, str) else f"cells/{key}.json"
-            label = f"train {names[key]}, seed {seed}"
-            jobs.append(Job(f"trainings/{key}/seed{seed}", label, config, subject, cell))
-        return jobs
+    def train_jobs(self, seed: int) -> list[Job]:
+        config = self.settled(self.config, seed)
+        return [
+            Job(f"trainings/{key}/seed{seed}", f"train {name}, seed {seed}", config, subject, f"cells/{key}.json")
+            for key, (name, subject) in self.networks().items()
+        ]
 
     def rank(self, cells: Mapping[str, Found | str]) -> None:
         """Have every supernet rank the cells, where that was not done before."""
@@ -257,10 +238,9 @@ class Study:
         if finals is None:
             return None
         matched = "finals" if self.variants[0].config.search.finals.cells else "images"
-        return {"finalists": finals.cells, "epochs": finals.epochs, "last": finals.last, "matched": matched}
+        return {"finalists": finals.cells, "rungs": finals.rungs, "matched": matched}
 
     def write(self) -> dict[str, Any]:
-        """Write `study.json`, `study.md` and `report.html` from the run folders; return the first's content."""
         return write_study(self.run.path, self.gather())
 
     def gather(self) -> dict[str, Any]:
@@ -270,7 +250,7 @@ class Study:
         searches = [describe_search(root, job, images) for job in self.search_jobs() if job.is_done(root)]
         cells = {
             key: describe_cell(root, key, subject, self.config, len(self.data.classes), self.training_seeds)
-            for key, subject in self.subjects(drawn).items()
+            for key, (_, subject) in self.networks().items()
         }
         return {
             "format": FORMAT,

@@ -9,8 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from dasvit.io.run_folder import RunFolder
-from dasvit.report.rendering import render, write_page
-from dasvit.report.study.markdown import as_markdown
+from dasvit.report.rendering import render, render_text, write_page
 from dasvit.report.study.page import page_of
 from dasvit.report.study.words import REFERENCES
 from dasvit.study.plan import CONTROL
@@ -36,10 +35,6 @@ LEVEL = 0.05
 def write_study(folder: Path, study: Study) -> dict[str, Any]:
     """Write a study's `study.json`, `study.md` and `report.html`, each whole or not at all.
 
-    Args:
-        folder: The study's folder.
-        study: What was gathered.
-
     Returns:
         What `study.json` holds: the same, and `summary`.
 
@@ -51,8 +46,9 @@ def write_study(folder: Path, study: Study) -> dict[str, Any]:
     text = json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
     run = RunFolder(folder, "study")
     run.write_text("study.json", text)
-    run.write_text("study.md", as_markdown(content))
-    write_page(folder / "report.html", render("study.html.j2", page_of(content)))
+    page = page_of(content)
+    run.write_text("study.md", render_text("study.md.j2", page) + "\n")
+    write_page(folder / "report.html", render("study.html.j2", page))
     return content
 
 
@@ -75,7 +71,6 @@ def summarise(study: Study) -> dict[str, Any]:
 
 
 def mean_cost(study: Study, keys: Sequence[str]) -> float | None:
-    """Return the mean multiply-adds of cells."""
     return statistics.fmean(study["cells"][key]["macs"] for key in keys) if keys else None
 
 
@@ -88,14 +83,7 @@ def found_cells(study: Study, key: str) -> list[Mapping[str, Any]]:
 def summarise_variant(
     study: Study, variant: Mapping[str, Any], luck: Sequence[float], luck_macs: float | None
 ) -> Numbers:
-    """Return what one method's searches found, and how that stands to luck, ViT and the published cell.
-
-    Args:
-        study: What was gathered.
-        variant: The method.
-        luck: Accuracies of the random cells.
-        luck_macs: Their mean multiply-adds.
-    """
+    """Return what one method's searches found, and how that stands to luck, ViT and the published cell."""
     searches = [search for search in study["searches"] if search["variant"] == variant["key"]]
     cells = found_cells(study, variant["key"])
     found = [cell["top1"] for cell in cells if cell["top1"] is not None]

@@ -1,1 +1,1 @@
-"""How a network is trained and judged; what search and training share."""
+"""How a network is trained and evaluated; what search and training share."""

@@ -1,4 +1,4 @@
-"""How a network is judged: exact sums over a test set.
+"""How a network is evaluated: exact sums over a test set.
 
 Shapes: B images, C classes.
 """
@@ -47,7 +47,7 @@ def evaluate(
     runtime: Runtime,
     classes: int,
 ) -> Evaluation:
-    """Evaluator a network on every image of a test set.
+    """Evaluate a network on every image of a test set.
 
     Args:
         model: Maps images [B, 3, S, S] to logits [B, C or more].

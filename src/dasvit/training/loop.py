@@ -5,12 +5,12 @@ Shapes: B images, S side of the model's image, C classes.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import torch
 from timm.data.mixup import Mixup
 from timm.loss.cross_entropy import SoftTargetCrossEntropy
 from timm.utils.model_ema import ModelEmaV3
@@ -34,19 +34,21 @@ ADVICE = "train.optim.lr, or raise train.optim.warmup_epochs"
 
 @dataclass
 class Trained:
-    """What a training gives: the network that was judged (the average, with EMA) and its judgement."""
+    """What a training gives: the network that was evaluated (the average, with EMA) and what it reached."""
 
     model: nn.Module
     evaluation: Evaluation
 
 
-def train(model: nn.Module, session: Session, evaluated_on: str = "test") -> Trained:
+def train(model: nn.Module, session: Session, evaluated_on: str = "test", until: float = math.inf) -> Trained:
     """Train a network and evaluate it on the test set; goes on from the run's newest checkpoint.
 
     Args:
         model: Maps images [B, 3, S, S] to logits [B, C]; moved to the device, or devices, and trained in place.
         session: What the run is made of; of its recipe the section train is used.
         evaluated_on: What the terminal calls the test images; candidates' trainings put others in their place.
+        until: Epochs, of which the last may be a part, after which the training pauses; a later call goes on. Schedule
+            and batches are those of the whole training.
 
     Raises:
         Stopped: By a signal or the deadline; the state is saved.
@@ -63,24 +65,25 @@ def train(model: nn.Module, session: Session, evaluated_on: str = "test") -> Tra
     evaluation = None
     with Saver(session.run, LOGS, runtime, session.reporter, session.deadline) as saver:
         state.load(saver.load())
-        while state.epoch < options.epochs:
-            run_epoch(state, session, loader, preprocess, mixup, criterion, saver)
+        end = min(options.epochs * len(loader), max(1, round(until * len(loader)))) if until < math.inf else math.inf
+        while state.epoch < options.epochs and state.done < end:
+            run_epoch(state, session, loader, preprocess, mixup, criterion, saver, end)
+            if state.step < len(loader):
+                break
             check_steps(state.metrics, state.where, ADVICE)
-            row = state.metrics.row(
-                runtime, stage="train", epoch=state.epoch + 1, lr=state.optimizer.param_groups[0]["lr"]
-            )
-            if (state.epoch + 1) % options.eval_every == 0 or state.epoch + 1 == options.epochs:
+            epoch = state.epoch + 1
+            row = state.metrics.row(runtime, stage="train", epoch=epoch, lr=state.lr)
+            if epoch % options.eval_every == 0 or epoch == options.epochs:
                 batches = test_batches(data, config, runtime)
                 watched = saver.watch(batches, state.done, state.state, f"{state.where}, evaluation")
                 evaluation = evaluate(state.evaluated, preprocess, watched, runtime, session.classes)
                 row |= {"test_loss": evaluation.loss, "test_top1": evaluation.top1, "test_top5": evaluation.top5}
-            state.epoch, state.step = state.epoch + 1, 0
+            state.epoch, state.step = epoch, 0
             session.log(describe_epoch(row, options.epochs, evaluated_on), {"metrics.jsonl": row})
-        saver.finish(state.done, state.state)
-    if evaluation is None:  # the run had ended before
-        evaluation = evaluate(
-            state.evaluated, preprocess, test_batches(data, config, runtime), runtime, session.classes
-        )
+        saver.finish(state.done, state.state, ended=state.epoch == options.epochs)
+    if evaluation is None:  # the run had ended before, or pauses
+        batches = test_batches(data, config, runtime)
+        evaluation = evaluate(state.evaluated, preprocess, batches, runtime, session.classes)
     return Trained(state.evaluated, evaluation)
 
 
@@ -128,6 +131,12 @@ class TrainState:
         return self.epoch * self.length + self.step
 
     @property
+    def lr(self) -> float:
+        """The learning rate of the next step."""
+        rate: float = self.optimizer.param_groups[0]["lr"]
+        return rate
+
+    @property
     def where(self) -> str:
         """The epoch, as the terminal shows it."""
         return f"epoch {min(self.epoch + 1, self.epochs)}/{self.epochs}"
@@ -166,8 +175,9 @@ def run_epoch(
     mixup: Mixup | None,
     criterion: Any,
     saver: Saver,
+    end: float,
 ) -> None:
-    """Do what is left of an epoch."""
+    """Do what is left of an epoch, or of the steps until end (of the whole training)."""
     config, runtime = session.config, session.runtime
     if state.step == 0:
         state.metrics = EpochMetrics(runtime.device)
@@ -186,9 +196,11 @@ def run_epoch(
         state.metrics.skipped += not is_good
         state.step += 1
         where = f"{state.where}, step {state.step}/{len(loader)}"
-        state.steps.count(is_good, where, state.optimizer.param_groups[0]["lr"], state.advice)
+        state.steps.count(is_good, where, state.lr, state.advice)
         state.schedule.step_update(state.done)
         saver.step(state.done, state.state, where, is_good)
+        if state.done >= end:
+            break
 
 
 def weight_step(
@@ -202,19 +214,12 @@ def weight_step(
         return loss, {"loss": loss}
 
     loss, clip = BatchLoss(len(inputs), config.train.batch_size, of), config.train.optim.clip_grad
-    state.steps.within_memory(lambda: state.steps.backward(loss, state.params), state.params, loss)
-    norm = state.steps.norm(loss, [weight.grad for weight in state.params])
-    if norm is not None:
-        if clip:
-            nn.utils.clip_grads_with_norm_(state.params, clip, norm)
-        state.optimizer.step()
+    is_good = state.steps.descend(loss, state.params, state.optimizer, clip, state.metrics)
+    if is_good:
         runtime.average_statistics(state.model)
-        state.metrics.add("train_loss", loss.means["loss"], loss.total)
-        state.metrics.images += loss.total
         if state.ema:
             state.ema.update(state.model, step=state.done + 1)
-    state.optimizer.zero_grad(set_to_none=True)
-    return norm is not None
+    return is_good
 
 
 def training_loader(data: Data, config: Config, runtime: Runtime) -> Loader:
@@ -285,24 +290,3 @@ def describe_epoch(row: dict[str, Any], epochs: int, evaluated_on: str = "test")
         f"epoch {row['epoch']}/{epochs}: loss {row['train_loss']:.4f}{test}, {row['images_per_second']:.0f} images/s, "
         f"{row['seconds']:.0f} s"
     )
-
-
-def probe_step(model: nn.Module, side: int, batch: int, classes: int, device: torch.device) -> Callable[[], None]:
-    """Return a function that does one forward and backward pass on noise, to time a precision with.
-
-    Args:
-        model: Maps images [B, 3, S, S] to logits [B, C].
-        side: S.
-        batch: B.
-        classes: C.
-        device: Where the model is.
-    """
-    generator = torch.Generator().manual_seed(0)
-    images = torch.randn(batch, 3, side, side, generator=generator).to(device)
-    labels = (torch.arange(batch) % classes).to(device)
-
-    def step() -> None:
-        F.cross_entropy(model(images).float(), labels).backward()
-        model.zero_grad(set_to_none=True)
-
-    return step

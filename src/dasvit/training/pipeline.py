@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.nn import functional as F
 
 from dasvit.cell.cost import Cost
 from dasvit.cell.genotype import Genotype
@@ -29,7 +30,7 @@ from dasvit.runtime.saver import NEVER, Deadline
 from dasvit.session import Probe, Session, check_memory, load_session
 from dasvit.training.classifier import read_input
 from dasvit.training.evaluation import Evaluation
-from dasvit.training.loop import Trained, probe_step, train
+from dasvit.training.loop import Trained, train
 
 Subject = Found | str
 """What is trained: a cell's network, a network that was found, `vit`, or a model of timm's by its name."""
@@ -141,26 +142,29 @@ def run_training(
         Stopped: By a signal or the deadline; the same call goes on.
     """
     session = load_session(config, folder, "train", reporter, deadline)
-    config, runtime = session.config, session.runtime
-    if config.runtime.shard and not runtime.shards:
-        reporter.say("runtime.shard: this one process keeps all weights; torchrun starts several (docs/scale.md).")
-    if not isinstance(subject, Start):  # what can fail, before the folder is made
-        check_memory(cost_of(subject, config.model, session.classes).params)
-    make = network_maker(subject, session)
-    seed_everything(config.runtime.seed)
-    model = make()
-    named = subject_of(model, subject.folder) if isinstance(subject, Start) else subject
-    text = named if isinstance(named, str) else named.to_json()
-    session.claim(text, resume, subject.digest if isinstance(subject, Start) else "")
-    if isinstance(subject, Start) and runtime.is_main:
-        subject.say(session)
-    session.settle_precision(network_probe(make, config, session.classes))
-    prefer_fast_attention(model, runtime.device, torch.bfloat16 if runtime.precision == "bfloat16" else torch.float32)
-    cost = count_cost(model, config.model.image_size)
-    seed_everything(config.runtime.seed)
-    with session.followed(track) as session:
-        trained = train(model, session)
-        return write_model(trained, named, cost, session, make)
+    with session.locked():
+        config, runtime = session.config, session.runtime
+        if config.runtime.shard and not runtime.shards:
+            reporter.say("runtime.shard: this one process keeps all weights; torchrun starts several (docs/scale.md).")
+        if not isinstance(subject, Start):  # what can fail, before the folder is made
+            check_memory(cost_of(subject, config.model, session.classes).params)
+        make = network_maker(subject, session)
+        seed_everything(config.runtime.seed)
+        model = make()
+        named = subject_of(model, subject.folder) if isinstance(subject, Start) else subject
+        text = named if isinstance(named, str) else named.to_json()
+        session.claim(text, resume, subject.digest if isinstance(subject, Start) else "")
+        if isinstance(subject, Start) and runtime.is_main:
+            subject.say(session)
+        session.settle_precision(network_probe(make, config, session.classes))
+        prefer_fast_attention(
+            model, runtime.device, torch.bfloat16 if runtime.precision == "bfloat16" else torch.float32
+        )
+        cost = count_cost(model, config.model.image_size)
+        seed_everything(config.runtime.seed)
+        with session.followed(track) as session:
+            trained = train(model, session)
+            return write_model(trained, named, cost, session, make)
 
 
 def network_maker(subject: Subject | Start, session: Session) -> Callable[[], nn.Module]:
@@ -206,16 +210,19 @@ def write_model(
 
 
 def network_probe(make: Callable[[], nn.Module], config: Config, classes: int) -> Probe:
-    """Return what the precision of a training is timed with: one step of the network that `make` builds."""
+    """Return what the precision of a training is timed with: a step on noise of the network that `make` builds."""
+    side, batch = config.model.image_size, config.train.batch_size
 
     def probe(device: torch.device) -> Callable[[], None]:
         model = make().to(device)
-        inner = probe_step(model, config.model.image_size, config.train.batch_size, classes, device)
+        images = torch.randn(batch, 3, side, side, generator=torch.Generator().manual_seed(0)).to(device)
+        labels = (torch.arange(batch) % classes).to(device)
 
         def step() -> None:
             short = torch.is_autocast_enabled(device.type)
             prefer_fast_attention(model, device, torch.bfloat16 if short else torch.float32)
-            inner()
+            F.cross_entropy(model(images).float(), labels).backward()
+            model.zero_grad(set_to_none=True)
 
         return step
 

@@ -11,11 +11,13 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.optim import Optimizer
 
 from dasvit.errors import UserError
 from dasvit.runtime.distributed import Runtime
 from dasvit.runtime.progress import Reporter
+from dasvit.training.metrics import EpochMetrics
 
 PATIENCE = 10
 """Steps in a row without a finite loss and gradient after which a run stops."""
@@ -48,7 +50,7 @@ def at_least_float32(x: Tensor) -> Tensor:
 
 
 class Steps:
-    """Differentiates batches, cut as small as the memory asks for, and judges what comes out.
+    """Differentiates batches, cut as small as the memory asks for, and checks what comes out.
 
     Args:
         runtime: This process among its peers.
@@ -102,6 +104,29 @@ class Steps:
         self._on_all(compute)
         gradients = [] if self.runtime.shards else [p.grad for p in parameters if p.grad is not None]
         self.runtime.all_reduce([*loss.means.values(), *gradients])
+
+    def descend(
+        self, loss: BatchLoss, parameters: Sequence[Tensor], optimizer: Optimizer, clip: float, metrics: EpochMetrics
+    ) -> bool:
+        """Move weights one step down a batch's loss; return False where its numbers were not finite: it is left out.
+
+        Args:
+            loss: The loss, which has a mean of its own under the name `loss`.
+            parameters: The weights.
+            optimizer: Theirs.
+            clip: Largest norm of their gradient. 0: any.
+            metrics: To which the loss and the images are added.
+        """
+        self.within_memory(lambda: self.backward(loss, parameters), parameters, loss)
+        norm = self.norm(loss, [weight.grad for weight in parameters])
+        if norm is not None:
+            if clip:
+                nn.utils.clip_grads_with_norm_(parameters, clip, norm)
+            optimizer.step()
+            metrics.add("train_loss", loss.means["loss"], loss.total)
+            metrics.images += loss.total
+        optimizer.zero_grad(set_to_none=True)
+        return norm is not None
 
     def within_memory(self, step: Callable[[], None], parameters: Sequence[Tensor], loss: BatchLoss) -> None:
         """Do a step, again and again with micro-batches of half the size while the memory does not suffice.

@@ -6,15 +6,17 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from markupsafe import Markup
+
 from dasvit.report.drawing.cells import describe_cell, found_cell
-from dasvit.report.drawing.charts import Chart, Points, Series, limited
-from dasvit.report.drawing.palette import DASHES, LINES
+from dasvit.report.drawing.charts import Chart, Points, Series, limited, overlaid
+from dasvit.report.drawing.palette import line_style
 from dasvit.report.rendering import render, write_page
 from dasvit.report.run.plots import operations_of
 from dasvit.report.run.reading import Run, read_run
 from dasvit.report.run.sections import facts, written
 from dasvit.report.tables import number
-from dasvit.report.words import duration, interval, memory, percent, plain, weight
+from dasvit.report.words import duration, known_interval, memory, percent, plain, weight
 
 COMPARED_FACTS = ("seed", "machine", "device", "precision", "versions", "classes", "fingerprint of the data")
 
@@ -43,13 +45,13 @@ def comparison_of(runs: Sequence[Run]) -> dict[str, Any]:
     return {
         "title": " · ".join(names),
         "operations": index,
-        "runs": [{"number": i, "name": name, "css": css(i), "dash": dashes(i)} for i, name in enumerate(names)],
+        "runs": [(i, name, *line_style(i)) for i, name in enumerate(names)],
         "results": results(runs, names),
         "cells": cells(runs, names, index),
-        "searching": overlaid(SEARCH_CURVES, runs, names),
-        "training": overlaid(TRAIN_CURVES, [training_of(run) for run in runs], names),
+        "searching": curves(SEARCH_CURVES, [run if run.kind == "search" else None for run in runs], names),
+        "training": curves(TRAIN_CURVES, [run.training for run in runs], names),
         "searches": [i for i, run in enumerate(runs) if run.kind == "search"],
-        "trainings": [i for i, run in enumerate(runs) if training_of(run)],
+        "trainings": [i for i, run in enumerate(runs) if run.training],
         "differences": differences([written(compared(run)) for run in runs]),
         "surroundings": differences([{k: v for k, v in facts(run) if k in COMPARED_FACTS} for run in runs]),
     }
@@ -61,24 +63,9 @@ def distinct_names(runs: Sequence[Run]) -> list[str]:
     return [name if names.count(name) == 1 else str(run.path) for name, run in zip(names, runs, strict=True)]
 
 
-def css(i: int) -> str:
-    """Return the colour class of the i-th run."""
-    return f"line-{i % len(LINES['light'])}"
-
-
-def dashes(i: int) -> str:
-    """Return the dashes of the i-th run."""
-    return DASHES[(i + i // len(LINES["light"])) % len(DASHES)]
-
-
-def training_of(run: Run) -> Run | None:
-    """Return the training that a run is or holds."""
-    return run if run.kind == "train" else run.trained
-
-
 def compared(run: Run) -> dict[str, Any]:
     """Return the configuration that a run's results come from: a search's with its training's section train."""
-    judged = training_of(run)
+    judged = run.training
     if run.kind == "search":
         return {**run.config, **({"train": judged.option("train", {})} if judged else {})}
     return {name: content for name, content in run.config.items() if name not in ("space", "search")}
@@ -88,20 +75,13 @@ def results(runs: Sequence[Run], names: Sequence[str]) -> list[list[str]]:
     """Return the table of results: what each network costs and reaches, and what it took."""
     rows = []
     for run, name in zip(runs, names, strict=True):
-        judged = training_of(run)
-        outcome = {**run.result, **(judged.result if judged else {})}
-        rows.append(
-            [
-                name,
-                number(outcome["params"]) if "params" in outcome else "–",
-                number(outcome["macs"]) if "macs" in outcome else "–",
-                accuracy(outcome),
-                percent(outcome["top5"]) if "top5" in outcome else "–",
-                took(run if run.kind == "search" else None),
-                took(judged),
-                peak([run, judged]),
-            ]
-        )
+        outcome, judged = run.outcome, run.training
+        costs = [number(outcome[key]) if key in outcome else "–" for key in ("params", "macs")]
+        times = [one.seconds if one else 0.0 for one in (run if run.kind == "search" else None, judged)]
+        peak = max(one.peak_memory for one in (run, judged or run))
+        top5 = percent(outcome["top5"]) if "top5" in outcome else "–"
+        took = [duration(seconds) if seconds else "–" for seconds in times]
+        rows.append([name, *costs, accuracy(outcome), top5, *took, memory(peak) if peak else "–"])
     return rows
 
 
@@ -109,90 +89,51 @@ def accuracy(outcome: Mapping[str, float]) -> str:
     """Return top-1 with its 95 % interval."""
     if "top1" not in outcome:
         return "–"
-    images = outcome.get("images", 0.0)
-    if images < 1 or not 0 <= outcome["top1"] <= 100:
-        return percent(outcome["top1"])
-    low, high = interval(outcome["top1"], images)
-    return f"{percent(outcome['top1'])} ({low:.1f} to {high:.1f})"
+    found = known_interval(outcome)
+    return percent(outcome["top1"]) + (f" ({found[0]:.1f} to {found[1]:.1f})" if found else "")
 
 
-def took(run: Run | None) -> str:
-    """Return the time of all epochs."""
-    seconds = sum(value for _, value in run.column("seconds")) if run else 0.0
-    return duration(seconds) if seconds else "–"
+def cells(runs: Sequence[Run], names: Sequence[str], index: Mapping[str, int]) -> list[tuple[str, Markup, str]]:
+    """Return the runs' names, the drawings of their cells, and these in words."""
+    return [
+        (name, found_cell(run.genotype, run.weights, index, f"The cell of {name}"), describe_cell(run.genotype))
+        for run, name in zip(runs, names, strict=True)
+        if run.genotype
+    ]
 
 
-def peak(runs: Sequence[Run | None]) -> str:
-    """Return the largest memory that any of the runs held."""
-    most = max((value for run in runs if run for _, value in run.column("peak_memory_mib")), default=0.0)
-    return memory(most) if most else "–"
-
-
-def cells(runs: Sequence[Run], names: Sequence[str], index: Mapping[str, int]) -> list[dict[str, Any]]:
-    """Return the drawings of the cells."""
-    drawn = []
-    for run, name in zip(runs, names, strict=True):
-        if run.genotype:
-            weights = run.snapshots[-1].weights if run.snapshots else {}
-            drawing = found_cell(run.genotype, weights, index, f"The cell of {name}")
-            drawn.append({"name": name, "drawing": drawing, "words": describe_cell(run.genotype)})
-    return drawn
-
-
-def _of_mean(name: str) -> Callable[[Run], Points]:
-    return lambda run: [(s.epoch, s.mean[name]) for s in run.snapshots if name in s.mean]
-
-
-def _of_type(name: str) -> Callable[[Run], Points]:
-    return lambda run: [(s.epoch, s.types[name]) for s in run.snapshots if name in s.types]
-
-
-def _of_metric(name: str) -> Callable[[Run], Points]:
-    return lambda run: run.column(name)
-
-
-def _entropy(run: Run) -> Points:
-    return [(s.epoch, s.entropy) for s in run.snapshots if s.entropy is not None]
+def _of(name: str, group: str = "") -> Callable[[Run], Points]:
+    """Return what gives a metric of a run, or an entry of such a group of its snapshots."""
+    return lambda run: run.track(group, name) if group else run.column(name)
 
 
 Curves = list[tuple[str, Callable[[Run], Points], Callable[[float], str]]]
 SEARCH_CURVES: Curves = [
-    ("Weight of identity (mean of the edges)", _of_mean("identity"), weight),
-    ("Weight of zero (mean of the edges)", _of_mean("zero"), weight),
-    ("Total weight of attention", _of_type("msa"), weight),
-    ("Entropy of an edge's weights", _entropy, weight),
-    ("Supernet, validation top-1", _of_metric("val_top1"), percent),
-    ("Supernet, training loss", _of_metric("train_loss"), plain),
+    ("Weight of identity (mean of the edges)", _of("identity", "mean"), weight),
+    ("Weight of zero (mean of the edges)", _of("zero", "mean"), weight),
+    ("Total weight of attention", _of("msa", "types"), weight),
+    ("Entropy of an edge's weights", Run.entropies, weight),
+    ("Supernet, validation top-1", _of("val_top1"), percent),
+    ("Supernet, training loss", _of("train_loss"), plain),
 ]
 TRAIN_CURVES: Curves = [
-    ("Test top-1", _of_metric("test_top1"), percent),
-    ("Test loss", _of_metric("test_loss"), plain),
-    ("Training loss", _of_metric("train_loss"), plain),
+    ("Test top-1", _of("test_top1"), percent),
+    ("Test loss", _of("test_loss"), plain),
+    ("Training loss", _of("train_loss"), plain),
 ]
 
 
-def overlaid(curves: Curves, runs: Sequence[Run | None], names: Sequence[str]) -> list[Chart]:
-    """Return a chart for every curve that some run has; lines break where a stage begins.
-
-    Args:
-        curves: Title, points of a run, and how values are written.
-        runs: None where a run has nothing of the kind.
-        names: Of the runs.
-    """
-    searching = curves is SEARCH_CURVES
+def curves(chosen: Curves, runs: Sequence[Run | None], names: Sequence[str]) -> list[Chart]:
+    """Return a chart for every curve that some run (None: nothing of the kind) has; lines break where stages begin."""
     charts = []
-    for title, points_of, show in curves:
-        series = [
-            Series(name, points_of(run), css(i), dashes(i), breaks=[stage.start + 1 for stage in run.stages])
+    for title, points_of, show in chosen:
+        lines = [
+            Series(name, points_of(run), *line_style(i), breaks=[stage.start + 1 for stage in run.stages])
             for i, (run, name) in enumerate(zip(runs, names, strict=True))
-            if run and (run.kind == "search") == searching
+            if run
         ]
-        series = [one for one in series if one.points]
-        if series:
-            epochs = max(point[0] for one in series for point in one.points)
-            zero = show is weight
-            charts.append(Chart(title, series, show, epochs, zero=zero, labels=False))
-    return limited(charts, sum(len(chart.series) for chart in charts))
+        charts += overlaid(title, lines, show, show is weight)
+    return limited(charts)
 
 
 def differences(tables: Sequence[Mapping[str, str]]) -> list[tuple[str, list[str]]]:

@@ -5,12 +5,13 @@ import io
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from rich.table import Table
 
 from dasvit.config.recipe import flatten
-from dasvit.report.latex import table_row
+from dasvit.report.markup import latex_table, markdown_table
 from dasvit.report.tables import number
 
 Row = Mapping[str, Any]
@@ -23,13 +24,7 @@ DATASETS = {"cifar10": "CIFAR-10", "cifar100": "CIFAR-100", "imagenet100": "Imag
 
 @dataclass(frozen=True)
 class Column:
-    """A column of the table.
-
-    Attributes:
-        title: Its head.
-        text: A row's entry.
-        number: Whether it holds figures, which stand at the right.
-    """
+    """A column: its head, a row's entry, and whether it holds figures, which stand at the right."""
 
     title: str
     text: Callable[[Row], str]
@@ -50,15 +45,15 @@ def columns(rows: Sequence[Row], published: Sequence[str] | None = None) -> list
             Column("top-5", lambda row: _percent(row, "top5")),
         ]
     for name in published or ():
-        chosen.append(Column(f"paper {DATASETS[name]}", _published_accuracy(name)))
+        chosen.append(Column(f"paper {DATASETS[name]}", partial(_published_accuracy, dataset=name)))
     chosen.append(Column("parameters", lambda row: number(row["params"])))
     if published is not None:
-        chosen.append(Column("paper parameters", _published_cost("params", "M")))
+        chosen.append(Column("paper parameters", lambda row: _published_cost(row, "params", "M")))
     chosen.append(Column("multiply-adds", lambda row: number(row["macs"])))
     if any("paper_flops" in row for row in rows):
         chosen.append(Column("ptflops", lambda row: _optional(row, "paper_flops", number)))
     if published is not None:
-        chosen.append(Column("paper FLOPs", _published_cost("flops", "G")))
+        chosen.append(Column("paper FLOPs", lambda row: _published_cost(row, "flops", "G")))
     chosen.append(Column("design", lambda row: str(row["design"]) or MISSING, number=False))
     if any("seconds_per_epoch" in row for row in rows):
         chosen += [
@@ -77,16 +72,13 @@ def _optional(row: Row, key: str, text: Callable[[float], str]) -> str:
     return text(row[key]) if key in row else MISSING
 
 
-def _published_accuracy(dataset: str) -> Callable[[Row], str]:
-    def text(row: Row) -> str:
-        pair = row.get("published", {}).get(dataset)
-        return f"{pair['top1']:.1f} / {pair['top5']:.1f}" if pair else MISSING
-
-    return text
+def _published_accuracy(row: Row, dataset: str) -> str:
+    pair = row.get("published", {}).get(dataset)
+    return f"{pair['top1']:.1f} / {pair['top5']:.1f}" if pair else MISSING
 
 
-def _published_cost(key: str, unit: str) -> Callable[[Row], str]:
-    return lambda row: f"{row['published'][key]:.1f}{unit}" if "published" in row else MISSING
+def _published_cost(row: Row, key: str, unit: str) -> str:
+    return f"{row['published'][key]:.1f}{unit}" if "published" in row else MISSING
 
 
 def terminal_table(rows: Sequence[Row], shown: Sequence[Column], title: str) -> Table:
@@ -101,41 +93,34 @@ def terminal_table(rows: Sequence[Row], shown: Sequence[Column], title: str) -> 
 
 def as_markdown(rows: Sequence[Row], shown: Sequence[Column]) -> str:
     """Return the table as Markdown."""
-    lines = [
-        [column.title for column in shown],
-        ["---:" if column.number else "---" for column in shown],
-        *([column.text(row).replace("|", "\\|") for column in shown] for row in rows),
-    ]
-    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+    return markdown_table(_written(rows, shown), _align(shown)) + "\n"
 
 
 def as_latex(rows: Sequence[Row], shown: Sequence[Column]) -> str:
     """Return the table as LaTeX, in the manner of the package booktabs."""
-    lines = [
-        f"\\begin{{tabular}}{{{''.join('r' if column.number else 'l' for column in shown)}}}",
-        "\\toprule",
-        table_row([column.title for column in shown]),
-        "\\midrule",
-        *(table_row([column.text(row) for column in shown]) for row in rows),
-        "\\bottomrule",
-        "\\end{tabular}",
-    ]
-    return "\n".join(lines) + "\n"
+    return latex_table(*_written(rows, shown), _align(shown))
+
+
+def _written(rows: Sequence[Row], shown: Sequence[Column]) -> tuple[list[str], list[list[str]]]:
+    return [column.title for column in shown], [[column.text(row) for column in shown] for row in rows]
+
+
+def _align(shown: Sequence[Column]) -> str:
+    return "".join("r" if column.number else "l" for column in shown)
 
 
 def as_csv(rows: Sequence[Row]) -> str:
     """Return the rows as CSV: figures in full, a column a key, nested keys joined by a dot."""
-    flat = [{key: _cell(value) for key, value in flatten(row).items()} for row in rows]
+    flat = [
+        {key: " ".join(map(str, value)) if isinstance(value, (list, tuple)) else value for key, value in row.items()}
+        for row in map(flatten, rows)
+    ]
     names = list(dict.fromkeys(key for row in flat for key in row))
     file = io.StringIO()
     writer = csv.DictWriter(file, names, lineterminator="\n")
     writer.writeheader()
     writer.writerows(flat)
     return file.getvalue()
-
-
-def _cell(value: Any) -> Any:
-    return " ".join(map(str, value)) if isinstance(value, (list, tuple)) else value
 
 
 def as_json(content: Any) -> str:

@@ -7,10 +7,10 @@ from collections.abc import Mapping, Sequence
 
 from markupsafe import Markup
 
-from dasvit.cell.genotype import INPUTS, Genotype, edge_list, is_viable
+from dasvit.cell.genotype import INPUTS, Edge, Genotype, edge_list, is_viable
 from dasvit.cell.graph import live_edges
 from dasvit.errors import UserError
-from dasvit.report.drawing.layout import OUTPUT, Drawing, Sizes, lay_out
+from dasvit.report.drawing.layout import OUTPUT, Drawing, Point, Sizes, lay_out
 from dasvit.report.drawing.palette import dash, in_order, kind_of
 from dasvit.report.drawing.svg import curve, ribbon, tag
 from dasvit.report.run.reading import Weights
@@ -26,15 +26,6 @@ LAYERS = {"prev2": "E(i−2)", "prev1": "E(i−1)", OUTPUT: "E(i)"}
 """What the paper calls them."""
 
 
-def describe_operation(name: str) -> tuple[str, str]:
-    """Return an operation's kind and its number, each in readers' words."""
-    kind = kind_of(name)
-    if kind in WORDS:
-        word, unit = WORDS[kind]
-        return word, unit.format(name.split("_")[1])
-    return name, ""
-
-
 def edge_name(source: str, target: str) -> str:
     """Return an edge as files write it."""
     return f"{source}→{target}"
@@ -47,27 +38,44 @@ def strongest(weights: Weights) -> dict[str, str]:
 
 def leading_cell(weights: Weights) -> Genotype | None:
     """Return the cell of the strongest operations, or None where the weights are no whole cell's, or not all known."""
-    nodes = nodes_of(weights)
-    if not nodes:
-        return None
-    chosen = strongest(weights)
-    ops = [chosen[edge_name(*edge)] for edge in edge_list(nodes)]
+    nodes, chosen = nodes_of(weights), strongest(weights)
     try:
-        return Genotype.from_ops(nodes, ops)
+        return Genotype.from_ops(nodes, [chosen[edge] for edge in edges_of(nodes)]) if nodes else None
     except UserError:  # an operation of a kind that is not registered here
         return None
 
 
+def edges_of(nodes: int) -> list[str]:
+    """Return the edges of a cell as files write them, in the order of computation."""
+    return [edge_name(*edge) for edge in edge_list(nodes)]
+
+
 def nodes_of(weights: Weights) -> int:
     """Return the nodes of the cell whose edges these are, 0 where they are no cell's."""
-    for nodes in range(1, 17):
-        names = {edge_name(*edge) for edge in edge_list(nodes)}
-        if names == set(weights):
-            return nodes
-    return 0
+    return next((nodes for nodes in range(1, 17) if set(edges_of(nodes)) == set(weights)), 0)
 
 
-def found_cell(genotype: Genotype, weights: Weights, index: Mapping[str, int], label: str = "") -> Markup:
+def built(genotype: Genotype) -> tuple[Drawing, list[tuple[Edge, list[Point], Point]]]:
+    """Return a found cell's places, and its edges with the points they run through and the centres of their boxes."""
+    edges = [genotype.edges[i] for i in live_edges(genotype)]
+    drawing = lay_out(genotype.nodes, tuple((edge.source, edge.target) for edge in edges), FOUND)
+    return drawing, [(edge, *place) for edge, place in zip(edges, drawing.edges, strict=True)]
+
+
+def weight_of(edge: Edge, weights: Weights) -> tuple[float | None, float]:
+    """Return what an edge's operation weighed, where that is known, and how wide its line is."""
+    weight = weights.get(edge_name(edge.source, edge.target), {}).get(edge.op)
+    return weight, 3.0 if weight is None else 1.5 + weight * 0.5 * RIBBON
+
+
+def box_words(op: str, weight: float | None) -> tuple[str, str]:
+    """Return the two lines of an edge's box."""
+    kind, unit = WORDS.get(kind_of(op), (op, ""))
+    number = unit.format(op.partition("_")[2])
+    return kind, " · ".join(filter(None, [number, "" if weight is None else f"{weight:.2f}"]))
+
+
+def found_cell(genotype: Genotype, weights: Weights, index: Mapping[str, int], label: str = "Cell") -> Markup:
     """Draw a cell with one operation an edge; the wider the edge, the more it weighed.
 
     Args:
@@ -76,32 +84,34 @@ def found_cell(genotype: Genotype, weights: Weights, index: Mapping[str, int], l
         index: Operation → number of its colour class.
         label: What the drawing is called for those who do not see it.
     """
-    edges = [genotype.edges[i] for i in live_edges(genotype)]
-    drawing = lay_out(genotype.nodes, tuple((edge.source, edge.target) for edge in edges), FOUND)
+    drawing, edges = built(genotype)
     lines, boxes = [], []
-    for edge, (points, centre) in zip(edges, drawing.edges, strict=True):
-        weight = weights.get(edge_name(edge.source, edge.target), {}).get(edge.op)
+    for edge, points, centre in edges:
+        weight, width = weight_of(edge, weights)
         css = f"op-{index[edge.op]}"
-        width = 3.0 if weight is None else 1.5 + weight * 0.5 * RIBBON
         lines.append(_arrow(points, width, f"edge {css}"))
         boxes.append(_box(edge.op, centre, weight, css))
-    title = f"{label or 'Cell'}: {describe_cell(genotype)}"
-    return _svg(drawing, [*_sums(drawing), *lines, *boxes, *_nodes(drawing, set(genotype_fed(genotype)))], title)
+    title = f"{label}: {describe_cell(genotype)}"
+    return _svg(drawing, [*lines, *boxes, *_nodes(drawing, fed_nodes(genotype))], title)
 
 
-def genotype_fed(genotype: Genotype) -> list[str]:
-    """Return the nodes that something reaches."""
-    targets = (genotype.edges[i].target for i in live_edges(genotype))
-    return [*INPUTS, OUTPUT, *dict.fromkeys(targets)]
+def sums_of(genotype: Genotype) -> dict[str, list[Edge]]:
+    """Return the nodes that something reaches, each with the edges that it sums."""
+    sums: dict[str, list[Edge]] = {}
+    for i in live_edges(genotype):
+        sums.setdefault(genotype.edges[i].target, []).append(genotype.edges[i])
+    return sums
+
+
+def fed_nodes(genotype: Genotype) -> set[str]:
+    """Return the nodes that are not empty."""
+    return {*INPUTS, OUTPUT, *sums_of(genotype)}
 
 
 def describe_cell(genotype: Genotype) -> str:
     """Return a cell in words."""
-    nodes: dict[str, list[str]] = {}
-    for i in live_edges(genotype):
-        edge = genotype.edges[i]
-        nodes.setdefault(edge.target, []).append(f"{edge.op} of {edge.source}")
-    sums = [f"{target} is {' plus '.join(parts)}" for target, parts in nodes.items()]
+    nodes = sums_of(genotype)
+    sums = [f"{target} is {' plus '.join(f'{e.op} of {e.source}' for e in edges)}" for target, edges in nodes.items()]
     own = " plus ".join(f"x{i + 1}" for i in range(genotype.nodes) if f"x{i + 1}" in nodes)
     return "; ".join([*sums, f"the output is {own or 'nothing'}"]) + "."
 
@@ -124,14 +134,14 @@ def mixed_cell(weights: Weights, index: Mapping[str, int], epoch: int) -> Markup
         groups.append(_ribbons(name, weights[name], points, centre, index))
     title = f"The mixture after epoch {epoch}: every edge split among its operations by weight"
     nodes = _nodes(drawing, set(drawing.nodes))
-    return _svg(drawing, [*_sums(drawing), *groups, *nodes], title, class_="cell mixed")
+    return _svg(drawing, [*groups, *nodes], title, class_="cell mixed")
 
 
 def _ribbons(
     name: str,
     operations: Mapping[str, float],
-    points: Sequence[tuple[float, float]],
-    centre: tuple[float, float],
+    points: Sequence[Point],
+    centre: Point,
     index: Mapping[str, int],
 ) -> Markup:
     total = sum(operations.values()) or 1.0
@@ -154,7 +164,8 @@ def _ribbons(
 
 def _svg(drawing: Drawing, parts: Sequence[Markup], title: str, class_: str = "cell") -> Markup:
     width, height = drawing.size[0] + 2 * MARGIN, drawing.size[1] + 2 * MARGIN
-    inner = tag("g", *parts, transform=f"translate({MARGIN:g} {MARGIN:g})")
+    sums = [_arrow(points, 1.5, "sum") for points in drawing.sums]
+    inner = tag("g", *sums, *parts, transform=f"translate({MARGIN:g} {MARGIN:g})")
     return tag(
         "svg",
         tag("title", title),
@@ -167,43 +178,54 @@ def _svg(drawing: Drawing, parts: Sequence[Markup], title: str, class_: str = "c
     )
 
 
-def _sums(drawing: Drawing) -> list[Markup]:
-    return [_arrow(points, 1.5, "sum") for points in drawing.sums]
+def arrow(points: Sequence[Point], width: float) -> tuple[list[Point], list[Point]]:
+    """Return the points of a line that ends in a head, and the head's corners, its tip the last."""
+    *before, (x, y) = points
+    head, half = 6 + width * 0.6, 3.5 + width * 0.55
+    return [*before, (x, y - head + 1)], [(x - half, y - head), (x + half, y - head), (x, y)]
 
 
-def _arrow(points: Sequence[tuple[float, float]], width: float, css: str) -> Markup:
-    """Return a line with a head, which ends where the line should."""
-    x, y = points[-1]
-    head = 6 + width * 0.6
-    line = tag("path", d=curve([*points[:-1], (x, y - head + 1)]), stroke_width=width, class_="line")
-    half = 3.5 + width * 0.55
-    return tag("g", line, tag("path", d=f"M{x - half:.1f} {y - head:.1f}H{x + half:.1f}L{x:.1f} {y:.1f}Z"), class_=css)
+def _arrow(points: Sequence[Point], width: float, css: str) -> Markup:
+    line, ((left, top), (right, _), (x, y)) = arrow(points, width)
+    head = tag("path", d=f"M{left:.1f} {top:.1f}H{right:.1f}L{x:.1f} {y:.1f}Z")
+    return tag("g", tag("path", d=curve(line), stroke_width=width, class_="line"), head, class_=css)
 
 
-def _box(op: str, centre: tuple[float, float], weight: float | None, css: str) -> Markup:
-    (x, y), (width, height) = centre, FOUND.box
-    kind, number = describe_operation(op)
-    second = " · ".join(filter(None, [number, "" if weight is None else f"{weight:.2f}"]))
-    texts = [tag("text", kind, x=x, y=y - 3 if second else y + 5, class_="kind")]
-    if second:
-        texts.append(tag("text", second, x=x, y=y + 13, class_="number"))
-    shape = tag(
-        "rect", x=x - width / 2, y=y - height / 2, width=width, height=height, rx=9.0, stroke_dasharray=dash(op) or None
+def _box(op: str, centre: Point, weight: float | None, css: str) -> Markup:
+    shape = _plate(*centre, *FOUND.box, 9.0, stroke_dasharray=dash(op) or None)
+    return tag(
+        "g", shape, *_texts(*centre, box_words(op, weight), (3, 13), ("kind", "number")), class_=f"operation {css}"
     )
-    return tag("g", shape, *texts, class_=f"operation {css}")
+
+
+def _plate(x: float, y: float, width: float, height: float, radius: float, **attributes: object) -> Markup:
+    return tag("rect", x=x - width / 2, y=y - height / 2, width=width, height=height, rx=radius, **attributes)
+
+
+def _texts(
+    x: float, y: float, words: tuple[str, str], shifts: tuple[float, float], classes: tuple[str, str]
+) -> list[Markup]:
+    first, second = words
+    texts = [tag("text", first, x=x, y=y - shifts[0] if second else y + 5, class_=classes[0])]
+    return [*texts, tag("text", second, x=x, y=y + shifts[1], class_=classes[1])] if second else texts
 
 
 def _nodes(drawing: Drawing, fed: set[str]) -> list[Markup]:
-    parts = []
-    for name, (x, y, width) in drawing.nodes.items():
-        height = MIXED.node[1]
-        shape = tag("rect", x=x - width / 2, y=y - height / 2, width=width, height=height, rx=height / 2)
-        second = LAYERS.get(name, "" if name in fed else "nothing")
-        texts = [tag("text", name, x=x, y=y - 2 if second else y + 5, class_="name")]
-        if second:
-            texts.append(tag("text", second, x=x, y=y + 12, class_="layer"))
-        parts.append(tag("g", shape, *texts, class_="node" if name in fed else "node unfed"))
-    return parts
+    height = MIXED.node[1]
+    return [
+        tag(
+            "g",
+            _plate(x, y, width, height, height / 2),
+            *_texts(x, y, node_words(name, fed), (2, 12), ("name", "layer")),
+            class_="node" if name in fed else "node unfed",
+        )
+        for name, (x, y, width) in drawing.nodes.items()
+    ]
+
+
+def node_words(name: str, fed: set[str]) -> tuple[str, str]:
+    """Return the two lines of a node."""
+    return name, LAYERS.get(name, "" if name in fed else "nothing")
 
 
 def warnings_of(weights: Weights) -> list[str]:

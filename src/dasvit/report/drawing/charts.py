@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
+from functools import cached_property
 
 from markupsafe import Markup
 
-from dasvit.report.drawing.svg import join, nice_ticks, tag
+from dasvit.report.drawing.svg import nice_ticks, tag
 
 WIDTH, HEIGHT = 360.0, 216.0
 TOP, BOTTOM, LEFT = 16.0, 30.0, 46.0
@@ -21,13 +22,9 @@ Points = Sequence[tuple[int, float]]
 
 @dataclass(frozen=True)
 class Series:
-    """A line.
+    """A line: (epoch, value) in order, drawn in a class's colour and with dashes as 6 3.
 
     Attributes:
-        name: What it is.
-        points: (epoch, value) in order.
-        css: Class that colours it.
-        dash: Its dashes, as 6 3.
         pruned: Whether its end is a decision: marked with a cross.
         breaks: Epochs before which it breaks, beside the chart's own borders.
     """
@@ -45,8 +42,6 @@ class Chart:
     """A chart of lines over the epochs.
 
     Attributes:
-        title: What is shown.
-        series: The lines.
         show: Writes a value for readers.
         epochs: Length of the axis.
         borders: (epoch, label) before which a stage begins; lines break there.
@@ -56,8 +51,6 @@ class Chart:
         zero: Whether it begins at zero.
         labels: Whether lines carry their names.
         note: A sentence below.
-        most_points: Of each line.
-        most_rows: Of the table behind.
     """
 
     title: str
@@ -71,25 +64,48 @@ class Chart:
     zero: bool = False
     labels: bool = True
     note: str = ""
-    most_points: int = 400
-    most_rows: int = 200
-    area: _Area = field(init=False)
+    most_points: int = 400  # of each line
+    most_rows: int = 200  # of the table behind
 
-    def __post_init__(self) -> None:
-        """Settle the axes."""
-        object.__setattr__(self, "area", _Area.of(self))
+    @cached_property
+    def ticks(self) -> list[float]:
+        """Values at the axis: it reaches from the first to the last."""
+        values = [value for series in self.series for _, value in series.points] or [0.0, 1.0]
+        values += [value for value, _ in self.bounds]
+        low = min([*values, 0.0] if self.zero else values)
+        return nice_ticks(low, max(values if self.top is None else [*values, self.top]))
+
+    @cached_property
+    def right(self) -> float:
+        """Where the axis of epochs ends: names of several lines stand behind it."""
+        named = self.labels and len(self.series) > 1
+        letters = max(len(series.name) for series in self.series) if named else 0
+        return WIDTH - (10 + letters * LETTER if letters else 8)
+
+    @property
+    def last(self) -> int:
+        """The epoch at which the axis ends."""
+        return max(self.epochs, 2)
+
+    def x(self, epoch: float) -> float:
+        """Return where an epoch lies."""
+        return LEFT + (epoch - 1) / (self.last - 1) * (self.right - LEFT)
+
+    def y(self, value: float) -> float:
+        """Return where a value lies."""
+        low, high = self.ticks[0], self.ticks[-1]
+        return TOP + (high - value) / (high - low) * (HEIGHT - BOTTOM - TOP)
 
     @property
     def svg(self) -> Markup:
         """The picture."""
-        area = self.area
         parts = [
-            *(_shade(area, *span) for span in self.shaded),
-            *_grid(self, area),
-            *(_border(area, *border) for border in self.borders),
-            *(_line(self, area, series) for series in self.series if series.points),
-            *(_bound(area, *bound) for bound in self.bounds),
-            *(_names(self, area) if self.labels else []),
+            *(_shade(self, *span) for span in self.shaded),
+            *_grid(self),
+            *(_border(self, *border) for border in self.borders),
+            *(_line(self, series) for series in self.series if series.points),
+            *(_bound(self, *bound) for bound in self.bounds),
+            *(_names(self) if self.labels else []),
         ]
         return tag(
             "svg", *parts, viewBox=f"0 0 {WIDTH:g} {HEIGHT:g}", role="img", aria_label=self.summary, class_="plot"
@@ -116,41 +132,20 @@ class Chart:
         return [series.name for series in self.series], rows, len(kept) < len(epochs)
 
 
-@dataclass(frozen=True)
-class _Area:
-    """The axes: what they span and where they lie."""
-
-    low: float
-    high: float
-    ticks: list[float]
-    epochs: int
-    right: float
-
-    @classmethod
-    def of(cls, chart: Chart) -> _Area:
-        values = [value for series in chart.series for _, value in series.points] or [0.0, 1.0]
-        values += [value for value, _ in chart.bounds]
-        low, high = min(values), max(values)
-        if chart.zero:
-            low = min(0.0, low)
-        if chart.top is not None:
-            high = max(high, chart.top)
-        ticks = nice_ticks(low, high)
-        named = chart.labels and len(chart.series) > 1
-        names = max(len(series.name) for series in chart.series) if named else 0
-        return cls(ticks[0], ticks[-1], ticks, max(chart.epochs, 2), WIDTH - (10 + names * LETTER if names else 8))
-
-    def x(self, epoch: float) -> float:
-        return LEFT + (epoch - 1) / (self.epochs - 1) * (self.right - LEFT)
-
-    def y(self, value: float) -> float:
-        return TOP + (self.high - value) / (self.high - self.low) * (HEIGHT - BOTTOM - TOP)
-
-
-def limited(charts: Sequence[Chart], lines: int) -> list[Chart]:
-    """Return charts whose lines and tables are thinned so that a page with so many lines in all stays small."""
+def limited(charts: Sequence[Chart], lines: int = 0) -> list[Chart]:
+    """Return charts whose lines and tables are thinned so that a page with so many lines (0: theirs) stays small."""
+    lines = lines or sum(len(chart.series) for chart in charts)
     points, rows = max(12, min(400, MOST_POINTS // max(1, lines))), max(12, min(200, MOST_CELLS // max(1, lines)))
     return [replace(chart, most_points=points, most_rows=rows) for chart in charts]
+
+
+def overlaid(
+    title: str, lines: Sequence[Series], show: Callable[[float], str], zero: bool, note: str = ""
+) -> list[Chart]:
+    """Return the chart of several runs' lines, whose colours a legend explains; none where all are empty."""
+    lines = [series for series in lines if series.points]
+    epochs = max((epoch for series in lines for epoch, _ in series.points), default=0)
+    return [Chart(title, lines, show, epochs, zero=zero, labels=False, note=note)] if lines else []
 
 
 def thin(epochs: Sequence[int], most: int, keep: set[int]) -> list[int]:
@@ -162,23 +157,23 @@ def thin(epochs: Sequence[int], most: int, keep: set[int]) -> list[int]:
     return [epoch for i, epoch in enumerate(epochs) if i % step == 0 or epoch in borders]
 
 
-def _shade(area: _Area, first: int, last: int) -> Markup:
-    left, right = area.x(max(1, first - 0.5)), area.x(min(area.epochs, last + 0.5))
+def _shade(chart: Chart, first: int, last: int) -> Markup:
+    left, right = chart.x(max(1, first - 0.5)), chart.x(min(chart.last, last + 0.5))
     return tag("rect", x=left, y=TOP, width=right - left, height=HEIGHT - BOTTOM - TOP, class_="alone")
 
 
-def _grid(chart: Chart, area: _Area) -> list[Markup]:
+def _grid(chart: Chart) -> list[Markup]:
     lines, texts = [], []
-    for tick in area.ticks:
-        y = area.y(tick)
-        lines.append(tag("path", d=f"M{LEFT:g} {y:.1f}H{area.right:.1f}", class_="grid"))
+    for tick in chart.ticks:
+        y = chart.y(tick)
+        lines.append(tag("path", d=f"M{LEFT:g} {y:.1f}H{chart.right:.1f}", class_="grid"))
         texts.append(tag("text", chart.show(tick), x=LEFT - 6, y=y + 4, class_="tick-y"))
-    for epoch in epoch_ticks(area.epochs):
-        x = area.x(epoch)
+    for epoch in epoch_ticks(chart.last):
+        x = chart.x(epoch)
         texts.append(tag("text", f"{epoch}", x=x, y=HEIGHT - BOTTOM + 15, class_="tick-x"))
         lines.append(tag("path", d=f"M{x:.1f} {HEIGHT - BOTTOM:g}v4", class_="axis"))
-    lines.append(tag("path", d=f"M{LEFT:g} {HEIGHT - BOTTOM:g}H{area.right:.1f}", class_="axis"))
-    texts.append(tag("text", "epoch", x=(LEFT + area.right) / 2, y=HEIGHT - 3, class_="tick-x"))
+    lines.append(tag("path", d=f"M{LEFT:g} {HEIGHT - BOTTOM:g}H{chart.right:.1f}", class_="axis"))
+    texts.append(tag("text", "epoch", x=(LEFT + chart.right) / 2, y=HEIGHT - 3, class_="tick-x"))
     return [*lines, *texts]
 
 
@@ -189,20 +184,20 @@ def epoch_ticks(epochs: int) -> list[int]:
     return [1, *(tick for tick in steps if tick - 1 >= 0.6 * step or step == 1)]
 
 
-def _border(area: _Area, epoch: int, label: str) -> Markup:
-    x = area.x(epoch - 0.5)
+def _border(chart: Chart, epoch: int, label: str) -> Markup:
+    x = chart.x(epoch - 0.5)
     line = tag("path", d=f"M{x:.1f} {TOP:g}V{HEIGHT - BOTTOM:g}", class_="border") if epoch > 1 else Markup("")
     at = x + 3 if epoch > 1 else LEFT + 3
     return tag("g", line, tag("text", label, x=at, y=TOP - 5, class_="stage"))
 
 
-def _bound(area: _Area, value: float, label: str) -> Markup:
-    y = area.y(value)
-    line = tag("path", d=f"M{LEFT:g} {y:.1f}H{area.right:.1f}", class_="bound")
+def _bound(chart: Chart, value: float, label: str) -> Markup:
+    y = chart.y(value)
+    line = tag("path", d=f"M{LEFT:g} {y:.1f}H{chart.right:.1f}", class_="bound")
     return tag("g", line, tag("text", label, x=LEFT + 4, y=y - 3, class_="stage"))
 
 
-def _line(chart: Chart, area: _Area, series: Series) -> Markup:
+def _line(chart: Chart, series: Series) -> Markup:
     """Draw a line in pieces: between stages everything begins anew."""
     firsts = {*(first for first, _ in chart.borders), *series.breaks}
     values = dict(series.points)
@@ -213,7 +208,7 @@ def _line(chart: Chart, area: _Area, series: Series) -> Markup:
             pieces.append([])
         pieces[-1].append(epoch)
     path = "".join(
-        "".join(f"{'L' if i else 'M'}{area.x(e):.1f} {area.y(values[e]):.1f}" for i, e in enumerate(piece))
+        "".join(f"{'L' if i else 'M'}{chart.x(e):.1f} {chart.y(values[e]):.1f}" for i, e in enumerate(piece))
         for piece in pieces
         if len(piece) > 1
     )
@@ -221,39 +216,33 @@ def _line(chart: Chart, area: _Area, series: Series) -> Markup:
     if path:
         parts.append(tag("path", d=path, stroke_dasharray=series.dash or None, class_="line"))
     dots = epochs if len(epochs) <= 40 else [piece[0] for piece in pieces if len(piece) == 1]
-    parts += [tag("circle", cx=area.x(e), cy=area.y(values[e]), r=2.2) for e in dots]
+    parts += [tag("circle", cx=chart.x(e), cy=chart.y(values[e]), r=2.2) for e in dots]
     if series.pruned:
-        x, y = area.x(epochs[-1]), area.y(values[epochs[-1]])
+        x, y = chart.x(epochs[-1]), chart.y(values[epochs[-1]])
         parts.append(tag("path", d=f"M{x - 4.5:.1f} {y - 4.5:.1f}l9 9m0 -9l-9 9", class_="pruned"))
     return tag("g", *parts, class_=f"series {series.css}")
 
 
-def _names(chart: Chart, area: _Area) -> list[Markup]:
+def _names(chart: Chart) -> list[Markup]:
     """Write every line's name at its end, pushed apart where lines end close together."""
-    ends = [series for series in chart.series if series.points and not series.pruned]
     if len(chart.series) < 2:
         return []
-    ends.sort(key=lambda series: area.y(series.points[-1][1]))
+    named = [series for series in chart.series if series.points and not series.pruned]
+    ends = sorted(((*series.points[-1], series) for series in named), key=lambda end: chart.y(end[1]))
     low, high, step = TOP + 4, HEIGHT - BOTTOM + 2, 12.5
-    places = [area.y(series.points[-1][1]) + 4 for series in ends]
+    places = [chart.y(value) + 4 for _, value, _ in ends]
     for i in range(len(places)):
         places[i] = max(places[i], low if i == 0 else places[i - 1] + step)
     for i in reversed(range(len(places))):
         places[i] = min(places[i], high if i == len(places) - 1 else places[i + 1] - step)
-    texts = []
-    for series, y in zip(ends, places, strict=True):
-        x = min(area.x(series.points[-1][0]), area.right) + 6
-        texts.append(tag("text", series.name, x=x, y=y, class_=f"label {series.css}"))
-    return texts
+    return [
+        tag("text", series.name, x=min(chart.x(epoch), chart.right) + 6, y=y, class_=f"label {series.css}")
+        for (epoch, _, series), y in zip(ends, places, strict=True)
+    ]
 
 
 def bars(rows: Sequence[tuple[str, str, Sequence[tuple[str, str, float]]]], title: str) -> Markup:
-    """Draw bars, each of pieces, against the longest.
-
-    Args:
-        rows: For every bar its name, its total in words, and its pieces: name, class, size.
-        title: The picture in words.
-    """
+    """Draw bars against the longest: of each its name, its total in words, and its pieces' names, classes and sizes."""
     longest = max((sum(size for _, _, size in pieces) for _, _, pieces in rows), default=0.0) or 1.0
     parts: list[Markup] = []
     for i, (name, total, pieces) in enumerate(rows):
@@ -266,4 +255,4 @@ def bars(rows: Sequence[tuple[str, str, Sequence[tuple[str, str, float]]]], titl
             parts.append(tag("g", shape, class_=f"piece {css}"))
             x += width
     height = 46 * len(rows) + 4
-    return tag("svg", join(parts), viewBox=f"0 0 {WIDTH:g} {height}", role="img", aria_label=title, class_="bars")
+    return tag("svg", *parts, viewBox=f"0 0 {WIDTH:g} {height}", role="img", aria_label=title, class_="bars")

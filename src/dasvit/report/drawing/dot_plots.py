@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from markupsafe import Markup
 
@@ -12,35 +13,19 @@ from dasvit.report.drawing.svg import nice_ticks, tag
 
 SIDE, ROW, RADIUS = 12.0, 46.0, 4.0
 """Space at the sides, height of a row, and of a dot."""
-Area = tuple[float, float, float, float]
-"""Left, right, top and bottom of the axes."""
 
 
-@dataclass(frozen=True)
-class Row:
-    """A row of dots.
-
-    Attributes:
-        name: What they are.
-        values: Each with its own name.
-        css: Class that colours them.
-        remark: Written at the right, as their mean.
-    """
+class Row(NamedTuple):
+    """A row of dots, each with a name and a value, in a class's colour; `remark` stands at the right, as their mean."""
 
     name: str
     values: Sequence[tuple[str, float]]
     css: str
-    remark: str = ""
+    remark: str
 
 
 def strips(rows: Sequence[Row], title: str, show: Callable[[float], str]) -> Markup:
-    """Draw rows of dots above one axis, each with a stroke at its mean.
-
-    Args:
-        rows: From top to bottom, each with a value or more.
-        title: The picture in words.
-        show: Writes a value for readers.
-    """
+    """Draw rows of dots, a value or more each, above one axis, with strokes at means; `title` says it in words."""
     values = [value for row in rows for _, value in row.values]
     ticks = nice_ticks(min(values), max(values))
     left, right, bottom = SIDE, WIDTH - SIDE, 4 + ROW * len(rows)
@@ -79,45 +64,29 @@ def _swarm(places: Sequence[float]) -> list[tuple[float, float]]:
 
 
 @dataclass(frozen=True)
-class Cloud:
-    """Dots of one kind in a scatter.
-
-    Attributes:
-        name: What they are.
-        points: Name, x and y of each.
-        css: Class that colours them.
-    """
-
-    name: str
-    points: Sequence[tuple[str, float, float]]
-    css: str
-
-
-@dataclass(frozen=True)
 class Scatter:
     """Two measures of the same things against each other.
 
     Attributes:
-        title: What is shown.
-        clouds: The dots; all together one or more.
+        clouds: A class that colours them, and dots: name, x and y of each; all together one or more.
         axes: Names of x and y.
         show: Write values of x and of y.
         note: A sentence below.
     """
 
     title: str
-    clouds: Sequence[Cloud]
+    clouds: Sequence[tuple[str, Sequence[tuple[str, float, float]]]]
     axes: tuple[str, str]
     show: tuple[Callable[[float], str], Callable[[float], str]]
-    note: str = ""
+    note: str
 
     @property
     def svg(self) -> Markup:
         """The picture."""
         height = 240.0
         left, right, top, bottom = 46.0, WIDTH - 14, 28.0, height - 40
-        xs = [x for cloud in self.clouds for _, x, _ in cloud.points]
-        ys = [y for cloud in self.clouds for _, _, y in cloud.points]
+        points = [point for _, cloud in self.clouds for point in cloud]
+        xs, ys = [x for _, x, _ in points], [y for _, _, y in points]
         x_ticks, y_ticks = nice_ticks(min(xs), max(xs)), nice_ticks(min(ys), max(ys))
 
         def at(x: float, y: float) -> tuple[float, float]:
@@ -136,14 +105,13 @@ class Scatter:
             parts.append(tag("text", self.show[0](tick), x=x, y=bottom + 16, class_="tick-x"))
         parts.append(tag("path", d=f"M{left:g} {bottom:g}H{right:.1f}", class_="axis"))
         parts.append(tag("text", self.axes[0], x=(left + right) / 2, y=height - 5, class_="tick-x"))
-        for cloud in self.clouds:
+        for css, cloud in self.clouds:
             dots = []
-            for name, x, y in cloud.points:
+            for name, x, y in cloud:
                 told = f"{name}: {self.show[0](x)}, {self.show[1](y)}"
                 dots.append(tag("circle", tag("title", told), cx=at(x, y)[0], cy=at(x, y)[1], r=RADIUS))
-            parts.append(tag("g", *dots, class_=f"dots {cloud.css}"))
-        count = sum(len(cloud.points) for cloud in self.clouds)
-        words = f"{self.title}: {self.axes[1]} against {self.axes[0]} of {count} cells."
+            parts.append(tag("g", *dots, class_=f"dots {css}"))
+        words = f"{self.title}: {self.axes[1]} against {self.axes[0]} of {len(points)} cells."
         return _svg(parts, height, words, "plot")
 
 

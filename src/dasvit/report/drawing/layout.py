@@ -7,11 +7,12 @@ put everything near what it is joined to (Sugiyama's method), the places by leas
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from itertools import pairwise
 from random import Random
+from typing import NamedTuple
 
 from dasvit.cell.genotype import INPUTS
 
@@ -21,27 +22,17 @@ Point = tuple[float, float]
 
 @dataclass(frozen=True)
 class Sizes:
-    """What the drawing is made of, in pixels.
+    """What the drawing is made of, in pixels; pairs are widths and heights."""
 
-    Attributes:
-        box: Width and height of what stands on an edge.
-        lane: Width of an edge that passes a row.
-        port: Between two edges at a node.
-        sum: Width of a line to the output.
-        node: Least width, and height, of a node.
-        gap: Between neighbours in a row, and between rows.
-    """
-
-    box: Point
-    lane: float
-    port: float
-    sum: float = 12.0
-    node: Point = (64.0, 40.0)
-    gap: Point = (14.0, 30.0)
+    box: Point  # what stands on an edge
+    lane: float  # an edge that passes a row
+    port: float  # between two edges at a node
+    sum: float = 12.0  # a line to the output
+    node: Point = (64.0, 40.0)  # at least
+    gap: Point = (14.0, 30.0)  # between neighbours in a row, and between rows
 
 
-@dataclass(frozen=True)
-class Drawing:
+class Drawing(NamedTuple):
     """Where things are.
 
     Attributes:
@@ -72,18 +63,12 @@ class _Item:
 
 @lru_cache
 def lay_out(nodes: int, edges: tuple[tuple[str, str], ...], sizes: Sizes) -> Drawing:
-    """Place a cell; the same cell always in the same places.
-
-    Args:
-        nodes: The cell's own nodes.
-        edges: The edges to draw, (source, target).
-        sizes: Of what is drawn.
-    """
+    """Place a cell of so many own nodes, with those (source, target) of its edges; always in the same places."""
     own = [f"x{i + 1}" for i in range(nodes)]
     rows = {**dict.fromkeys(INPUTS, 0), **{name: 2 * (i + 1) for i, name in enumerate(own)}, OUTPUT: 2 * nodes + 2}
     lines = [*edges, *((name, OUTPUT) for name in own)]
-    boxes = {name: _Item(rows[name], _node_width(name, edges, sizes), sizes.node[1]) for name in rows}
-    items: list[list[_Item]] = [[] for _ in range(2 * nodes + 3)]
+    boxes = {name: _Item(row, _node_width(name, edges, sizes), sizes.node[1]) for name, row in rows.items()}
+    items: list[list[_Item]] = [[box for box in boxes.values() if box.row == row] for row in range(2 * nodes + 3)]
     chains = []
     for source, target in lines:
         chain = [boxes[source]]
@@ -91,34 +76,32 @@ def lay_out(nodes: int, edges: tuple[tuple[str, str], ...], sizes: Sizes) -> Dra
             is_box = row == rows[target] - 1 and target != OUTPUT
             width, height = sizes.box if is_box else (sizes.lane if target != OUTPUT else sizes.sum, 0.0)
             chain.append(_Item(row, width, height, heavy=target != OUTPUT))
+            items[row].append(chain[-1])
         chain.append(boxes[target])
         chains.append(chain)
         for upper, lower in pairwise(chain):
             upper.below.append(lower)
             lower.above.append(upper)
-    for box in boxes.values():
-        items[box.row].append(box)
-    for chain in chains:
-        for item in chain[1:-1]:
-            items[item.row].append(item)
     items = [row for row in items if row]
     _order(items)
     _place(items, sizes.gap[0])
-    tops, height = _tops(items, sizes)
-    left = min(item.x - item.width / 2 for row in items for item in row)
-    right = max(item.x + item.width / 2 for row in items for item in row)
-    for item in (item for row in items for item in row):
+    spans, y = {}, 0.0
+    for row_ in items:
+        bottom = y + max(item.height for item in row_)
+        spans[row_[0].row] = (y, bottom)
+        y = bottom + sizes.gap[1]
+    everything = [item for row_ in items for item in row_]
+    left = min(item.x - item.width / 2 for item in everything)
+    for item in everything:
         item.x -= left
-    paths = [_path(chain, tops, sizes) for chain in chains]
-    centre = {item: tops[item.row] + _row_height(items, item.row) / 2 for row in items for item in row}
+    paths = [_path(chain, spans, sizes) for chain in chains]
+    middles = {row: (top + bottom) / 2 for row, (top, bottom) in spans.items()}
+    centres = [(chain[-2].x, middles[chain[-2].row]) for chain in chains]
     return Drawing(
-        nodes={name: (item.x, centre[item], item.width) for name, item in boxes.items()},
-        edges=[
-            (path, (chain[-2].x, centre[chain[-2]]))
-            for chain, path in zip(chains[: len(edges)], paths[: len(edges)], strict=True)
-        ],
+        nodes={name: (item.x, middles[item.row], item.width) for name, item in boxes.items()},
+        edges=list(zip(paths, centres, strict=True))[: len(edges)],
         sums=paths[len(edges) :],
-        size=(right - left, height),
+        size=(max(item.x + item.width / 2 for item in everything), y - sizes.gap[1]),
     )
 
 
@@ -148,9 +131,8 @@ def _sweep(rows: list[list[_Item]], down: bool) -> None:
     """Sort every row by the mean place of what its items are joined to in the row before."""
     places = {item: i / max(1, len(row) - 1) for row in rows for i, item in enumerate(row)}
     for row in rows[1:] if down else rows[-2:0:-1]:
-        means = {
-            item: _mean([places[other] for other in (item.above if down else item.below)], places[item]) for item in row
-        }
+        before = {item: [places[other] for other in (item.above if down else item.below)] for item in row}
+        means = {item: _mean(values, places[item]) for item, values in before.items()}
         row.sort(key=means.__getitem__)
         places |= {item: i / max(1, len(row) - 1) for i, item in enumerate(row)}
 
@@ -183,8 +165,7 @@ def _place(rows: list[list[_Item]], gap: float, rounds: int = 24) -> None:
         _spread(row, [0.0] * len(row), gap)
     for turn in range(rounds):
         for row in rows if turn % 2 else rows[::-1]:
-            wanted = [_wish(item) for item in row]
-            _spread(row, wanted, gap)
+            _spread(row, [_wish(item) for item in row], gap)
 
 
 def _wish(item: _Item) -> float:
@@ -210,29 +191,12 @@ def _spread(row: list[_Item], wanted: list[float], gap: float) -> None:
         item.x = place + offset
 
 
-def _row_height(rows: list[list[_Item]], number: int) -> float:
-    return max((item.height for row in rows for item in row if item.row == number), default=0.0)
-
-
-def _tops(rows: list[list[_Item]], sizes: Sizes) -> tuple[dict[int, float], float]:
-    """Return where every row begins, and the height of all."""
-    tops, y = {}, 0.0
-    for row in rows:
-        number = row[0].row
-        tops[number] = y
-        y += _row_height(rows, number) + sizes.gap[1]
-    return tops, y - sizes.gap[1]
-
-
-def _path(chain: list[_Item], tops: dict[int, float], sizes: Sizes) -> list[Point]:
+def _path(chain: list[_Item], spans: Mapping[int, Point], sizes: Sizes) -> list[Point]:
     """Return the points of an edge: straight through every row it passes, so that it touches nothing there."""
     source, *passed, target = chain
-    points = [(source.x + _port(source, source.below, chain[1], sizes), tops[source.row] + sizes.node[1])]
-    rows = sorted(tops)
-    for item in passed:
-        following = rows[rows.index(item.row) + 1]
-        points += [(item.x, tops[item.row]), (item.x, tops[following] - sizes.gap[1])]
-    return [*points, (target.x + _port(target, target.above, chain[-2], sizes), tops[target.row])]
+    first = (source.x + _port(source, source.below, chain[1], sizes), spans[source.row][1])
+    last = (target.x + _port(target, target.above, chain[-2], sizes), spans[target.row][0])
+    return [first, *((item.x, y) for item in passed for y in spans[item.row]), last]
 
 
 def _port(node: _Item, others: list[_Item], other: _Item, sizes: Sizes) -> float:

@@ -17,19 +17,16 @@ def draw_memory(
     title: str,
     path: Path,
 ) -> list[Path]:
-    """Draw peak memory against batch size, and save it as PNG and SVG.
+    """Draw peak memory against batch size, save it as PNG and SVG, and return the files.
 
     Args:
         networks: Each with network, stage, layers and operations, as `dasvit memory --json` has them.
-        peaks: For every network, its bytes at every batch.
+        peaks: For every network, its bytes at every batch size.
         batches: Batch sizes.
         cards: Memory of GPUs in GiB, drawn as lines.
         batch: The recipe's batch size, drawn as a line.
         title: Written above.
         path: Where to, without the ending.
-
-    Returns:
-        The files that were written.
     """
     figure = Figure(figsize=(9, 5), layout="constrained")
     axes = figure.subplots()

@@ -1,12 +1,13 @@
 """Colours: attention blue, MLP orange, shift green, no parameters grey; shades tell the operations of a kind apart.
 
-Safe for the colour-blind (`tests/test_report_palette.py` simulates three kinds of it), and each legible on the
+Safe for the colour-blind (`tests/test_report_drawing.py` simulates three kinds of it), and each legible on the
 background of both themes. Operations without parameters are drawn with dashes as well.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from itertools import groupby
 
 from dasvit.cell.genotype import Operation, parse_operation
 from dasvit.errors import UserError
@@ -62,20 +63,13 @@ def in_order(names: Iterable[str]) -> list[str]:
 
 
 def colours(names: Sequence[str], theme: str = "light") -> dict[str, str]:
-    """Return the colour of every operation.
-
-    Args:
-        names: All the operations that are shown together.
-        theme: light or dark.
-    """
-    kinds: dict[str, list[str]] = {}
-    for name in in_order(names):
-        kinds.setdefault(kind_of(name), []).append(name)
-    return {
-        name: shade(SHADES[theme][kind], i / max(1, len(members) - 1) if len(members) > 1 else 0.5)
-        for kind, members in kinds.items()
-        for i, name in enumerate(members)
-    }
+    """Return the colour of every operation, where these are all that are shown together; `theme` is light or dark."""
+    found = {}
+    for kind, members in groupby(in_order(names), kind_of):
+        shown = list(members)
+        for i, name in enumerate(shown):
+            found[name] = shade(SHADES[theme][kind], i / (len(shown) - 1) if len(shown) > 1 else 0.5)
+    return found
 
 
 def shade(anchors: Sequence[str], share: float) -> str:
@@ -113,3 +107,9 @@ def ink(colour: str) -> str:
 def dash(name: str) -> str:
     """Return the dashes of an operation's line."""
     return {"identity": "6 3", "zero": "2 2.5"}.get(kind_of(name), "")
+
+
+def line_style(i: int) -> tuple[str, str]:
+    """Return the colour class and the dashes of the i-th run or method."""
+    lines = len(LINES["light"])
+    return f"line-{i % lines}", DASHES[(i + i // lines) % len(DASHES)]

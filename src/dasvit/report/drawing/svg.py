@@ -27,11 +27,6 @@ def _value(value: object) -> object:
     return f"{value:.2f}".rstrip("0").rstrip(".") if isinstance(value, float) else value
 
 
-def join(parts: list[Markup]) -> Markup:
-    """Return elements one after another."""
-    return Markup("").join(parts)
-
-
 def nice_ticks(low: float, high: float, most: int = 5) -> list[float]:
     """Return round numbers from at or below low to at or above high, about `most` of them."""
     if not high - low > 1e-9 * max(abs(low), abs(high)):
@@ -47,21 +42,14 @@ def nice_ticks(low: float, high: float, most: int = 5) -> list[float]:
 def curve(points: list[tuple[float, float]], shift: float = 0.0, begin: str = "M") -> str:
     """Return path commands through points, leaving and reaching each of them vertically.
 
-    Args:
-        points: (x, y) in pixels.
-        shift: Added to every x.
-        begin: Command that reaches the first point: M or L.
+    `shift` is added to every x, and `begin` is the command that reaches the first point: M or L.
     """
     (x, y), *rest = [(px + shift, py) for px, py in points]
     commands = [f"{begin}{x:.1f} {y:.1f}"]
     for next_x, next_y in rest:
         middle = (y + next_y) / 2
-        straight = abs(next_x - x) < 0.05
-        commands.append(
-            f"V{next_y:.1f}"
-            if straight
-            else f"C{x:.1f} {middle:.1f} {next_x:.1f} {middle:.1f} {next_x:.1f} {next_y:.1f}"
-        )
+        bent = f"C{x:.1f} {middle:.1f} {next_x:.1f} {middle:.1f} {next_x:.1f} {next_y:.1f}"
+        commands.append(f"V{next_y:.1f}" if abs(next_x - x) < 0.05 else bent)
         x, y = next_x, next_y
     return "".join(commands)
 

@@ -39,21 +39,19 @@ def describe_epochs(lines: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """
     rows = []
     for number, line in enumerate(lines, start=1):
-        weights: Weights = line["weights"]
         seen = line.get("monitor", {})
         mixture, derived = finite(seen.get("mixture_top1")), finite(seen.get("derived_top1"))
-        gap = mixture - derived if mixture is not None and derived is not None else None
         rows.append(
             {
                 "epoch": number,
                 "stage": line["stage"],
                 "identity": line["mean_weights"].get("identity", 0.0),
                 "zero": line["mean_weights"].get("zero", 0.0),
-                "entropy": relative_entropy(weights),
-                "collapsed": collapse_of(weights),
+                "entropy": relative_entropy(line["weights"]),
+                "collapsed": collapse_of(line["weights"]),
                 "mixture_top1": mixture,
                 "derived_top1": derived,
-                "gap": gap,
+                "gap": mixture - derived if mixture is not None and derived is not None else None,
             }
         )
     return rows

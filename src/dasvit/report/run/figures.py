@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +19,11 @@ from matplotlib.path import Path as Outline
 from matplotlib.ticker import MaxNLocator
 
 from dasvit.cell.genotype import Genotype
-from dasvit.cell.graph import live_edges
-from dasvit.report.compare.page import dashes, distinct_names, training_of
-from dasvit.report.drawing.cells import FOUND, LAYERS, RIBBON, describe_operation, edge_name, genotype_fed
-from dasvit.report.drawing.layout import Drawing, Point, lay_out
-from dasvit.report.drawing.palette import LINES, colours, dash, ink
-from dasvit.report.latex import table_row
+from dasvit.report.compare.page import distinct_names
+from dasvit.report.drawing.cells import FOUND, arrow, box_words, built, fed_nodes, node_words, weight_of
+from dasvit.report.drawing.layout import Point
+from dasvit.report.drawing.palette import LINES, colours, dash, ink, line_style
+from dasvit.report.markup import latex_table
 from dasvit.report.run.plots import edge_charts, frame, operations_of, shown_in
 from dasvit.report.run.reading import Run, Weights, read_run
 from dasvit.report.tables import number
@@ -64,14 +64,13 @@ def write_figures(folders: Sequence[Path], out: Path) -> list[Path]:
     with mpl.rc_context(STYLE):
         figures = {"skip_weights": skip_weights(runs, names), "accuracy": accuracies(runs, names)}
         for run, name in zip(runs, names, strict=True):
-            weights = run.snapshots[-1].weights if run.snapshots else {}
             figures[f"weights_{slug(name)}"] = edge_weights(run, list(index))
-            figures[f"cell_{slug(name)}"] = draw_cell(run.genotype, weights, list(index)) if run.genotype else None
+            figures[f"cell_{slug(name)}"] = draw_cell(run.genotype, run.weights, list(index)) if run.genotype else None
         for name, figure in figures.items():
             if figure:
                 files += save(figure, out / name)
     table = out / "networks.tex"
-    table.write_text(latex_table(runs, names), encoding="utf-8")
+    table.write_text(network_table(runs, names), encoding="utf-8")
     return [*files, table]
 
 
@@ -82,12 +81,10 @@ def slug(name: str) -> str:
 
 def save(figure: Figure, path: Path) -> list[Path]:
     """Save a figure as PDF and SVG, without the date."""
-    files = []
-    for kind, key in (("pdf", "CreationDate"), ("svg", "Date")):
-        file = path.with_name(f"{path.name}.{kind}")
-        figure.savefig(file, bbox_inches="tight", pad_inches=0.02, metadata={key: None})
-        files.append(file)
-    return files
+    dates = {path.with_name(f"{path.name}.pdf"): "CreationDate", path.with_name(f"{path.name}.svg"): "Date"}
+    for file, date in dates.items():
+        figure.savefig(file, bbox_inches="tight", pad_inches=0.02, metadata={date: None})
+    return list(dates)
 
 
 def save_cell(genotype: Genotype, path: Path) -> None:
@@ -99,10 +96,9 @@ def save_cell(genotype: Genotype, path: Path) -> None:
 
 def skip_weights(runs: Sequence[Run], names: Sequence[str]) -> Figure | None:
     """Draw the weight of identity, averaged over the edges, of every search (the paper's figures 2 and 3)."""
-    figure, axes = _axes(COLUMN, 2.2)
+    figure, axes = _axes()
     for i, (run, name) in enumerate(zip(runs, names, strict=True)):
-        points = {s.epoch: s.mean["identity"] for s in run.snapshots if "identity" in s.mean}
-        _curve(axes, run, points, i, name)
+        _curve(axes, run, run.track("mean", "identity"), **_of_run(i), label=name)
     axes.set(xlabel="epoch", ylabel="mean weight of identity")
     axes.set_ylim(bottom=0)
     return _finished(figure, axes)
@@ -110,32 +106,34 @@ def skip_weights(runs: Sequence[Run], names: Sequence[str]) -> Figure | None:
 
 def accuracies(runs: Sequence[Run], names: Sequence[str]) -> Figure | None:
     """Draw the test accuracy of every training."""
-    figure, axes = _axes(COLUMN, 2.2)
+    figure, axes = _axes()
     for i, (run, name) in enumerate(zip(runs, names, strict=True)):
-        judged = training_of(run)
-        if judged:
-            _curve(axes, judged, dict(judged.column("test_top1")), i, name)
+        if run.training:
+            _curve(axes, run.training, run.training.column("test_top1"), **_of_run(i), label=name)
     axes.set(xlabel="epoch", ylabel="test top-1 (%)")
     return _finished(figure, axes)
 
 
-def _axes(width: float, height: float) -> tuple[Figure, Axes]:
-    figure = Figure((width, height), layout="constrained")
+def _axes() -> tuple[Figure, Axes]:
+    figure = Figure((COLUMN, 2.2), layout="constrained")
     axes = figure.subplots()
     axes.grid(axis="y", color="#e4e7ea", linewidth=0.6)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     return figure, axes
 
 
-def _curve(axes: Axes, run: Run, points: dict[int, float], i: int, name: str) -> None:
-    """Draw a run's line, in pieces where stages begin."""
-    starts = [stage.start for stage in run.stages] or [0]
-    for number_, start in enumerate(starts):
-        end = starts[number_ + 1] if number_ + 1 < len(starts) else max(points, default=0)
-        piece = [(epoch, value) for epoch, value in points.items() if start < epoch <= end]
+def _curve(axes: Axes, run: Run, points: Sequence[tuple[int, float]], **style: Any) -> None:
+    """Draw a run's line, in pieces where stages begin; only the first is called by its label."""
+    starts = [*(stage.start for stage in run.stages), max((epoch for epoch, _ in points), default=0)]
+    for start, end in pairwise(starts if run.stages else [0, *starts]):
+        piece = [(epoch, value) for epoch, value in points if start < epoch <= end]
         if piece:
-            label = name if not any(line.get_label() == name for line in axes.lines) else None
-            axes.plot(*zip(*piece, strict=True), color=LINES["light"][i % 6], linestyle=_style(dashes(i)), label=label)
+            axes.plot(*zip(*piece, strict=True), **style)
+            style = {**style, "label": None}
+
+
+def _of_run(i: int) -> dict[str, Any]:
+    return {"color": LINES["light"][i % 6], "linestyle": _style(line_style(i)[1])}
 
 
 def _style(pattern: str) -> str | tuple[int, tuple[float, ...]]:
@@ -143,11 +141,9 @@ def _style(pattern: str) -> str | tuple[int, tuple[float, ...]]:
 
 
 def _finished(figure: Figure, axes: Axes) -> Figure | None:
-    if not axes.lines:
-        return None
     if len(axes.get_legend_handles_labels()[1]) > 1:
         axes.legend()
-    return figure
+    return figure if axes.lines else None
 
 
 def edge_weights(run: Run, operations: Sequence[str]) -> Figure | None:
@@ -167,18 +163,13 @@ def edge_weights(run: Run, operations: Sequence[str]) -> Figure | None:
         for first, _ in borders[1:]:
             axes.axvline(first - 0.5, color="#8a8f96", linewidth=0.7, linestyle=(0, (3, 3)))
         for series in chart.series:
-            style = {"color": palette[series.name], "linestyle": _style(dash(series.name))}
-            for stage in run.stages:
-                piece = [p for p in series.points if stage.start < p[0] <= stage.start + stage.epochs]
-                if piece:
-                    axes.plot(*zip(*piece, strict=True), **style)
+            _curve(axes, run, series.points, color=palette[series.name], linestyle=_style(dash(series.name)))
             if series.pruned:
                 axes.plot(*series.points[-1], marker="x", markersize=4, color=palette[series.name])
     grid[0].set_ylim(bottom=0)
     for axes in grid[len(charts) :]:
         axes.set_axis_off()
-    shown = shown_in(run)
-    for name in shown:
+    for name in shown_in(run):
         grid[-1].plot([], [], color=palette[name], linestyle=_style(dash(name)), label=name)
     grid[-1].legend(loc="center", ncols=2)
     figure.supxlabel("epoch", fontsize=8)
@@ -188,8 +179,7 @@ def edge_weights(run: Run, operations: Sequence[str]) -> Figure | None:
 
 def draw_cell(genotype: Genotype, weights: Weights, operations: Sequence[str]) -> Figure:
     """Draw a cell as its page does (the paper's figures 5 and 6)."""
-    edges = [genotype.edges[i] for i in live_edges(genotype)]
-    drawing = lay_out(genotype.nodes, tuple((edge.source, edge.target) for edge in edges), FOUND)
+    drawing, edges = built(genotype)
     width, height = drawing.size
     figure = Figure((width / 96, height / 96))
     axes = figure.add_axes((0, 0, 1, 1))
@@ -198,21 +188,22 @@ def draw_cell(genotype: Genotype, weights: Weights, operations: Sequence[str]) -
     palette = colours(operations)
     for points in drawing.sums:
         _arrow(axes, points, 1.5, "#565d66")
-    for edge, (points, centre) in zip(edges, drawing.edges, strict=True):
-        known = weights.get(edge_name(edge.source, edge.target), {}).get(edge.op)
-        _arrow(axes, points, 3.0 if known is None else 1.5 + known * 0.5 * RIBBON, palette[edge.op])
-        _operation(axes, edge.op, centre, known, palette[edge.op])
-    _nodes(axes, drawing, set(genotype_fed(genotype)))
+    for edge, points, centre in edges:
+        weight, line = weight_of(edge, weights)
+        colour = palette[edge.op]
+        _arrow(axes, points, line, colour)
+        _plate(axes, centre, FOUND.box, 9, facecolor=colour, edgecolor="white", linewidth=1.5)
+        _write(axes, centre, box_words(edge.op, weight), ink(colour), (10, 8))
+    for name, (x, y, wide) in drawing.nodes.items():
+        size = (wide, FOUND.node[1])
+        _plate(axes, (x, y), size, size[1] / 2, facecolor="white", edgecolor="#16191d", linewidth=1.2)
+        _write(axes, (x, y), node_words(name, fed_nodes(genotype)), "#16191d", (9, 7.5))
     return figure
 
 
 def _arrow(axes: Axes, points: Sequence[Point], width: float, colour: str) -> None:
-    *before, (x, y) = points
-    head, half = 6 + width * 0.6, 3.5 + width * 0.55
-    axes.add_patch(
-        PathPatch(_outline([*before, (x, y - head + 1)]), fill=False, edgecolor=colour, linewidth=width * 0.75)
-    )
-    corners = [(x - half, y - head), (x + half, y - head), (x, y)]
+    line, corners = arrow(points, width)
+    axes.add_patch(PathPatch(_outline(line), fill=False, edgecolor=colour, linewidth=width * 0.75))
     axes.add_patch(Polygon(corners, closed=True, facecolor=colour, edgecolor="none"))
 
 
@@ -228,42 +219,26 @@ def _outline(points: Sequence[Point]) -> Outline:
     return Outline(vertices, codes)
 
 
-def _operation(axes: Axes, op: str, centre: Point, known: float | None, colour: str) -> None:
-    _plate(axes, centre, FOUND.box, 9, facecolor=colour, edgecolor="white", linewidth=1.5)
-    kind, count = describe_operation(op)
-    second = " · ".join(filter(None, [count, "" if known is None else f"{known:.2f}"]))
-    _write(axes, centre, kind, second, ink(colour), (10, 8))
-
-
-def _nodes(axes: Axes, drawing: Drawing, fed: set[str]) -> None:
-    for name, (x, y, width) in drawing.nodes.items():
-        size = (width, FOUND.node[1])
-        _plate(axes, (x, y), size, FOUND.node[1] / 2, facecolor="white", edgecolor="#16191d", linewidth=1.2)
-        _write(axes, (x, y), name, LAYERS.get(name, "" if name in fed else "nothing"), "#16191d", (9, 7.5))
-
-
 def _plate(axes: Axes, centre: Point, size: Point, radius: float, **style: Any) -> None:
     (x, y), (width, height) = centre, size
     box = f"round,pad=0,rounding_size={radius}"
     axes.add_patch(FancyBboxPatch((x - width / 2, y - height / 2), width, height, boxstyle=box, zorder=3, **style))
 
 
-def _write(axes: Axes, centre: Point, first: str, second: str, colour: str, sizes: tuple[float, float]) -> None:
-    (x, y), shift = centre, 7 if second else 0
+def _write(axes: Axes, centre: Point, words: tuple[str, str], colour: str, sizes: tuple[float, float]) -> None:
+    (x, y), (first, second) = centre, words
+    shift = 7 if second else 0
     common: dict[str, Any] = {"ha": "center", "va": "center", "color": colour, "zorder": 4}
     axes.text(x, y - shift, first, fontsize=sizes[0], fontweight="bold", **common)
     axes.text(x, y + shift + 2, second, fontsize=sizes[1], **common)
 
 
-def latex_table(runs: Sequence[Run], names: Sequence[str]) -> str:
-    """Return the results as a table for LaTeX (booktabs), in the manner of the paper's Table I."""
+def network_table(runs: Sequence[Run], names: Sequence[str]) -> str:
+    """Return the results as a table for LaTeX, in the manner of the paper's Table I."""
     rows = []
     for run, name in zip(runs, names, strict=True):
-        judged = training_of(run)
-        outcome = {**run.result, **(judged.result if judged else {})}
-        tops = [f"{outcome[key]:.1f}" if key in outcome else "--" for key in ("top1", "top5")]
-        costs = [number(outcome[key]) if key in outcome else "--" for key in ("params", "macs")]
-        rows.append(table_row([name, *tops, *costs]))
-    head = r"network & top-1 (\%) & top-5 (\%) & parameters & multiply-adds \\"
-    lines = [r"\begin{tabular}{lrrrr}", r"\toprule", head, r"\midrule", *rows, r"\bottomrule", r"\end{tabular}"]
-    return "\n".join([*lines, ""])
+        outcome = run.outcome
+        tops = [f"{outcome[key]:.1f}" if key in outcome else "–" for key in ("top1", "top5")]
+        costs = [number(outcome[key]) if key in outcome else "–" for key in ("params", "macs")]
+        rows.append([name, *tops, *costs])
+    return latex_table(["network", "top-1 (%)", "top-5 (%)", "parameters", "multiply-adds"], rows, "lrrrr")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,18 +23,9 @@ from dasvit.report.run.sections import (
 )
 from dasvit.report.run.tokens import token_section
 from dasvit.report.tables import number
-from dasvit.report.words import duration, interval, memory, percent, ratio
+from dasvit.report.words import Tile, duration, known_interval, memory, percent, ratio
 
 PAGE = "report.html"
-
-
-@dataclass(frozen=True)
-class Tile:
-    """A figure at the top of the page: what it is, the value, and a remark."""
-
-    name: str
-    value: str
-    remark: str = ""
 
 
 def write_report(folder: Path, live: bool = False, out: Path | None = None) -> Path:
@@ -82,7 +72,7 @@ _warned: set[Path] = set()
 def page_of(run: Run, live: bool) -> dict[str, Any]:
     """Return what the template is given."""
     index = operations_of([run])
-    weights = run.snapshots[-1].weights if run.snapshots else {}
+    weights = run.weights
     live = live and not run.ended
     other = run.unconstrained if run.unconstrained != run.genotype else None
     return {
@@ -94,7 +84,7 @@ def page_of(run: Run, live: bool) -> dict[str, Any]:
         "status": describe_status(run, live),
         "state": "live" if live else "ended" if run.ended else "stopped",
         "written": time.time(),
-        "pace": _pace(run),
+        "pace": run.column("seconds")[-1][1] if run.column("seconds") else 10.0,  # seconds of the last epoch
         "tiles": tiles(run),
         "warnings": warnings_of(weights) if weights else [],
         "cell": found_cell(run.genotype, weights, index, "The cell") if run.genotype else None,
@@ -118,52 +108,36 @@ def describe_status(run: Run, live: bool) -> str:
     done, planned = run.done, run.planned
     if run.ended:
         return f"ended after {done} epochs" if done else "ended"
-    stage = run.stage_of(done) if done else None
+    stage = next((stage for stage in reversed(run.stages) if done > stage.start), None) if done else None
     several = f", stage {stage.number} of {len(run.stages)}" if stage and len(run.stages) > 1 else ""
     place = f"epoch {done} of {planned}{several}" if done else "before the first epoch's end"
     if run.drawn:
         place = "before the finals' end"
     if not live:
         return f"not ended: {place}"
-    left = _time_left(run)
+    left = 0.0  # where a stage of unknown speed is to come
+    if stage and stage.number == len(run.stages):
+        recent = [seconds for epoch, seconds in run.column("seconds") if epoch > stage.start][-5:]
+        left = (planned - done) * sum(recent) / len(recent) if recent else 0.0
     return f"running: {place}{f', about {duration(left)} left' if left else ''}"
-
-
-def _time_left(run: Run) -> float:
-    """Return the seconds that the run may still take, 0 where a stage of unknown speed is to come."""
-    times, stage = run.column("seconds"), run.stage_of(run.done)
-    if not times or stage is None or stage.number < len(run.stages):
-        return 0.0
-    recent = [seconds for epoch, seconds in times if epoch > stage.start][-5:]
-    return (run.planned - run.done) * sum(recent) / len(recent) if recent else 0.0
-
-
-def _pace(run: Run) -> float:
-    """Return the seconds of the last epoch, 10 where there is none."""
-    times = run.column("seconds")
-    return times[-1][1] if times else 10.0
 
 
 def tiles(run: Run) -> list[Tile]:
     """Return the figures at the top."""
-    found = []
-    reference = reference_cost(run)
-    for key, name, of_vit in (
-        ("params", "parameters", reference.params if reference else 0),
-        ("macs", "multiply-adds", reference.macs if reference else 0),
-    ):
+    found, reference = accuracy_tiles(run), reference_cost(run)
+    for key, name in (("params", "parameters"), ("macs", "multiply-adds")):
         if key in run.result:
+            of_vit = getattr(reference, key) if reference else 0
             remark = f"{ratio(run.result[key], of_vit)} the ViT's" if of_vit and run.subject != "vit" else ""
             found.append(Tile(name, number(run.result[key]), remark))
-    found = [*accuracy_tiles(run), *found]
-    seconds = sum(value for _, value in run.column("seconds"))
-    if seconds:
+    if run.seconds:
         rest = ", finals not counted" if run.finals else ""
-        found.append(Tile("time", duration(seconds), f"{run.done} of {run.planned} epochs{rest}"))
-    peak = max((value for _, value in run.column("peak_memory_mib")), default=0.0)
-    if peak:
+        found.append(Tile("time", duration(run.seconds), f"{run.done} of {run.planned} epochs{rest}"))
+    if run.peak_memory:
         device = str(run.environment.get("device") or "")
-        found.append(Tile("peak memory", memory(peak), "of the process" if device.startswith("cpu") else device))
+        found.append(
+            Tile("peak memory", memory(run.peak_memory), "of the process" if device.startswith("cpu") else device)
+        )
     return found
 
 
@@ -172,11 +146,9 @@ def accuracy_tiles(run: Run) -> list[Tile]:
     judged = run.trained.result if run.trained else run.result
     found = []
     if "top1" in judged:
-        images = judged.get("images", 0.0)
-        known = images >= 1 and 0 <= judged["top1"] <= 100
-        low, high = interval(judged["top1"], images) if known else (0.0, 0.0)
+        images, bounds = judged.get("images", 0.0), known_interval(judged)
         where = "trained: " if run.trained else ""
-        spread = f"95 %: {low:.1f} to {high:.1f}" if known else ""
+        spread = f"95 %: {bounds[0]:.1f} to {bounds[1]:.1f}" if bounds else ""
         found.append(Tile(f"{where}test top-1", percent(judged["top1"]), spread))
         if "top5" in judged:
             found.append(Tile(f"{where}test top-5", percent(judged["top5"]), f"{images:,.0f} images" if images else ""))

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from dasvit.report.drawing.cells import strongest
-from dasvit.report.drawing.charts import Chart, Series, limited
-from dasvit.report.drawing.palette import DASHES, dash, in_order, kind_of
+from dasvit.report.drawing.charts import Chart, Points, Series, limited
+from dasvit.report.drawing.palette import dash, in_order, kind_of, line_style
 from dasvit.report.run.reading import Run, finite
 from dasvit.report.words import percent, plain, weight
 
@@ -20,9 +20,7 @@ TYPES = ("msa", "mlp", "shift")
 def all_charts(run: Run, index: Mapping[str, int]) -> dict[str, list[Chart]]:
     """Return the charts of every section of a run's page, those without data left out.
 
-    Args:
-        run: What the folder says.
-        index: Operation → number of its colour class.
+    `index` has the number of every operation's colour class.
     """
     groups = {
         "weights": edge_charts(run, index),
@@ -30,9 +28,7 @@ def all_charts(run: Run, index: Mapping[str, int]) -> dict[str, list[Chart]]:
         "learning": learning_charts(run),
         "resources": resource_charts(run),
     }
-    shown = {
-        name: [chart for chart in charts if any(s.points for s in chart.series)] for name, charts in groups.items()
-    }
+    shown = {name: [one for one in charts if any(s.points for s in one.series)] for name, charts in groups.items()}
     lines = sum(len(chart.series) for charts in shown.values() for chart in charts)
     return {name: limited(charts, lines) for name, charts in shown.items()}
 
@@ -54,7 +50,7 @@ def edge_charts(run: Run, index: Mapping[str, int]) -> list[Chart]:
     top = max((w for s in run.snapshots for edge in s.weights.values() for w in edge.values()), default=1.0)
     common = {**frame(run), "show": weight, "zero": True}
     charts = []
-    for edge in run.edges:
+    for edge in dict.fromkeys(edge for s in run.snapshots for edge in s.weights):
         found = {s.epoch: s.weights.get(edge, {}) for s in run.snapshots}
         charts.append(Chart(edge, _operations(found, index), top=top, **common))
     alive = {s.epoch: {op for edge in s.weights.values() for op in edge} for s in run.snapshots}
@@ -74,68 +70,36 @@ def _operations(found: Mapping[int, Mapping[str, float]], index: Mapping[str, in
 
 def collapse_charts(run: Run, index: Mapping[str, int]) -> list[Chart]:
     """Return what tells a collapse: fairness terms, weights of types and of skips, leading operations, entropy."""
-    common = frame(run)
     kinds = {kind: next((f"op-{i}" for op, i in index.items() if kind_of(op) == kind), "line-0") for kind in KINDS}
     share = 2 / max(2, len({op.partition("_")[0] for op in space_of(run)} - {"zero", "identity"}))
     bounds = [(finite(run.option(f"search.fairness.{name}")), name) for name in ("lower", "upper")]
-    means: dict[str, list[tuple[int, float]]] = {
-        name: [(s.epoch, s.mean[name]) for s in run.snapshots if name in s.mean] for name in ("identity", "zero")
-    }
-    skips = [Series(name, points, kinds[name], dash(name)) for name, points in means.items()]
-    types = [
-        Series(KINDS[name], [(s.epoch, s.types[name]) for s in run.snapshots if name in s.types], kinds[name])
-        for name in TYPES
-    ]
-    terms = [(name, [(s.epoch, s.fairness[name]) for s in run.snapshots if name in s.fairness]) for name in _TERMS]
+    skips = [Series(name, run.track("mean", name), kinds[name], dash(name)) for name in ("identity", "zero")]
+    types = [Series(KINDS[name], run.track("types", name), kinds[name]) for name in TYPES]
+    terms = {"total": "L_fair", "skip": "L_skip", "types": "L_type"}
+    fairness = _lines([(word, run.track("fairness", name)) for name, word in terms.items()])
+    common = {**frame(run), "zero": True}
+    within = [(share * value, f"{name} {share * value:.2g}") for value, name in bounds if value is not None]
+    led = "How many edges have an operation of that kind as their strongest."
+    typed = "Eq. 17, with the bounds between which nothing is penalised."
+    undecided = "In nats, averaged over the edges; undecided is the entropy of equal weights."
     return [
-        Chart("Weight of identity and zero", skips, weight, zero=True, note="Averaged over the edges.", **common),
-        Chart(
-            "Edges led by each kind",
-            _leaders(run, kinds),
-            plain,
-            zero=True,
-            note="How many edges have an operation of that kind as their strongest.",
-            **common,
-        ),
-        Chart(
-            "Total weight of each type",
-            types,
-            weight,
-            zero=True,
-            bounds=[(share * value, f"{name} {share * value:.2g}") for value, name in bounds if value is not None],
-            note="Eq. 17, with the bounds between which nothing is penalised.",
-            **common,
-        ),
-        Chart("Fairness terms", _lines(terms, _TERMS), plain, zero=True, note="Eq. 16, 18 and 19.", **common),
-        Chart(
-            "Entropy of an edge's weights",
-            _entropies(run),
-            weight,
-            zero=True,
-            note="In nats, averaged over the edges; undecided is the entropy of equal weights.",
-            **common,
-        ),
+        Chart("Weight of identity and zero", skips, weight, note="Averaged over the edges.", **common),
+        Chart("Edges led by each kind", _leaders(run, kinds), plain, note=led, **common),
+        Chart("Total weight of each type", types, weight, bounds=within, note=typed, **common),
+        Chart("Fairness terms", fairness, plain, note="Eq. 16, 18 and 19.", **common),
+        Chart("Entropy of an edge's weights", _entropies(run), weight, note=undecided, **common),
     ]
 
 
-_TERMS = {"total": "L_fair", "skip": "L_skip", "types": "L_type"}
-
-
-def _lines(columns: Iterable[tuple[str, list[tuple[int, float]]]], names: Mapping[str, str]) -> list[Series]:
+def _lines(columns: Iterable[tuple[str, Points]]) -> list[Series]:
     """Return lines that are no operations, each with a colour and dashes of its own."""
-    there = [(key, points) for key, points in columns if points]
-    return [
-        Series(names[key], points, f"line-{i % len(DASHES)}", DASHES[i % len(DASHES)])
-        for i, (key, points) in enumerate(there)
-    ]
+    there = [(name, points) for name, points in columns if points]
+    return [Series(name, points, *line_style(i)) for i, (name, points) in enumerate(there)]
 
 
 def _leaders(run: Run, kinds: Mapping[str, str]) -> list[Series]:
-    counts: dict[str, list[tuple[int, float]]] = {}
-    for snapshot in run.snapshots:
-        leading = [kind_of(op) for op in strongest(snapshot.weights).values()]
-        for kind in KINDS:
-            counts.setdefault(kind, []).append((snapshot.epoch, float(leading.count(kind))))
+    leading = [(s.epoch, [kind_of(op) for op in strongest(s.weights).values()]) for s in run.snapshots]
+    counts = {kind: [(epoch, float(led.count(kind))) for epoch, led in leading] for kind in KINDS}
     return [
         Series(KINDS[kind], points, kinds[kind], dash(kind))
         for kind, points in counts.items()
@@ -144,13 +108,12 @@ def _leaders(run: Run, kinds: Mapping[str, str]) -> list[Series]:
 
 
 def _entropies(run: Run) -> list[Series]:
-    entropy = [(s.epoch, s.entropy) for s in run.snapshots if s.entropy is not None]
     most = [
         (s.epoch, sum(math.log(len(ops)) for ops in s.weights.values()) / len(s.weights))
         for s in run.snapshots
         if s.weights and s.entropy is not None
     ]
-    return _lines([("entropy", entropy), ("most", most)], {"entropy": "entropy", "most": "undecided"})
+    return _lines([("entropy", run.entropies()), ("undecided", most)])
 
 
 def learning_charts(run: Run) -> list[Chart]:
@@ -160,10 +123,14 @@ def learning_charts(run: Run) -> list[Chart]:
     accuracies = {"val_top1": "validation", "test_top1": "top-1", "test_top5": "top-5"}
     where = "supernet, validation half" if run.kind == "search" else "test images"
     return [
-        _metrics(run, losses, "Loss", plain, common),
-        _metrics(run, accuracies, f"Accuracy ({where})", percent, common),
-        _metrics(run, {"lr": "learning rate"}, "Learning rate", plain, {**common, "zero": True}),
+        Chart("Loss", _metrics(run, losses), plain, **common),
+        Chart(f"Accuracy ({where})", _metrics(run, accuracies), percent, **common),
+        Chart("Learning rate", _metrics(run, {"lr": "learning rate"}), plain, zero=True, **common),
     ]
+
+
+def _metrics(run: Run, names: Mapping[str, str]) -> list[Series]:
+    return _lines((word, run.column(name)) for name, word in names.items())
 
 
 def resource_charts(run: Run) -> list[Chart]:
@@ -171,7 +138,7 @@ def resource_charts(run: Run) -> list[Chart]:
     common = {**frame(run), "zero": True}
     return [
         _in_unit(run, "seconds", "Time of an epoch", {"seconds": 1, "minutes": 60, "hours": 3600}, common),
-        _metrics(run, {"images_per_second": "images/s"}, "Training images a second", plain, common),
+        Chart("Training images a second", _metrics(run, {"images_per_second": "images/s"}), plain, **common),
         _in_unit(run, "peak_memory_mib", "Peak memory", {"MiB": 1, "GiB": 1024}, common),
     ]
 
@@ -185,33 +152,26 @@ def _in_unit(run: Run, name: str, title: str, units: Mapping[str, float], common
     return Chart(f"{title}, {unit}", series, plain, **common)
 
 
-def _metrics(
-    run: Run, names: Mapping[str, str], title: str, show: Callable[[float], str], common: Mapping[str, Any]
-) -> Chart:
-    return Chart(title, _lines([(name, run.column(name)) for name in names], names), show, **common)
-
-
 def operations_of(runs: Sequence[Run]) -> dict[str, int]:
     """Return every operation that runs speak of → the number of its colour class."""
     names: set[str] = set()
     for run in runs:
-        names |= set(space_of(run))
-        names |= {op for s in run.snapshots for edge in s.weights.values() for op in edge}
-        names |= {op for s in run.snapshots for op in s.mean}
+        names |= {*space_of(run), *weighed(run), *(op for s in run.snapshots for op in s.mean)}
         for genotype in (run.genotype, run.unconstrained, run.trained.genotype if run.trained else None):
             names |= set(genotype.ops) if genotype else set()
     return {name: i for i, name in enumerate(in_order(names))}
 
 
+def weighed(run: Run) -> set[str]:
+    """Return the operations that weights are known of."""
+    return {op for s in run.snapshots for edge in s.weights.values() for op in edge}
+
+
 def space_of(run: Run) -> list[str]:
     """Return the operations that a configuration lets compete: with them a colour means the same on all pages."""
-    numbers = {
-        "msa": run.option("space.heads"),
-        "mlp": run.option("space.ratios"),
-        "shift": run.option("space.shifts"),
-    }
     found = ["zero", "identity"]
-    for kind, values in numbers.items():
+    for kind, key in {"msa": "heads", "mlp": "ratios", "shift": "shifts"}.items():
+        values = run.option(f"space.{key}")
         for value in values if isinstance(values, list) else []:
             name = f"{kind}_{value:g}" if finite(value) is not None else ""
             found += [name] if kind_of(name) == kind else []
@@ -221,7 +181,5 @@ def space_of(run: Run) -> list[str]:
 
 def shown_in(run: Run) -> list[str]:
     """Return the operations that a run's page shows somewhere."""
-    names = {op for s in run.snapshots for edge in s.weights.values() for op in edge}
-    for genotype in (run.genotype, run.unconstrained):
-        names |= {op for op in genotype.ops if op != "zero"} if genotype else set()
-    return in_order(names)
+    cells = [genotype for genotype in (run.genotype, run.unconstrained) if genotype]
+    return in_order(weighed(run) | {op for cell in cells for op in cell.ops if op != "zero"})

@@ -9,9 +9,9 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import yaml
 
@@ -26,8 +26,7 @@ Weights = dict[str, dict[str, float]]
 """Edge → operation → weight."""
 
 
-@dataclass(frozen=True)
-class Stage:
+class Stage(NamedTuple):
     """A stretch of a run's epochs: a stage of a search, or the whole of a training.
 
     Attributes:
@@ -45,8 +44,7 @@ class Stage:
     weight_epochs: int
 
 
-@dataclass(frozen=True)
-class Snapshot:
+class Snapshot(NamedTuple):
     """A line of `architecture.jsonl`.
 
     Attributes:
@@ -114,11 +112,11 @@ class Run:
     confusion: list[list[int]]
     classes: tuple[str, ...]
     ended: bool
-    unreadable: dict[str, int] = field(default_factory=dict)
-    trained: Run | None = None
-    network: Subnet | None = None
-    token_images: dict[str, Any] = field(default_factory=dict)
-    token_lines: tuple[tuple[int, int, Any], ...] = ()
+    unreadable: dict[str, int]
+    trained: Run | None
+    network: Subnet | None
+    token_images: dict[str, Any]
+    token_lines: tuple[tuple[int, int, Any], ...]
 
     @property
     def drawn(self) -> bool:
@@ -136,22 +134,46 @@ class Run:
         """Epochs that have ended."""
         return max([*self.metrics, *(snapshot.epoch for snapshot in self.snapshots)], default=0)
 
-    def stage_of(self, epoch: int) -> Stage | None:
-        """Return the stage that an epoch of the whole run belongs to."""
-        return next((stage for stage in reversed(self.stages) if epoch > stage.start), None)
+    @property
+    def seconds(self) -> float:
+        """Time of all epochs, 0 where it is unknown."""
+        return sum(value for _, value in self.column("seconds"))
+
+    @property
+    def peak_memory(self) -> float:
+        """The most memory that was held, in MiB; 0 where it is unknown."""
+        return max((value for _, value in self.column("peak_memory_mib")), default=0.0)
+
+    @property
+    def weights(self) -> Weights:
+        """Those of the last epoch, none where there are none."""
+        return self.snapshots[-1].weights if self.snapshots else {}
+
+    @property
+    def training(self) -> Run | None:
+        """The training that this run is or holds."""
+        return self if self.kind == "train" else self.trained
+
+    @property
+    def outcome(self) -> dict[str, float]:
+        """Numbers of the result, those of its training among them."""
+        return {**self.result, **(self.trained.result if self.trained else {})}
 
     def column(self, name: str) -> list[tuple[int, float]]:
         """Return (epoch, value) of a metric, where it was measured."""
         return [(epoch, row[name]) for epoch, row in self.metrics.items() if name in row]
 
+    def track(self, group: str, name: str) -> list[tuple[int, float]]:
+        """Return (epoch, value) of an entry of the snapshots' mean, fairness or types, where it is there."""
+        return [(s.epoch, getattr(s, group)[name]) for s in self.snapshots if name in getattr(s, group)]
+
+    def entropies(self) -> list[tuple[int, float]]:
+        """Return (epoch, entropy) of the snapshots that say it."""
+        return [(s.epoch, s.entropy) for s in self.snapshots if s.entropy is not None]
+
     def option(self, key: str, default: Any = None) -> Any:
         """Return a value of the configuration by its dotted key."""
         return look_up(self.config, key, default)
-
-    @property
-    def edges(self) -> list[str]:
-        """The edges that weights are known of, as prev1→x2."""
-        return list(dict.fromkeys(edge for snapshot in self.snapshots for edge in snapshot.weights))
 
 
 def read_run(folder: Path, inner: bool = True) -> Run:
@@ -170,9 +192,8 @@ def read_run(folder: Path, inner: bool = True) -> Run:
     if not any((folder / name).is_file() for name in names):
         raise UserError(f"{folder} is no run folder: it holds none of {', '.join(names[:4])}.")
     files = _Files(folder)
-    environment = files.json("environment.json")
-    config = files.yaml("config.yaml")
-    derivation, result = files.json("derivation.json"), files.json("result.json")
+    environment, config = files.whole("environment.json"), files.whole("config.yaml")
+    derivation, result = files.whole("derivation.json"), files.whole("result.json")
     rows, lines = files.rows("metrics.jsonl"), files.rows("architecture.jsonl")
     kind = environment.get("kind")
     if kind not in ("search", "train"):
@@ -185,6 +206,8 @@ def read_run(folder: Path, inner: bool = True) -> Run:
     outcome = derivation if kind == "search" else result
     trained = folder / "train"
     has_training = inner and kind == "search" and (trained / "config.yaml").is_file()
+    genotype = _genotype(files.whole("genotype.json")) or _genotype(derivation.get("genotype"))
+    names = look_up(files.whole("model/config.json"), "pretrained_cfg.label_names")
     return Run(
         path=folder,
         name=_name(folder),
@@ -193,20 +216,20 @@ def read_run(folder: Path, inner: bool = True) -> Run:
         config=config,
         environment=environment,
         stages=stages,
-        metrics=_metrics(rows, stages),
-        snapshots=_snapshots(lines, stages),
-        genotype=_genotype(files.json("genotype.json")) or _genotype(derivation.get("genotype")),
+        metrics={epoch: _numbers(row) for epoch, row in _by_epoch(rows, stages)},
+        snapshots=tuple(_snapshot(epoch, row) for epoch, row in _by_epoch(lines, stages, holds="weights")),
+        genotype=genotype,
         unconstrained=_genotype(derivation.get("unconstrained")),
         reason=str(derivation.get("reason") or ""),
         finals=_finals(derivation.get("finals")),
         result=_numbers(outcome),
         confusion=_confusion(result.get("confusion")),
-        classes=_class_names(files.json("model/config.json")),
+        classes=tuple(map(str, names)) if isinstance(names, list) else (),
         ended=bool(outcome),
         unreadable=files.unreadable,
-        network=_network(files.json(FILE)),
+        network=_network(files.whole(FILE)),
         trained=read_run(trained, inner=False) if has_training else None,
-        token_images=files.json("token_images.json"),
+        token_images=files.whole("token_images.json"),
         token_lines=tuple(
             (epoch, _position(row)[0], row.get("kept"))
             for row in files.rows("tokens.jsonl")
@@ -216,32 +239,25 @@ def read_run(folder: Path, inner: bool = True) -> Run:
 
 
 class _Files:
-    """Reads the files of a folder and remembers what it could not read."""
+    """Reads the files of a folder and remembers what it could not read: lines, or 1 for a whole file."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.unreadable: dict[str, int] = {}
 
-    def json(self, name: str) -> dict[str, Any]:
-        """Return the object of a JSON file, an empty one where it is not there."""
-        return self._whole(name, json.loads)
-
-    def yaml(self, name: str) -> dict[str, Any]:
-        """Return the mapping of a YAML file, an empty one where it is not there."""
-        return self._whole(name, yaml.safe_load)
-
-    def _whole(self, name: str, parse: Callable[[str], Any]) -> dict[str, Any]:
+    def whole(self, name: str) -> dict[str, Any]:
+        """Return what a JSON or YAML file holds, an empty dictionary where it is not there."""
         try:
             text = (self.folder / name).read_bytes().decode("utf-8")
         except FileNotFoundError:
             return {}
         except (OSError, UnicodeDecodeError):
             text = ""
-        content = _parse(text, parse)
-        if not isinstance(content, dict):
-            self.unreadable[name] = 1
-            return {}
-        return content
+        content = _parse(text, yaml.safe_load if name.endswith(".yaml") else json.loads)
+        if isinstance(content, dict):
+            return content
+        self.unreadable[name] = 1
+        return {}
 
     def rows(self, name: str) -> list[dict[str, Any]]:
         """Return the objects of a JSON-lines file."""
@@ -249,11 +265,10 @@ class _Files:
             lines = (self.folder / name).read_bytes().decode("utf-8", errors="replace").splitlines()
         except OSError:
             return []
-        rows = [_parse(line, json.loads) for line in lines]
-        good = [row for row in rows if isinstance(row, dict)]
-        if len(good) < len(rows):
-            self.unreadable[name] = len(rows) - len(good)
-        return good
+        rows = [row for line in lines if isinstance(row := _parse(line, json.loads), dict)]
+        if len(rows) < len(lines):
+            self.unreadable[name] = len(lines) - len(rows)
+        return rows
 
 
 def _parse(text: str, parse: Callable[[str], Any]) -> Any:
@@ -265,10 +280,8 @@ def _parse(text: str, parse: Callable[[str], Any]) -> Any:
 
 def finite(value: object) -> float | None:
     """Return a number as a float, and None for everything that is no finite number."""
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        return None
     try:
-        number = float(value)
+        number = float(value) if isinstance(value, int | float) and not isinstance(value, bool) else math.nan
     except OverflowError:
         return None
     return number if math.isfinite(number) else None
@@ -349,29 +362,26 @@ def _epoch(row: Mapping[str, Any], stages: Sequence[Stage]) -> int:
     return stages[stage - 1].start + epoch if 1 <= stage <= len(stages) else 0
 
 
-def _metrics(rows: Sequence[Mapping[str, Any]], stages: Sequence[Stage]) -> dict[int, dict[str, float]]:
-    found = {_epoch(row, stages): _numbers(row) for row in rows}
-    return {epoch: found[epoch] for epoch in sorted(found) if epoch}
+def _by_epoch(
+    rows: Sequence[Mapping[str, Any]], stages: Sequence[Stage], holds: str = ""
+) -> list[tuple[int, Mapping[str, Any]]]:
+    """Return the lines that say their epoch and hold such a table, in order; of one epoch's the last one counts."""
+    kept = (row for row in rows if not holds or isinstance(row.get(holds), dict))
+    return sorted({epoch: row for row in kept if (epoch := _epoch(row, stages))}.items())
 
 
-def _snapshots(rows: Sequence[Mapping[str, Any]], stages: Sequence[Stage]) -> tuple[Snapshot, ...]:
-    found = {}
-    for row in rows:
-        epoch, table = _epoch(row, stages), row.get("weights")
-        if not epoch or not isinstance(table, dict):
-            continue
-        weights = {edge: _numbers(operations) for edge, operations in table.items()}
-        fairness = row.get("fairness")
-        found[epoch] = Snapshot(
-            epoch=epoch,
-            stage=_position(row)[0],
-            weights={edge: operations for edge, operations in weights.items() if operations},
-            mean=_numbers(row.get("mean_weights")),
-            fairness=_numbers(fairness),
-            types=_numbers(fairness.get("type_weights")) if isinstance(fairness, dict) else {},
-            entropy=finite(row.get("entropy")),
-        )
-    return tuple(found[epoch] for epoch in sorted(found))
+def _snapshot(epoch: int, row: Mapping[str, Any]) -> Snapshot:
+    weights = {edge: _numbers(operations) for edge, operations in row["weights"].items()}
+    fairness = row.get("fairness")
+    return Snapshot(
+        epoch=epoch,
+        stage=_position(row)[0],
+        weights={edge: operations for edge, operations in weights.items() if operations},
+        mean=_numbers(row.get("mean_weights")),
+        fairness=_numbers(fairness),
+        types=_numbers(fairness.get("type_weights")) if isinstance(fairness, dict) else {},
+        entropy=finite(row.get("entropy")),
+    )
 
 
 def _genotype(content: Any) -> Genotype | None:
@@ -399,14 +409,5 @@ def _confusion(table: Any) -> list[list[int]]:
     """Return a square table of counts, an empty one for everything else."""
     if not isinstance(table, list) or not all(isinstance(row, list) and len(row) == len(table) for row in table):
         return []
-    counts = [[whole(value, most=10**12) for value in row] for row in table]
-    return [[value for value in row if value is not None] for row in counts] if _full(counts) else []
-
-
-def _full(table: Sequence[Sequence[int | None]]) -> bool:
-    return all(value is not None for row in table for value in row)
-
-
-def _class_names(model: Mapping[str, Any]) -> tuple[str, ...]:
-    names = look_up(model, "pretrained_cfg.label_names")
-    return tuple(map(str, names)) if isinstance(names, list) else ()
+    counts = [[count for value in row if (count := whole(value, most=10**12)) is not None] for row in table]
+    return counts if all(len(row) == len(table) for row in counts) else []

@@ -9,16 +9,16 @@ from typing import Any
 from markupsafe import Markup
 
 from dasvit.cell.cost import VIT_LAYER, Cost, operation_cost, skeleton_cost, token_count, vit_cost
-from dasvit.cell.genotype import Genotype, edge_list
+from dasvit.cell.genotype import Genotype
 from dasvit.cell.graph import live_edges
 from dasvit.config import ModelConfig
 from dasvit.config.recipe import flatten
 from dasvit.errors import UserError
-from dasvit.report.drawing.cells import edge_name, mixed_cell, nodes_of, strongest
+from dasvit.report.drawing.cells import edge_name, edges_of, mixed_cell, nodes_of, strongest
 from dasvit.report.drawing.charts import bars, thin
 from dasvit.report.drawing.palette import in_order
 from dasvit.report.run.reading import Run, Weights, whole
-from dasvit.report.tables import number
+from dasvit.report.tables import confusions, number
 from dasvit.report.words import percent, ratio, weight
 
 MOST_FRAMES = 40_000
@@ -34,8 +34,7 @@ def choices(run: Run, weights: Weights) -> list[list[str]]:
     best = strongest(weights)
     rows = []
     for edge in dict.fromkeys([*chosen, *weights]):
-        table = weights.get(edge, {})
-        picks = [op for op in (chosen.get(edge), best.get(edge))]
+        table, picks = weights.get(edge, {}), (chosen.get(edge), best.get(edge))
         cells = [text for op in picks for text in (op or "–", weight(table[op]) if op in table else "–")]
         rows.append([edge, *cells])
     return rows
@@ -56,27 +55,21 @@ def finals_rows(run: Run) -> list[list[str]]:
 
 def mixture(run: Run, index: Mapping[str, int]) -> dict[str, Any] | None:
     """Return the drawing of the mixture and, epoch by epoch, the weights that its slider shows."""
-    last = run.snapshots[-1] if run.snapshots else None
-    if last is None or not nodes_of(last.weights):
+    names = edges_of(nodes_of(run.weights))
+    if not names:
         return None
-    edges, ops = list(last.weights), in_order(index)
-    whole_ones = {s.epoch: s for s in run.snapshots if set(s.weights) == set(edges)}
-    drawing = mixed_cell(last.weights, index, last.epoch)
-    names = _drawn_edges(last.weights)
-    kept = thin(list(whole_ones), max(20, MOST_FRAMES // (len(edges) * len(ops))), {s.start + 1 for s in run.stages})
+    ops, found = in_order(index), {s.epoch: s for s in run.snapshots if set(s.weights) == set(names)}
+    kept = thin(list(found), max(20, MOST_FRAMES // (len(names) * len(ops))), {s.start + 1 for s in run.stages})
     frames = [
         {
             "epoch": epoch,
-            "stage": whole_ones[epoch].stage,
-            "weights": [[round(whole_ones[epoch].weights[name].get(op, 0.0), 3) for op in ops] for name in names],
+            "stage": found[epoch].stage,
+            "weights": [[round(found[epoch].weights[name].get(op, 0.0), 3) for op in ops] for name in names],
         }
         for epoch in kept
     ]
+    drawing = mixed_cell(run.weights, index, run.snapshots[-1].epoch)
     return {"drawing": drawing, "frames": frames, "operations": ops, "edges": names}
-
-
-def _drawn_edges(weights: Weights) -> list[str]:
-    return [edge_name(*edge) for edge in edge_list(nodes_of(weights))]
 
 
 def model_config(run: Run) -> ModelConfig | None:
@@ -103,10 +96,9 @@ def cost_section(run: Run, index: Mapping[str, int]) -> dict[str, Any] | None:
         return None
     rows = []
     for key, name in (("params", "parameters"), ("macs", "multiply-adds"), ("macs_linear", "… in linear layers")):
-        if key not in run.result:
-            continue
-        own, other = run.result[key], getattr(reference, key) if reference else 0
-        rows.append([name, f"{own:,.0f}", f"{other:,}" if other else "–", ratio(own, other) or "–"])
+        if (own := run.result.get(key)) is not None:
+            other = getattr(reference, key) if reference else 0
+            rows.append([name, f"{own:,.0f}", f"{other:,}" if other else "–", ratio(own, other) or "–"])
     drawing = None
     if reference and model and run.genotype:
         drawing = _cost_bars(run.genotype, model, whole(run.environment.get("classes"), 1) or 1, index)
@@ -117,20 +109,17 @@ def _cost_bars(genotype: Genotype, model: ModelConfig, classes: int, index: Mapp
     """Draw where parameters and multiply-adds go, in the cell's network and in the ViT."""
     cell = [(genotype.edges[i].op, f"op-{index[genotype.edges[i].op]}") for i in live_edges(genotype)]
     vit = [("msa", "line-0"), ("mlp", "line-1")]
-    rows = []
+    drawings = []
     for key, word in (("params", "parameters"), ("macs", "multiply-adds")):
+        rows = []
         for name, parts in (("this cell", cell), ("ViT", vit)):
             pieces = [("embedding and head", "rest", float(getattr(skeleton_cost(model, classes), key)))]
             for op, css in parts:
                 named = dict(zip(("msa", "mlp"), VIT_LAYER, strict=True)).get(op, op)
-                one = operation_cost(named, model.width, token_count(model)) * model.layers
-                pieces.append((f"{op} ({number(getattr(one, key))})", css, float(getattr(one, key))))
-            total = sum(size for _, _, size in pieces)
-            rows.append((key, f"{word}, {name}", number(total), pieces))
-    drawings = []
-    for key in ("params", "macs"):
-        shown = [row[1:] for row in rows if row[0] == key]
-        drawings.append(bars(shown, "; ".join(f"{name}: {total}" for name, total, _ in shown)))
+                size = getattr(operation_cost(named, model.width, token_count(model)) * model.layers, key)
+                pieces.append((f"{op} ({number(size)})", css, float(size)))
+            rows.append((f"{word}, {name}", number(sum(size for _, _, size in pieces)), pieces))
+        drawings.append(bars(rows, "; ".join(f"{name}: {total}" for name, total, _ in rows)))
     return Markup("").join(drawings)
 
 
@@ -141,15 +130,12 @@ def confusion_section(run: Run) -> dict[str, Any] | None:
         return None
     names = run.classes if len(run.classes) == len(table) else tuple(map(str, range(len(table))))
     if len(table) <= MOST_CLASSES:
-        totals = [max(1, sum(row)) for row in table]
         rows = [
-            (name, [(count, round(count / total, 3)) for count in row])
-            for name, row, total in zip(names, table, totals, strict=True)
+            (name, [(count, round(count / max(1, sum(row)), 3)) for count in row])
+            for name, row in zip(names, table, strict=True)
         ]
         return {"names": names, "rows": rows, "pairs": []}
-    pairs = [(count, i, j) for i, row in enumerate(table) for j, count in enumerate(row) if i != j and count]
-    best = sorted(pairs, key=lambda pair: -pair[0])[:MOST_CLASSES]
-    return {"names": (), "rows": [], "pairs": [(names[i], names[j], count) for count, i, j in best]}
+    return {"names": (), "rows": [], "pairs": confusions(table, names)[:MOST_CLASSES]}
 
 
 def settings(run: Run) -> list[tuple[str, list[tuple[str, str]]]]:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from markupsafe import Markup
 
@@ -21,8 +20,7 @@ MOST_ROWS = 12
 """Epochs of the table."""
 
 
-@dataclass(frozen=True)
-class Frame:
+class Frame(NamedTuple):
     """What was kept after an epoch: `kept[layer][image]` are the bits in hex, a patch each."""
 
     epoch: int
@@ -40,15 +38,10 @@ def token_section(run: Run) -> dict[str, Any] | None:
     share = len(frames[0].kept) * len(images) * len(frames[0].kept[0][0])
     borders = {s.start + 1 for s in run.stages}
     kept = set(thin([frame.epoch for frame in frames], max(20, MOST_FRAMES // share), borders))
-    empty = "0" * len(last.kept[0][0])
+    empty = ("0" * len(last.kept[0][0]),) * len(images)
+    layers = [*last.kept, *[empty] * (deepest - len(last.kept))]
     rows = [
-        {
-            **image,
-            "maps": [
-                draw(i, grid, last.kept[layer][i] if layer < len(last.kept) else empty, image["name"], layer + 1)
-                for layer in range(deepest)
-            ],
-        }
+        {**image, "maps": [draw(i, grid, kept[i], image["name"], layer) for layer, kept in enumerate(layers, start=1)]}
         for i, image in enumerate(images)
     ]
     return {
@@ -82,9 +75,12 @@ def read_frames(run: Run, grid: int, images: int) -> list[Frame]:
     length = 2 * -(-(grid**2) // 8)
     found = {}
     for epoch, stage, kept in run.token_lines:
-        whole_one = isinstance(kept, list) and 0 < len(kept) <= 1024 and all(isinstance(row, list) for row in kept)
-        if whole_one and all(len(row) == images and all(fits(bits, length) for bits in row) for row in kept):
-            found[epoch] = Frame(epoch, stage, tuple(map(tuple, kept)))
+        layers = kept if isinstance(kept, list) and len(kept) <= 1024 else []
+        whole_ones = [
+            isinstance(row, list) and len(row) == images and all(fits(b, length) for b in row) for row in layers
+        ]
+        if layers and all(whole_ones):
+            found[epoch] = Frame(epoch, stage, tuple(map(tuple, layers)))
     return [found[epoch] for epoch in sorted(found)]
 
 
@@ -109,18 +105,10 @@ def describe(bits: str, grid: int) -> str:
 
 def covered(bits: str, grid: int) -> str:
     """Return path commands that cover the patches left out, row by row in runs; the page's script draws them alike."""
-    mask = flags(bits, grid)
-    commands = []
-    for y in range(grid):
-        x = 0
-        while x < grid:
-            start = x
-            while x < grid and not mask[y * grid + x]:
-                x += 1
-            if x > start:
-                commands.append(f"M{start} {y}h{x - start}v1h{start - x}z")
-            x += x == start
-    return "".join(commands)
+    left_out = "".join(" x"[not kept] for kept in flags(bits, grid))
+    rows = [left_out[y * grid : (y + 1) * grid] for y in range(grid)]
+    runs = [(*run.span(), y) for y, row in enumerate(rows) for run in re.finditer("x+", row)]
+    return "".join(f"M{start} {y}h{end - start}v1h{start - end}z" for start, end, y in runs)
 
 
 def flags(bits: str, grid: int) -> list[bool]:
@@ -149,19 +137,14 @@ def table(frames: Sequence[Frame], grid: int, layers: int, borders: set[int]) ->
     """
     centre, rows = middle(grid), []
     shown = set(thin([frame.epoch for frame in frames], MOST_ROWS, borders))
-    for before, frame in zip([None, *frames], frames, strict=False):
+    for before, frame in zip([frames[0], *frames], frames, strict=False):
         if frame.epoch not in shown:
             continue
-        cells = []
-        for layer in range(layers):
-            if layer >= len(frame.kept):
-                cells.append("–")
-                continue
-            now = frame.kept[layer]
-            text = percentage(now, [centre] * len(now))
-            if before is not None and before.stage == frame.stage and layer < len(before.kept):
-                text += f", {percentage(now, before.kept[layer])}"
-            cells.append(text)
+        old = before.kept if before is not frame and before.stage == frame.stage else ()
+        cells = ["–"] * layers
+        for i, kept in enumerate(frame.kept):
+            others = [[centre] * len(kept), *old[i : i + 1]]
+            cells[i] = ", ".join(percentage(kept, other) for other in others)
         rows.append((frame.epoch, cells))
     return {"heads": [f"layer {layer + 1}" for layer in range(layers)], "rows": rows}
 

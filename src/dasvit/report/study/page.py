@@ -5,27 +5,34 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from dasvit.report.drawing.charts import Chart, Series, limited
-from dasvit.report.drawing.palette import DASHES, LINES
-from dasvit.report.run.page import Tile
-from dasvit.report.study.ranking import BAND_HEADS, RANKING_HEADS, band_table, ranking_table, scatters, taus_words
+from dasvit.report.drawing.charts import Chart, Series, limited, overlaid
+from dasvit.report.drawing.palette import line_style
+from dasvit.report.study.ranking import ranking_tables, scatters, taus_words
 from dasvit.report.study.results import (
-    AGAINST_HEADS,
-    SPACE_HEADS,
     accuracy_strips,
     against_table,
     among_random,
     compute_scatter,
     control_words,
-    count,
     result_table,
     space_table,
     space_words,
     tolerance,
 )
 from dasvit.report.study.runs import dot_words, luck_table, reference_table, search_table
-from dasvit.report.study.words import FIRST, MISSING, Study, mean_sd, with_interval
-from dasvit.report.words import duration, memory, percent, weight
+from dasvit.report.study.words import (
+    FIRST,
+    MISSING,
+    Colours,
+    Study,
+    Table,
+    count,
+    mean_sd,
+    rows_of,
+    search_name,
+    with_interval,
+)
+from dasvit.report.words import Tile, duration, memory, percent, weight
 
 MONITORED: list[tuple[str, str, Callable[[float], str], str]] = [
     ("identity", "Weight of identity", weight, "Averaged over the edges."),
@@ -39,10 +46,12 @@ MONITORED: list[tuple[str, str, Callable[[float], str], str]] = [
 
 
 def page_of(study: Study) -> dict[str, Any]:
-    """Return what the template is given."""
+    """Return what the templates of the page and of `study.md` are given."""
     summary = study["summary"]
-    colours = {key: (line(i), dashes(i)) for i, key in enumerate(unique_keys(study))}
+    colours = {key: line_style(i) for i, key in enumerate(unique_keys(study))}
     methods, first = rows_of(study, "methods"), rows_of(study, *FIRST)
+    keys = list(dict.fromkeys(row["key"] for row in first))
+    ranking, band = ranking_tables(study)
     return {
         "title": study["name"],
         "study": study,
@@ -54,49 +63,30 @@ def page_of(study: Study) -> dict[str, Any]:
         "dots": dot_words(study),
         "compute": compute_scatter(study, first, colours),
         "control": control_words(study),
-        "table": result_table(study, first),
-        "space": space_table(first),
-        "space_heads": SPACE_HEADS,
         "space_words": space_words(study),
-        "against": against_table(study, methods),
-        "against_heads": AGAINST_HEADS,
-        "searches": search_table(study, [row["key"] for row in first]),
-        "others": search_table(study, other_keys(study)),
-        "references": reference_table(study),
-        "luck": luck_table(study),
         "tolerance": tolerance(study),
         "scatters": scatters(study, colours),
-        "ranking": ranking_table(study),
-        "band": band_table(study),
         "taus": taus_words(study),
-        "legend": [(key, *colours[key]) for key in dict.fromkeys(row["key"] for row in first)],
+        "legend": [(key, *colours[key]) for key in keys],
         "charts": collapse_charts(study, [row["key"] for row in methods], colours),
-        "collapse": collapse_table(methods),
-        "changed": [(title, table) for group, title in CHANGED.items() if (table := ablation_table(summary, group))],
-        "ranking_heads": RANKING_HEADS,
-        "band_heads": BAND_HEADS,
-        "collapse_heads": COLLAPSE_HEADS,
-        "ablation_heads": ABLATION_HEADS,
+        "changed": [(title, table) for group, title in CHANGED.items() if (table := ablation_table(study, group)).rows],
+        "tables": {
+            "results": result_table(study, first),
+            "against": against_table(methods),
+            "space": space_table(first),
+            "searches": search_table(study, [row["key"] for row in first]),
+            "others": search_table(study, other_keys(study)),
+            "references": reference_table(study),
+            "luck": luck_table(study),
+            "ranking": ranking,
+            "band": band,
+            "collapse": collapse_table(methods),
+        },
     }
 
 
 CHANGED = {"ablation": "Without one of its parts", "lambda": "Sweep of λ (both alike)", "rho": "Sweep of ρ"}
 """Groups of variants that change something of DASViT."""
-
-
-def rows_of(study: Study, *groups: str) -> list[Mapping[str, Any]]:
-    """Return the summary's rows of these groups of variants."""
-    return [row for row in study["summary"]["variants"] if row["group"] in groups]
-
-
-def line(i: int) -> str:
-    """Return the colour class of the i-th method."""
-    return f"line-{i % len(LINES['light'])}"
-
-
-def dashes(i: int) -> str:
-    """Return the dashes of the i-th method."""
-    return DASHES[(i + i // len(LINES["light"])) % len(DASHES)]
 
 
 def unique_keys(study: Study) -> list[str]:
@@ -149,7 +139,7 @@ def _over(numbers: Mapping[str, Any], what: str) -> str:
     return f"{spread} {numbers['n']} {what}"
 
 
-def collapse_charts(study: Study, keys: Sequence[str], colours: Mapping[str, tuple[str, str]]) -> list[Chart]:
+def collapse_charts(study: Study, keys: Sequence[str], colours: Colours) -> list[Chart]:
     """Return the monitor's charts, a line a search."""
     searches = [search for key in keys for search in study["searches"] if search["variant"] == key and search["epochs"]]
     charts = []
@@ -158,55 +148,37 @@ def collapse_charts(study: Study, keys: Sequence[str], colours: Mapping[str, tup
         for search in searches:
             points = [(row["epoch"], row[name]) for row in search["epochs"] if row[name] is not None]
             stages = {row["stage"]: row["epoch"] for row in reversed(search["epochs"])}
-            css, dash = colours[search["variant"]]
-            label = f"{search['variant']}, seed {search['seed']}"
-            series.append(Series(label, points, css, dash, breaks=list(stages.values())))
-        series = [one for one in series if one.points]
-        if series:
-            epochs = max(point[0] for one in series for point in one.points)
-            charts.append(Chart(title, series, show, epochs, zero=name != "gap", labels=False, note=note))
-    return limited(charts, sum(len(chart.series) for chart in charts))
+            style, breaks = colours[search["variant"]], list(stages.values())
+            series.append(Series(search_name(search), points, *style, breaks=breaks))
+        charts += overlaid(title, series, show, name != "gap", note)
+    return limited(charts)
 
 
-COLLAPSE_HEADS = ["method", "searches", "collapsed", "rate, %", "no attention", "skips", "gap at the end, points"]
-
-
-def collapse_table(rows: Sequence[Mapping[str, Any]]) -> list[list[str]]:
+def collapse_table(rows: Sequence[Mapping[str, Any]]) -> Table:
     """Return how many searches of every method ended collapsed."""
-    found = []
+    heads = ["method", "searches", "collapsed", "rate, %", "no attention", "skips", "gap at the end, points"]
+    table = Table(heads, [])
     for row in rows:
         of, gap = row["collapse"], row["gap"]
         share, low, high = (None if of[name] is None else 100 * of[name] for name in ("share", "low", "high"))
-        texts = [row["label"], str(of["n"]), str(of["count"]), with_interval(share, low, high, ".0f")]
-        texts += [str(row["reasons"][why]) for why in ("no attention", "skips")]
+        reasons = [str(row["reasons"][why]) for why in ("no attention", "skips")]
         spread = f" ± {gap['sd']:.1f}" if gap["sd"] is not None else ""
-        found.append([*texts, MISSING if gap["mean"] is None else f"{gap['mean']:.1f}{spread}"])
-    return found
+        lost = MISSING if gap["mean"] is None else f"{gap['mean']:.1f}{spread}"
+        rate = with_interval(share, low, high, ".0f")
+        table.rows.append([row["label"], str(of["n"]), str(of["count"]), rate, *reasons, lost])
+    return table
 
 
-ABLATION_HEADS = [
-    "variant",
-    "top-1",
-    "multiply-adds",
-    "different cells",
-    "percentile",
-    "RI, %",
-    "p",
-    "collapsed",
-    "a search",
-    "memory",
-]
-
-
-def ablation_table(summary: Mapping[str, Any], group: str) -> list[list[str]]:
+def ablation_table(study: Study, group: str) -> Table:
     """Return the rows of an ablation or a sweep, behind that of DASViT as it is."""
-    rows = [row for row in summary["variants"] if row["group"] == group]
-    whole = [row for row in summary["variants"] if row["group"] == "methods" and row["key"] == "dasvit"]
-    found = []
+    heads = ["variant", "top-1", "multiply-adds", "different cells", "percentile", "RI, %", "p"]
+    table = Table([*heads, "collapsed", "a search", "memory"], [])
+    rows = rows_of(study, group)
+    whole = [row for row in rows_of(study, "methods") if row["key"] == "dasvit"]
     for row in [*whole, *rows] if rows else []:
         collapsed = f"{row['collapse']['count']} of {row['collapse']['n']}"
         took = duration(row["seconds"]) if row["seconds"] else MISSING
         held = memory(row["peak_memory_mib"]) if row["peak_memory_mib"] else MISSING
         texts = [row["label"], mean_sd(row), count(row["macs"]), str(row["cells"]), *among_random(row)]
-        found.append([*texts, collapsed, took, held])
-    return found
+        table.rows.append([*texts, collapsed, took, held])
+    return table

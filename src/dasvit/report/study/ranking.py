@@ -5,13 +5,23 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from dasvit.report.drawing.dot_plots import Cloud, Scatter
-from dasvit.report.study.words import FIRST, MISSING, Study, cell_words, figure, with_interval
+from dasvit.report.drawing.dot_plots import Scatter
+from dasvit.report.study.words import (
+    FIRST,
+    MISSING,
+    Colours,
+    Study,
+    Table,
+    cell_words,
+    figure,
+    search_name,
+    with_interval,
+)
 from dasvit.report.tables import number
 from dasvit.report.words import percent
 
 
-def scatters(study: Study, colours: Mapping[str, tuple[str, str]]) -> list[Scatter]:
+def scatters(study: Study, colours: Colours) -> list[Scatter]:
     """Return, for every search of a method, its supernet's accuracy of each cell against the cell's own."""
     lucky, drawn = set(study["random"]["cells"]), []
     methods = {variant["key"] for variant in study["variants"] if variant["group"] in FIRST}
@@ -25,42 +35,31 @@ def scatters(study: Study, colours: Mapping[str, tuple[str, str]]) -> list[Scatt
             alone = (study["cells"].get(key) or {}).get("top1")
             if alone is not None:
                 points[key in lucky].append((cell_words(study["cells"][key]), score, alone))
-        clouds = [Cloud("random", points[True], "luck"), Cloud("found", points[False], colours[search["variant"]][0])]
-        tau = with_interval(of["supernet"]["tau"], of["supernet"]["low"], of["supernet"]["high"])
-        if any(cloud.points for cloud in clouds):
-            title = f"{search['variant']}, seed {search['seed']}"
+        if points[True] or points[False]:
+            clouds = [("luck", points[True]), (colours[search["variant"]][0], points[False])]
+            tau = with_interval(of["supernet"]["tau"], of["supernet"]["low"], of["supernet"]["high"])
             note = f"τ = {tau}."
             axes = ("on the supernet's weights, validation top-1", "trained alone, test top-1")
-            drawn.append(Scatter(title, clouds, axes, (percent, percent), note))
+            drawn.append(Scatter(search_name(search), clouds, axes, (percent, percent), note))
     return drawn
 
 
 RANKED = {"supernet": "supernet", "weights": "weights", "macs": "multiply-adds", "ratios": "sum of ratios"}
 """Rankings of cells, and what they are called; the last two only count."""
-AGREEMENT_HEADS = [head for title in RANKED.values() for head in (f"τ, {title}", "top 5")]
-RANKING_HEADS = ["search", "cells", "supernet", *AGREEMENT_HEADS, "top 5 by luck"]
-BAND_HEADS = ["search", "cells of about one cost", "that cost", *AGREEMENT_HEADS, "top 5 by luck"]
 
 
-def ranking_table(study: Study) -> list[tuple[str, list[str]]]:
-    """Return each search's run and row of the table of rankings."""
-    rows = []
+def ranking_tables(study: Study) -> tuple[Table, Table]:
+    """Return how each search's rankings agree: over all cells, and among those of about one cost."""
+    agreement = [*(head for title in RANKED.values() for head in (f"τ, {title}", "top 5")), "top 5 by luck"]
+    every = Table(["search", "cells", "supernet", *agreement], [])
+    band = Table(["search", "cells of about one cost", "that cost", *agreement], [])
     for row in study["summary"]["ranking"]:
-        texts = [f"{row['variant']}, seed {row['seed']}", str(row["cells"])]
-        texts.append(f"stage {row['stage']}, {row['layers']} layer{'s' if row['layers'] > 1 else ''}")
-        rows.append((row["run"], [*texts, *_agreement(row)]))
-    return rows
-
-
-def band_table(study: Study) -> list[tuple[str, list[str]]]:
-    """Return each search's run and row of the table of rankings among cells of about the same cost."""
-    rows = []
-    for row in study["summary"]["ranking"]:
-        within = row["within"]
-        at = MISSING if within["macs_at"] is None else f"{number(round(within['macs_at']))} ± 10 %"
-        texts = [f"{row['variant']}, seed {row['seed']}", str(within["cells"]), at]
-        rows.append((row["run"], [*texts, *_agreement(within)]))
-    return rows
+        search, within = [(search_name(row), row["run"])], row["within"]
+        depth = f"stage {row['stage']}, {row['layers']} layer{'s' if row['layers'] > 1 else ''}"
+        cost = MISSING if within["macs_at"] is None else f"{number(round(within['macs_at']))} ± 10 %"
+        every.rows.append([search, str(row["cells"]), depth, *_agreement(row)])
+        band.rows.append([search, str(within["cells"]), cost, *_agreement(within)])
+    return every, band
 
 
 def _agreement(row: Mapping[str, Any]) -> list[str]:

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
-from dasvit.report.study.words import MISSING, REFERENCES, Study, cell_words
-from dasvit.report.tables import number
-from dasvit.report.words import duration, percent
+from dasvit.report.study.words import MISSING, Study, Table, cell_words, references_of, search_name, trained
+from dasvit.report.words import duration
 
 
 def dot_words(study: Study) -> str:
@@ -19,42 +17,28 @@ def dot_words(study: Study) -> str:
     return f"the mean of its {' or '.join(map(str, counts))} trainings"
 
 
-def search_table(study: Study, keys: Sequence[str]) -> list[dict[str, Any]]:
-    """Return the searches of some methods: links to their runs and to the trainings of their cells."""
-    return [
-        {
-            "name": f"{search['variant']}, seed {search['seed']}",
-            "run": search["run"],
-            "words": cell_words(study["cells"][search["cell"]]),
-            "top1": percent(top1) if (top1 := study["cells"][search["cell"]]["top1"]) is not None else MISSING,
-            "trainings": links(study["cells"][search["cell"]]),
-            "macs": number(study["cells"][search["cell"]]["macs"]),
-            "took": duration(search["seconds"]) if search["seconds"] else MISSING,
-        }
-        for key in keys
-        for search in study["searches"]
-        if search["variant"] == key
-    ]
+def search_table(study: Study, keys: Sequence[str]) -> Table:
+    """Return the searches of some methods, with links to their runs and to the trainings of their cells."""
+    heads = ["search", "its cell", "top-1", "multiply-adds", "each training of the cell", "search took"]
+    rows = []
+    for search in (search for key in keys for search in study["searches"] if search["variant"] == key):
+        cell, link = study["cells"][search["cell"]], (search_name(search), search["run"])
+        took = duration(search["seconds"]) if search["seconds"] else MISSING
+        rows.append([[link], cell_words(cell), *trained(cell), took])
+    return Table(heads, rows)
 
 
-def links(cell: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """Return the accuracy and run folder of every training."""
-    return [(percent(training["top1"]), training["run"]) for training in cell["trainings"]]
-
-
-def luck_table(study: Study) -> list[dict[str, Any]]:
+def luck_table(study: Study) -> Table:
     """Return the random cells, the best first."""
-    cells = [study["cells"][key] for key in study["random"]["cells"]]
-    return [described(cell) for cell in sorted(cells, key=lambda cell: -(cell["top1"] or 0.0))]
+    cells = sorted((study["cells"][key] for key in study["random"]["cells"]), key=lambda cell: -(cell["top1"] or 0.0))
+    return Table(["cell", *TRAINED], [[cell_words(cell), *trained(cell)] for cell in cells])
 
 
-def reference_table(study: Study) -> list[dict[str, Any]]:
+def reference_table(study: Study) -> Table:
     """Return the references with their trainings."""
-    titles = {**REFERENCES, "published": "the paper's CIFAR-10 cell"}
-    return [{**described(study["cells"][study[name]]), "name": t} for name, t in titles.items() if study.get(name)]
+    titles = {**references_of(study), **({"published": "the paper's CIFAR-10 cell"} if study.get("published") else {})}
+    rows = [[title, *trained(study["cells"][study[name]])] for name, title in titles.items()]
+    return Table(["network", *TRAINED], rows)
 
 
-def described(cell: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a network as the tables show it."""
-    top1 = percent(cell["top1"]) if cell["top1"] is not None else MISSING
-    return {"words": cell_words(cell), "top1": top1, "macs": number(cell["macs"]), "trainings": links(cell)}
+TRAINED = ["top-1", "multiply-adds", "each training"]

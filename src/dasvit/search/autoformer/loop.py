@@ -6,6 +6,7 @@ AutoFormer: Searching Transformers for Visual Recognition (Chen, Peng, Fu, Ling;
 from __future__ import annotations
 
 import json
+import math
 import random
 from dataclasses import dataclass, replace
 from typing import Any
@@ -76,7 +77,7 @@ def evolve_network(session: Session) -> EvolvedNetwork:
         before = saver.load()
         state.load(before)
         while state.epoch < options.epochs:
-            run_epoch(state, training, batches.train, preprocess, None, criterion, saver)
+            run_epoch(state, training, batches.train, preprocess, None, criterion, saver, math.inf)
             end_epoch(state, session)
         judged = Judged(supernet, state, before.get("scores", {}) if before else {})
         evolution = judged.evolve(session, batches, preprocess, saver)

@@ -1,6 +1,6 @@
 """The search methods: what each changes of plain DARTS (`docs/methods.md`); `dasvit.config.methods` lists them."""
 
-import importlib
+import pkgutil
 
 from dasvit.cell.space import Space
 from dasvit.config import Config
@@ -16,9 +16,6 @@ def make_strategy(config: Config, space: Space, classes: int) -> Strategy:
     """
     home = find_method(config.search.method).strategy
     assert home is not None, f"{config.search.method} trains no supernet"
-    if isinstance(home, str):
-        module, _, name = home.partition(":")
-        home = getattr(importlib.import_module(module), name)
-    strategy = home(config, space, classes)
+    strategy = (pkgutil.resolve_name(home) if isinstance(home, str) else home)(config, space, classes)
     assert isinstance(strategy, Strategy), f"{home} is no search strategy"
     return strategy

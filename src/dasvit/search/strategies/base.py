@@ -17,6 +17,7 @@ from dasvit.cell.space import OperationMask, Space
 from dasvit.config import Config
 from dasvit.config.methods import find_method
 from dasvit.search.architecture import Architecture
+from dasvit.search.stages import EvaluatedCell
 from dasvit.search.supernet import EVERYTHING, ForwardMode
 
 DRAWS = 4
@@ -31,19 +32,22 @@ class StepProgress:
 
     Attributes:
         step: Steps of the whole search that are done.
-        progress: 0 at the search's first step, 1 at its last.
+        done: Share of the search: 0 at its first step, 1 at its last.
         stage: The stage's number, from 0.
-        stage_progress: 0 at the stage's first step, 1 at its last.
+        stage_done: Share of the stage: 0 at its first step, 1 at its last.
     """
 
     step: int
-    progress: float
+    done: float
     stage: int
-    stage_progress: float
+    stage_done: float
 
 
 class Strategy:
-    """A search method: hooks that the search loop calls. Here each does what plain DARTS does: nothing.
+    """A search method: hooks that the search loop calls. Here each does what DARTS and DASViT do: nothing.
+
+    DARTS: Differentiable Architecture Search (Liu, Simonyan, Yang; 2018; arXiv:1806.09055). DASViT's parts (token
+    selection, fairness, stages) are fields of the recipe, open to every method.
 
     What a strategy draws comes from `generator`, a function of seed and position, the same on every process. What else
     it must remember from step to step belongs into its state, so that an interrupted run ends as an undisturbed one.
@@ -56,21 +60,27 @@ class Strategy:
     Attributes:
         method: The method's record.
         stopped: Whether the search is over before its last epoch.
-        evaluations: How often the supernet was evaluated; the checkpoints' numbers go on by it.
+        remembers: Names of the attributes that a checkpoint must hold.
     """
+
+    remembers: tuple[str, ...] = ()
 
     def __init__(self, config: Config, space: Space, classes: int) -> None:
         self.config, self.space, self.classes = config, space, classes
         self.method = find_method(config.search.method)
         self.stopped = False
-        self.evaluations = 0
 
     @property
     def moves_alphas(self) -> bool:
         """Whether there are alpha steps."""
         return self.method.learns_alphas
 
-    def begin_step(self, moment: StepProgress, architecture: Architecture) -> None:
+    @property
+    def evaluations(self) -> int:
+        """How often the supernet was evaluated; the checkpoints' numbers go on by it."""
+        return 0
+
+    def begin_step(self, progress: StepProgress, architecture: Architecture) -> None:
         """Prepare a step: the alpha step and the weight step that follow see the same."""
 
     def weights(self, architecture: Architecture) -> Tensor:
@@ -90,7 +100,7 @@ class Strategy:
         """
         return []
 
-    def choose(self, active: Sequence[int], architecture: Architecture) -> None:
+    def choose(self, active: Sequence[int]) -> None:
         """Evaluate one of the `extreme_paths` in the steps that come, as `begin_step` would have drawn it."""
         raise NotImplementedError(f"{type(self).__name__} has no paths to choose from")
 
@@ -101,8 +111,7 @@ class Strategy:
             architecture: The alphas.
             weights: Their edge weights [E, O], without a bypass.
         """
-        nothing: Tensor = weights.new_zeros(())
-        return nothing
+        return weights.new_zeros(())
 
     def end_epoch(self, architecture: Architecture, moved: bool, is_last: bool, evaluate: Evaluator) -> None:
         """Look at an epoch's outcome, before it is logged.
@@ -114,16 +123,22 @@ class Strategy:
             evaluate: Evaluates the supernet; the state is saved in between.
         """
 
+    def evaluated_cells(self) -> tuple[EvaluatedCell, ...]:
+        """Return the cells that the method evaluated, best first; they decide before the edge weights do."""
+        return ()
+
     def notes(self) -> dict[str, Any]:
         """Return what the epoch's line of `architecture.jsonl` says under `method`."""
         return {}
 
     def state_dict(self) -> dict[str, Any]:
-        """Return what a checkpoint must hold."""
-        return {}
+        """Return what a checkpoint must hold: the attributes of `remembers`."""
+        return {name: getattr(self, name) for name in self.remembers}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take over what `state_dict` returned."""
+        for name in self.remembers:
+            setattr(self, name, state[name])
 
     def generator(self, step: int) -> torch.Generator:
         """Return the generator of a step's draws, the same on every process."""

@@ -16,9 +16,9 @@ class BetaDarts(Strategy):
 
     progress = 0.0
 
-    def begin_step(self, moment: StepProgress, architecture: Architecture) -> None:
+    def begin_step(self, progress: StepProgress, architecture: Architecture) -> None:
         """Note how far the search has come."""
-        self.progress = moment.progress
+        self.progress = progress.done
 
     def alpha_loss(self, architecture: Architecture, weights: Tensor) -> Tensor:
         """Return λ · mean over the edges of log Σ exp α."""

@@ -17,25 +17,18 @@ class DartsMinus(Strategy):
     keep gradients flowing, and the network that the search ends with is the plain one.
     """
 
-    coefficient = 1.0
+    remembers = ("auxiliary_skip",)  # for an epoch's line that is still to be written
+    auxiliary_skip = 1.0
 
-    def begin_step(self, moment: StepProgress, architecture: Architecture) -> None:
+    def begin_step(self, progress: StepProgress, architecture: Architecture) -> None:
         """Set the auxiliary skip's coefficient."""
-        self.coefficient = 1 - moment.progress
+        self.auxiliary_skip = 1 - progress.done
 
     def weights(self, architecture: Architecture) -> Tensor:
         """Return the edge weights and the coefficient, [E, O + 1]."""
         weights = architecture()
-        return torch.cat([weights, torch.full_like(weights[:, :1], self.coefficient)], dim=1)
+        return torch.cat([weights, torch.full_like(weights[:, :1], self.auxiliary_skip)], dim=1)
 
     def notes(self) -> dict[str, Any]:
         """Return the last coefficient."""
-        return {"auxiliary_skip": self.coefficient}
-
-    def state_dict(self) -> dict[str, Any]:
-        """Return the last coefficient, for an epoch's line that is still to be written."""
-        return self.notes()
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take over what `state_dict` returned."""
-        self.coefficient = state["auxiliary_skip"]
+        return self.state_dict()

@@ -20,6 +20,8 @@ class DartsPlus(Strategy):
     with parameters has not changed on any edge for `search.darts_plus.patience` epochs.
     """
 
+    remembers = ("ranking", "stable", "stopped")
+
     def __init__(self, config: Config, space: Space, classes: int) -> None:
         super().__init__(config, space, classes)
         self.ranking: list[list[int]] = []
@@ -54,11 +56,3 @@ class DartsPlus(Strategy):
     def notes(self) -> dict[str, Any]:
         """Return how long the order has been stable, and whether the search ends here."""
         return {"stable_epochs": self.stable, "stopped": self.stopped}
-
-    def state_dict(self) -> dict[str, Any]:
-        """Return the order, how long it has been stable, and whether the search is over."""
-        return {"ranking": self.ranking, "stable": self.stable, "stopped": self.stopped}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take over what `state_dict` returned."""
-        self.ranking, self.stable, self.stopped = state["ranking"], state["stable"], state["stopped"]

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from dasvit.cell.genotype import Genotype
@@ -14,12 +16,11 @@ from dasvit.cell.space import OperationMask, Space
 from dasvit.config import Config
 from dasvit.search.architecture import Architecture
 from dasvit.search.cost import make_budget
-from dasvit.search.sampling import Cells
+from dasvit.search.derivation import cells_within
+from dasvit.search.stages import EvaluatedCell
 from dasvit.search.strategies.base import Evaluator, StepProgress
 from dasvit.search.strategies.single_path import SinglePath
-
-FAR = 1000.0
-"""How far below the chosen operation's alpha the others are put: a softmax of them is exactly 0."""
+from dasvit.search.surrogate import Features, LinearModel
 
 
 class Evolution(SinglePath):
@@ -29,30 +30,29 @@ class Evolution(SinglePath):
     vision transformers AutoFormer (Chen, Peng, Fu, Ling; 2021; arXiv:2107.00651). Every weight step trains one viable
     cell. After the last epoch a population of cells within the budget (`search.derive`) evolves: the best so far are
     parents, half of a generation are mutations of theirs and half are crosses; what counts is the supernet's top-1 on
-    the validation half. The alphas never move by gradients: in the end they are set to the best cell.
+    the validation half, and the best cell is the search's. The alphas never move by gradients: in the end each is set
+    to what a linear model of the evaluated cells says of its operation (`surrogate.LinearModel`).
     """
+
+    remembers = ("scores",)  # the rest of an evolution follows from them and the seed
 
     def __init__(self, config: Config, space: Space, classes: int) -> None:
         super().__init__(config, space, classes)
-        derive = config.search.derive
-        keep = derive.edges_per_node if derive.rule == "darts" else 0
-        self.paths = Cells(space, keep, make_budget(config, classes))
-        self.cells = Cells(space, keep, make_budget(config, classes, derive.max_params, derive.max_macs))
+        self.cells = cells_within(config, classes, config.search.derive)
+        self.paths = replace(self.cells, budget=make_budget(config, classes))
         self.cells.draw(random.Random(0))  # a budget that nothing fits is told before the training
-        self.path = torch.zeros(0)
         self.scores: dict[str, float] = {}
         self.best: list[float] = []
 
-    def begin_step(self, moment: StepProgress, architecture: Architecture) -> None:
-        """Draw the step's path."""
-        cell = self.paths.draw(random.Random(self.generator(moment.step).initial_seed()))
-        self.choose([self.space.operations.index(op) for op in cell.ops], architecture)
+    @property
+    def evaluations(self) -> int:
+        """How many cells were evaluated."""
+        return len(self.scores)
 
-    def choose(self, active: Sequence[int], architecture: Architecture) -> None:
-        """Evaluate this path, at weight 1, until another is chosen."""
-        super().choose(active, architecture)
-        rows = [[float(o == one) for o in range(len(self.space.operations))] for one in active]
-        self.path = torch.tensor(rows, device=architecture.alpha.device)
+    def begin_step(self, progress: StepProgress, architecture: Architecture) -> None:
+        """Draw the step's path."""
+        cell = self.paths.draw(random.Random(self.generator(progress.step).initial_seed()))
+        self.choose([self.space.operations.index(op) for op in cell.ops])
 
     def extreme_paths(self, alive: OperationMask) -> list[list[int]]:
         """Return for every operation the path that has it on as many edges into each node as the rule keeps."""
@@ -65,61 +65,63 @@ class Evolution(SinglePath):
 
     def weights(self, architecture: Architecture) -> Tensor:
         """Return the one-hot weights of the step's path, [E, O]."""
-        return self.path
+        return self.one_hot(architecture.alpha)
 
     def end_epoch(self, architecture: Architecture, moved: bool, is_last: bool, evaluate: Evaluator) -> None:
-        """Evolve after the last epoch, and set the alphas to the best cell."""
+        """Evolve after the last epoch, and set the alphas to what the cells say of their operations."""
         if is_last:
-            best = torch.tensor(self.space.one_hot(self.evolve(evaluate)), device=architecture.alpha.device)
+            self.evolve(evaluate)
             with torch.no_grad():
-                architecture.alpha.copy_(FAR * (best - 1))
+                architecture.alpha.copy_(torch.from_numpy(self.effects()))
+
+    def effects(self) -> NDArray[np.float64]:
+        """Return what each operation on each edge adds to the top-1 of a cell, in standard deviations, [E, O]."""
+        cells, top1 = zip(*self.ranked(), strict=True)
+        macs = {op: float(cost[1]) for op, cost in self.paths.budget.operations.items()}
+        losses = -np.array(top1)
+        model = LinearModel(Features(self.space, macs), cells, losses)
+        effects: NDArray[np.float64] = -model.table(model.posterior[0]) / (losses.std() or 1.0)
+        return effects
+
+    def ranked(self) -> list[tuple[Genotype, float]]:
+        """Return the cells evaluated so far and their top-1 in percent, best first; of equal ones the earlier drawn."""
+        scores = sorted(self.scores.items(), key=lambda score: -score[1])
+        return [(Genotype.from_ops(self.space.nodes, name.split()), top1) for name, top1 in scores]
+
+    def evaluated_cells(self) -> tuple[EvaluatedCell, ...]:
+        """Return the cells that the evolution evaluated, best first."""
+        return tuple(EvaluatedCell.in_supernet(cell, top1) for cell, top1 in self.ranked())
 
     def evolve(self, evaluate: Evaluator) -> Genotype:
-        """Return the best cell that the evolution finds; what it judged before is not judged again."""
+        """Return the best cell that the evolution finds; what it evaluated before is not evaluated again."""
         options = self.config.search.evolution
         chance = random.Random(self.config.runtime.seed)
-        population = [self.cells.draw(chance) for _ in range(options.population)]
         known: dict[Genotype, float] = {}
         parents: list[Genotype] = []
         self.best = []
         for generation in range(options.generations + 1):
-            if generation:
-                population = self.children(parents, chance)
-            for cell in population:
+            for place in range(options.population):
+                if not generation:
+                    cell = self.cells.draw(chance)
+                elif place < options.population // 2:
+                    cell = self.cells.mutate(chance.choice(parents), options.mutation, chance)
+                else:
+                    cell = self.cells.cross(chance.choice(parents), chance.choice(parents), chance)
                 known[cell] = self.score(cell, evaluate)
             parents = sorted(known, key=known.__getitem__, reverse=True)[: options.parents]
             self.best.append(known[parents[0]])
         return parents[0]
 
-    def children(self, parents: list[Genotype], chance: random.Random) -> list[Genotype]:
-        """Return the next population: mutations of parents, and crosses of two."""
-        options = self.config.search.evolution
-        mutants = [
-            self.cells.mutate(chance.choice(parents), options.mutation, chance) for _ in range(options.population // 2)
-        ]
-        crosses = [
-            self.cells.cross(chance.choice(parents), chance.choice(parents), chance)
-            for _ in range(options.population - len(mutants))
-        ]
-        return [*mutants, *crosses]
-
     def score(self, cell: Genotype, evaluate: Evaluator) -> float:
-        """Return a cell's top-1 in percent, judged once."""
+        """Return a cell's top-1 in percent, evaluated once."""
         name = " ".join(cell.ops)
         if name not in self.scores:
             self.scores[name] = evaluate(torch.tensor(self.space.one_hot(cell)))
-            self.evaluations = len(self.scores)
         return self.scores[name]
 
     def notes(self) -> dict[str, Any]:
-        """Return the best top-1 after each generation, and how many cells were judged; nothing before the end."""
-        return {"best_top1": self.best, "judged": len(self.scores)} if self.best else {}
-
-    def state_dict(self) -> dict[str, Any]:
-        """Return what was judged; the rest of an evolution follows from it and the seed."""
-        return {"scores": dict(self.scores)}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take over what `state_dict` returned."""
-        self.scores = dict(state["scores"])
-        self.evaluations = len(self.scores)
+        """Return the best top-1 after each generation, and the cells evaluated, best first; nothing before the end."""
+        if not self.best:
+            return {}
+        cells = [{"ops": cell.ops, "top1": top1} for cell, top1 in self.ranked()]
+        return {"best_top1": self.best, "judged": len(cells), "cells": cells}

@@ -1,10 +1,8 @@
 """GDAS: one sampled operation an edge."""
 
-import torch
 from torch import Tensor
-from torch.nn import functional as F
 
-from dasvit.search.architecture import Architecture
+from dasvit.search.architecture import Architecture, gumbel_softmax
 from dasvit.search.strategies.base import StepProgress
 from dasvit.search.strategies.single_path import SinglePath
 
@@ -16,16 +14,13 @@ class Gdas(SinglePath):
     is 1, with the gradient of the softmax at `search.temperature` (straight through).
     """
 
-    def begin_step(self, moment: StepProgress, architecture: Architecture) -> None:
+    def begin_step(self, progress: StepProgress, architecture: Architecture) -> None:
         """Draw an operation for every edge."""
-        uniform = torch.rand(architecture.noise.shape, generator=self.generator(moment.step)).clamp_(1e-9, 1 - 1e-9)
-        architecture.noise.copy_(-(-uniform.log()).log())
+        architecture.draw_noise(self.generator(progress.step))
         noisy = (architecture.alpha.detach() + architecture.noise).masked_fill(~architecture.alive, float("-inf"))
-        self.choose(noisy.argmax(dim=1).tolist(), architecture)
+        self.choose(noisy.argmax(dim=1).tolist())
 
     def weights(self, architecture: Architecture) -> Tensor:
         """Return weights [E, O] of exactly 1 and 0 that have the gradient of the softmax of the noisy alphas."""
-        noisy = (architecture.alpha + architecture.noise) / architecture.temperature
-        soft = noisy.masked_fill(~architecture.alive, float("-inf")).softmax(dim=1)
-        hard = F.one_hot(torch.tensor(self.active), soft.shape[1]).to(soft)
-        return hard + (soft - soft.detach())
+        soft = gumbel_softmax(architecture.alpha, architecture.alive, architecture.temperature, architecture.noise)
+        return self.one_hot(soft) + (soft - soft.detach())

@@ -19,25 +19,18 @@ class PDarts(Strategy):
     `search.derive.max_skips` skips at most.
     """
 
-    rate = 0.0
+    remembers = ("skip_dropout",)  # for an epoch's line that is still to be written
+    skip_dropout = 0.0
 
-    def begin_step(self, moment: StepProgress, architecture: Architecture) -> None:
+    def begin_step(self, progress: StepProgress, architecture: Architecture) -> None:
         """Set the rate at which skips drop out."""
         rates = self.config.search.p_darts.dropout
-        self.rate = rates[min(moment.stage, len(rates) - 1)] * math.exp(-DECAY * moment.stage_progress)
+        self.skip_dropout = rates[min(progress.stage, len(rates) - 1)] * math.exp(-DECAY * progress.stage_done)
 
     def mode(self) -> ForwardMode:
         """Return the step's rate."""
-        return ForwardMode(skip_dropout=self.rate)
+        return ForwardMode(skip_dropout=self.skip_dropout)
 
     def notes(self) -> dict[str, Any]:
         """Return the last rate."""
-        return {"skip_dropout": self.rate}
-
-    def state_dict(self) -> dict[str, Any]:
-        """Return the last rate, for an epoch's line that is still to be written."""
-        return self.notes()
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take over what `state_dict` returned."""
-        self.rate = state["skip_dropout"]
+        return self.state_dict()

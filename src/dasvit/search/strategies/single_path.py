@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
 from dasvit.cell.space import OperationMask, Space
 from dasvit.config import Config
-from dasvit.search.architecture import Architecture
 from dasvit.search.strategies.base import Strategy
 from dasvit.search.supernet import ForwardMode
 
@@ -22,9 +25,13 @@ class SinglePath(Strategy):
         super().__init__(config, space, classes)
         self.active = [0] * len(space.edges)
 
-    def choose(self, active: Sequence[int], architecture: Architecture) -> None:
+    def choose(self, active: Sequence[int]) -> None:
         """Evaluate these operations until others are chosen."""
         self.active = list(active)
+
+    def one_hot(self, like: Tensor) -> Tensor:
+        """Return weights of 1 at the step's operations and 0 elsewhere, [E, O], of another tensor's type and device."""
+        return F.one_hot(torch.tensor(self.active), len(self.space.operations)).to(like)
 
     def mode(self) -> ForwardMode:
         """Return the step's operations."""

@@ -1,0 +1,159 @@
+"""Successive halving (Jamieson and Talwalkar 2016, arXiv:1502.07943): many candidates briefly, the best for longer.
+
+Sees cells and losses, never networks. Several candidates can be trained at the same time, and no worker waits for the
+others of a rung: towards its end the best of those that are there go on (as in arXiv:1810.05934), so that a few more
+than the share may. What is trained next depends on the order in which trainings end, which on a shared machine differs
+from run to run. So that the same search with as many workers always takes the same decisions, that order is the one of
+a virtual clock, on which a training takes its multiply-adds times its steps; a result that comes early waits its turn.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from typing import NamedTuple, Protocol
+
+from dasvit.cell.genotype import Genotype
+
+
+class Rung(NamedTuple):
+    """What a candidate had reached at a rung, on the validation images.
+
+    Attributes:
+        epochs: How long it had been trained.
+        loss: Mean cross-entropy.
+        top1: In percent.
+        seconds: What its training took so far.
+    """
+
+    epochs: float
+    loss: float
+    top1: float
+    seconds: float = 0.0
+
+
+class Expectation(NamedTuple):
+    """What was expected of a candidate before it was trained: its loss at the first rung, and how surely.
+
+    Attributes:
+        loss: Mean.
+        sd: Standard deviation.
+    """
+
+    loss: float
+    sd: float
+
+
+@dataclass
+class Candidate:
+    """A cell that is trained, and what it reached.
+
+    Attributes:
+        cell: The cell.
+        rungs: What it had reached at each rung so far.
+        expected: What was expected of it; None where it was drawn without knowledge.
+    """
+
+    cell: Genotype
+    rungs: list[Rung] = field(default_factory=list)
+    expected: Expectation | None = None
+
+    @property
+    def last(self) -> Rung:
+        """What it reached at its last rung."""
+        return self.rungs[-1]
+
+    @property
+    def rank(self) -> tuple[float, float]:
+        """Smaller is better: who was trained longer stands before others, of these the smaller loss."""
+        return -self.last.epochs, self.last.loss
+
+
+class Train(Protocol):
+    """Begins to train a candidate until a rung, from where it stands."""
+
+    def __call__(self, cell: Genotype, rung: int) -> Future[Rung]:
+        """Return what will hold the result."""
+
+
+@dataclass
+class Halving:
+    """A race of candidates.
+
+    Attributes:
+        epochs: The rungs.
+        cells: Candidates that enter.
+        keep: Share of a rung that goes on.
+        propose: Gives the next candidate, one that is none of those so far; None where there are no more.
+        train: Begins a training.
+        cost: What a step of a cell's network costs, in any unit.
+        workers: Trainings at the same time.
+        pinned: A cell that goes on to the last rung whatever it reaches. None: no such cell.
+        follow: Told of every result: who reached it, and all candidates so far.
+    """
+
+    epochs: Sequence[float]
+    cells: int
+    keep: float
+    propose: Callable[[Sequence[Candidate]], Candidate | None]
+    train: Train
+    cost: Callable[[Genotype], float]
+    workers: int = 1
+    pinned: Genotype | None = None
+    follow: Callable[[Candidate, Sequence[Candidate]], None] = lambda candidate, entered: None
+    entered: list[Candidate] = field(default_factory=list)
+    _clock: float = 0.0
+    _is_full: bool = False
+    _running: list[tuple[float, int, Candidate, Future[Rung]]] = field(default_factory=list)
+    _begun: int = 0
+
+    def run(self) -> list[Candidate]:
+        """Return all candidates, best first."""
+        while True:
+            while len(self._running) < self.workers and (candidate := self._next()) is not None:
+                self._begin(candidate)
+            if not self._running:
+                return sorted(self.entered, key=lambda candidate: candidate.rank)
+            self._clock, _, candidate, future = heapq.heappop(self._running)
+            candidate.rungs.append(future.result())
+            self.follow(candidate, self.entered)
+
+    def _begin(self, candidate: Candidate) -> None:
+        rung = len(candidate.rungs)
+        epochs = self.epochs[rung] - (self.epochs[rung - 1] if rung else 0)
+        end = self._clock + epochs * self.cost(candidate.cell)
+        self._begun += 1
+        heapq.heappush(self._running, (end, self._begun, candidate, self.train(candidate.cell, rung)))
+
+    def _next(self) -> Candidate | None:
+        """Return who is trained next: a new candidate, one that may go on, or none for now."""
+        if len(self.entered) < self.cells and not self._is_full:
+            candidate = self.propose(self.entered)
+            if candidate is not None:
+                self.entered.append(candidate)
+                return candidate
+            self._is_full = True
+        return self._promoted() or (None if self._running else self._best_of_the_highest())
+
+    def _promoted(self) -> Candidate | None:
+        """Return the best candidate of the lowest rung that has one among its best `keep` that has not gone on."""
+        for rung in range(len(self.epochs) - 1):
+            here = sorted(
+                (candidate for candidate in self.entered if len(candidate.rungs) > rung),
+                key=lambda candidate: candidate.rungs[rung].loss,
+            )
+            best = here[: int(len(here) * self.keep)]
+            for candidate in [*best, *(one for one in here if one.cell == self.pinned)]:
+                if len(candidate.rungs) == rung + 1 and not self._is_running(candidate):
+                    return candidate
+        return None
+
+    def _best_of_the_highest(self) -> Candidate | None:
+        """Return the best so far where nobody has reached the last rung yet, so that somebody does."""
+        best = min((candidate for candidate in self.entered), key=lambda candidate: candidate.rank, default=None)
+        return best if best is not None and len(best.rungs) < len(self.epochs) else None
+
+    def _is_running(self, candidate: Candidate) -> bool:
+        return any(other is candidate for _, _, other, _ in self._running)

@@ -1,0 +1,175 @@
+"""What candidates say of cells that were not trained: a Bayesian linear model of the loss (docs/method.md).
+
+The loss of a cell is a sum: of its operations on their edges, of its operations wherever they stand, of its
+multiply-adds, and of what a supernet's weights say of it; and noise. Each of these groups has a Gaussian prior around
+0. The scales of priors and noise are those that make what was seen most probable (type-II maximum likelihood; Bishop
+2006, section 3.5). So a group that explains nothing gets a scale near 0 by itself. As every term belongs to an
+operation on an edge, a draw from the posterior is a table of scores, and exact derivation finds its best cell within
+rule and budget: Thompson sampling (Thompson 1933; Russo et al. 2018, arXiv:1707.02038).
+
+Shapes: N cells, E edges, O operations, F features.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import linalg, optimize
+
+from dasvit.cell.genotype import Genotype
+from dasvit.cell.space import Space
+from dasvit.search.halving import Candidate
+
+Array = NDArray[np.float64]
+GROUPS = ("operation on its edge", "operation anywhere", "multiply-adds", "supernet")
+PRIOR_SCALE = 0.5
+"""Where the scales of groups and noise are expected, in standard deviations of what was seen."""
+PRIOR_SPREAD = 1.5
+"""How surely: a standard deviation of their logarithms."""
+
+
+@dataclass(frozen=True)
+class Features:
+    """How cells become rows of numbers.
+
+    Attributes:
+        space: The search space.
+        macs: Multiply-adds of every operation, by name.
+        supernet: Logarithms of a supernet's edge weights, [E][O]. None: there was no supernet.
+    """
+
+    space: Space
+    macs: dict[str, float]
+    supernet: Array | None = None
+
+    @cached_property
+    def groups(self) -> NDArray[np.int64]:
+        """Place in GROUPS of every feature, [F]."""
+        edges, operations = len(self.space.edges), len(self.space.operations)
+        sizes = [edges * operations, operations, 1, 1 if self.supernet is not None else 0]
+        return np.repeat(np.arange(len(sizes)), sizes)
+
+    @cached_property
+    def terms(self) -> Array:
+        """What an operation on an edge adds to every feature, [E, O, F]: a cell's row is the sum over its edges.
+
+        Cost and supernet are centred and scaled over all operations and edges, so that one prior serves any data.
+        """
+        edges, operations = len(self.space.edges), len(self.space.operations)
+        here = np.eye(edges * operations).reshape(edges, operations, -1)
+        anywhere = np.broadcast_to(np.eye(operations), (edges, operations, operations))
+        macs = np.array([self.macs[op] for op in self.space.operations])
+        columns = [np.broadcast_to(macs, (edges, operations))]
+        if self.supernet is not None:
+            columns.append(self.supernet)
+        scaled = [(column - column.mean()) / (column.std() or 1.0) for column in columns]
+        return np.concatenate([here, anywhere, np.stack(scaled, axis=-1)], axis=-1)
+
+    def rows(self, cells: Sequence[Genotype]) -> Array:
+        """Return the rows of cells, [N, F]."""
+        places = np.array([[self.space.operations.index(op) for op in cell.ops] for cell in cells])
+        rows: Array = self.terms[np.arange(places.shape[1]), places].sum(axis=1)
+        return rows
+
+
+@dataclass(frozen=True)
+class LinearModel:
+    """The posterior of a linear model, fitted to losses.
+
+    Attributes:
+        features: How cells become rows.
+        cells: What was seen, N cells.
+        losses: Their losses, [N].
+    """
+
+    features: Features
+    cells: Sequence[Genotype]
+    losses: Array
+    _scale: float = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "_scale", float(self.losses.std()) or 1.0)
+
+    @cached_property
+    def scales(self) -> Array:
+        """Standard deviations of the priors of GROUPS, and of the noise, in those of the losses, [5]."""
+        x, y, groups = self.features.rows(self.cells), self._standardised, self.features.groups
+        kernels = [x[:, groups == group] @ x[:, groups == group].T for group in range(len(GROUPS))]
+        kernels.append(np.eye(len(y)))
+        offset = np.ones((len(y), len(y)))  # the mean is not known: a wide prior of its own
+
+        def cost(logs: Array) -> float:
+            covariance = offset + sum(np.exp(2 * log) * kernel for log, kernel in zip(logs, kernels, strict=True))
+            lower = linalg.cholesky(covariance, lower=True)
+            solved = linalg.solve_triangular(lower, y, lower=True)
+            prior = ((logs - np.log(PRIOR_SCALE)) / PRIOR_SPREAD) ** 2
+            return float(solved @ solved / 2 + np.log(np.diag(lower)).sum() + prior.sum() / 2)
+
+        start = np.full(len(kernels), np.log(PRIOR_SCALE))
+        found = optimize.minimize(cost, start, method="L-BFGS-B", bounds=[(np.log(1e-3), np.log(10.0))] * len(start))
+        scales: Array = np.exp(found.x)
+        return scales
+
+    @cached_property
+    def posterior(self) -> tuple[Array, Array]:
+        """Mean [F + 1] and covariance of the coefficients, the offset last, in standard deviations of the losses."""
+        x = np.column_stack([self.features.rows(self.cells), np.ones(len(self.cells))])
+        priors = np.append(self.scales[self.features.groups] ** 2, 1.0)
+        covariance = (x * priors) @ x.T + self.scales[-1] ** 2 * np.eye(len(x))
+        gain = linalg.solve(covariance, x * priors, assume_a="pos").T
+        return gain @ self._standardised, np.diag(priors) - gain @ (x * priors)
+
+    @property
+    def _standardised(self) -> Array:
+        values: Array = (self.losses - self.losses.mean()) / self._scale
+        return values
+
+    def predict(self, cells: Sequence[Genotype]) -> tuple[Array, Array]:
+        """Return mean and standard deviation of cells' losses as they would be seen, noise included, [N] each."""
+        x = np.column_stack([self.features.rows(cells), np.ones(len(cells))])
+        mean, covariance = self.posterior
+        variance = np.einsum("nf,fg,ng->n", x, covariance, x) + self.scales[-1] ** 2
+        return x @ mean * self._scale + self.losses.mean(), np.sqrt(variance) * self._scale
+
+    def table(self, coefficients: Array) -> Array:
+        """Return what every operation on every edge adds to a cell's loss under coefficients [F + 1], [E, O]."""
+        table: Array = self.features.terms @ coefficients[:-1] * self._scale
+        return table
+
+    def draw(self, chance: np.random.Generator) -> Array:
+        """Return a table [E, O] drawn from the posterior."""
+        return self.table(chance.multivariate_normal(*self.posterior, method="eigh"))
+
+    def effects(self) -> tuple[Array, Array]:
+        """Return mean and standard deviation of every operation's effect on the loss wherever it stands, [O] each.
+
+        The effect is that of the operation in place of the mean of all, averaged over the edges: cost and supernet
+        count.
+        """
+        mean, covariance = self.posterior
+        by_operation = self.features.terms.mean(axis=0)  # [O, F]
+        by_operation = by_operation - by_operation.mean(axis=0)
+        variance = np.einsum("of,fg,og->o", by_operation, covariance[:-1, :-1], by_operation)
+        return by_operation @ mean[:-1] * self._scale, np.sqrt(np.maximum(variance, 0)) * self._scale
+
+
+def common_losses(candidates: Sequence[Candidate]) -> Array:
+    """Return what candidates reached on the scale of the first rung, [N], each by its last.
+
+    A later rung orders candidates better, but has only the best of those before, and other losses. So its losses are
+    moved and stretched until those that reached it have the mean and the spread that they had in the rung before.
+
+    Args:
+        candidates: Each has reached the first rung.
+    """
+    values = np.array([candidate.rungs[0].loss for candidate in candidates])
+    for rung in range(1, max(len(candidate.rungs) for candidate in candidates)):
+        here = np.array([len(candidate.rungs) > rung for candidate in candidates])
+        losses = np.array([candidate.rungs[rung].loss for candidate in candidates if len(candidate.rungs) > rung])
+        before = values[here]
+        values[here] = before.mean() + (losses - losses.mean()) * (before.std() / (losses.std() or 1.0))
+    return values
