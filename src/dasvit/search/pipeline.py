@@ -108,13 +108,14 @@ def run_search(
     if jobs < 1:
         raise UserError(f"--jobs must be at least 1, not {jobs}.")
     session = load_session(config, folder, "search", reporter, deadline)
+    method = find_method(config.search.method)
+    if method.finds == "network":  # before the folder is made
+        autoformer.check_budget(session.config, session.classes)
     with session.locked():
-        method = find_method(config.search.method)
         if method.trains_supernet:
             check_memory(supernet_params(session.config, session.classes))
         elif method.finds == "network":
             check_memory(autoformer.supernet_params(session.config, session.classes))
-            autoformer.check_budget(session.config, session.classes)
         session.claim(method.name, resume)
         if method.trains_supernet and warn and session.runtime.is_main:
             warn(session)
