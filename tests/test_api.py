@@ -293,7 +293,8 @@ def test_a_found_cell_is_a_table_and_a_drawing(found: dasvit.FoundCell, tmp_path
     assert len(frame) == 3 and frame["val_top1"].is_monotonic_decreasing
     assert frame["cell"][0] == " ".join(with_candidates.cell.ops)
     assert len(found.to_frame()) == 1
-    assert "<svg" in found._repr_svg_() and str(found.run) in str(found)
+    drawing = found._repr_svg_()
+    assert drawing and "<svg" in drawing and str(found.run) in str(found)
 
 
 def test_fields_are_checked(tmp_path: Path) -> None:

@@ -63,7 +63,7 @@ def test_second_order_and_what_is_seen_without_the_sum_of_alphas_gradients(forks
     assert difference(alphas[2], alphas[0]) > 1e-6
 
 
-@pytest.mark.parametrize("method", ["pc-darts", "p-darts", "gdas", "evolution"])
+@pytest.mark.parametrize("method", ["pc-darts", "p-darts", "gdas", "evolution", "autoformer"])
 def test_what_rivals_draw_is_drawn_alike(method: str, forks: ForkServer, tmp_path: Path) -> None:
     """Methods with random numbers or judgements of their own: two processes end where one does."""
     stages = '--search.stages={"layers":[1],"keep":[0],"epochs":[1],"weight_epochs":[0]}'
@@ -73,6 +73,8 @@ def test_what_rivals_draw_is_drawn_alike(method: str, forks: ForkServer, tmp_pat
         "--search.finals.cells=0",
         "--search.evolution.population=6",
         "--search.evolution.generations=1",
+        "--search.autoformer.population=6",
+        "--search.autoformer.generations=1",
     ]
     ends = []
     for processes in (1, 2):

@@ -53,8 +53,14 @@ def test_bash_reads_the_scripts(script: Path) -> None:
 @pytest.mark.parametrize("name", ["node.sbatch", "nodes.sbatch"])
 @pytest.mark.parametrize(
     ("status", "writes", "again"),
-    [(0, "genotype.json", False), (0, "result.json", False), (0, "", True), (143, "", False)],
-    ids=["a search ended", "a training ended", "time up", "preempted or cancelled"],
+    [
+        (0, "genotype.json", False),
+        (0, "network.json", False),
+        (0, "result.json", False),
+        (0, "", True),
+        (143, "", False),
+    ],
+    ids=["a search ended", "one of networks ended", "a training ended", "time up", "preempted or cancelled"],
 )
 def test_a_run_is_queued_again_until_it_has_ended(
     name: str, status: int, writes: str, again: bool, tmp_path: Path

@@ -187,7 +187,7 @@ def test_a_run_folder_reads_back_what_the_search_found(tmp_path: Path) -> None:
     past = read_search(tmp_path)
     assert past.config == config and past.classes == 10 and past.stages is not None and len(past.stages) == 2
     assert past.stages == found.stages
-    assert json.loads((tmp_path / "genotype.json").read_text()) == found.cell.to_dict()
+    assert json.loads((tmp_path / "genotype.json").read_text()) == found.found.to_dict()
     for weights, alive, _ in past.stages:
         assert all(abs(sum(row) - 1) < 1e-6 for row in weights)
         assert all(

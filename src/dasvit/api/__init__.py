@@ -15,6 +15,7 @@ from dasvit.api.model import TrainedModel
 from dasvit.api.recipe import count, make_config
 from dasvit.cell.cost import Cost
 from dasvit.cell.genotype import Genotype
+from dasvit.cell.subnet import Found, Subnet
 from dasvit.compare.networks import Entry, cost_of_named, cost_with_latency, named_network, other_entry
 from dasvit.compare.trainings import Comparison, run_comparison
 from dasvit.config import Config, LatencyConfig
@@ -32,6 +33,7 @@ from dasvit.runtime.progress import Reporter
 from dasvit.runtime.saver import Deadline
 from dasvit.search.pipeline import run_search
 from dasvit.study.options import StudyOptions
+from dasvit.study.plan import cell_kind
 from dasvit.study.result import StudyResult
 from dasvit.study.study import do_study
 from dasvit.training.pipeline import Start, Subject, run_training
@@ -68,7 +70,7 @@ def search(
     jobs: int = 1,
     quiet: bool = False,
 ) -> FoundCell:
-    """Search a cell on images (`dasvit search`).
+    """Search a cell on images, or with the method autoformer a network (`dasvit search`).
 
     Args:
         data: A folder of images; a recipe's section data, as a dictionary or DataConfig; (images, labels) as arrays; a
@@ -116,7 +118,7 @@ def search(
 
 
 def train(
-    subject: FoundCell | Genotype | TrainedModel | str | Path,
+    subject: FoundCell | Found | TrainedModel | str | Path,
     data: Any = None,
     *,
     recipe: str | Config = "",
@@ -132,8 +134,8 @@ def train(
     """Train a network and keep its model (`dasvit train`).
 
     Args:
-        subject: What a search found; a cell, its name or file; vit or a timm model's name: trained from scratch. A
-            trained model is fine-tuned.
+        subject: What a search found; a cell or network, its name or file; vit or a timm model's name: trained from
+            scratch. A trained model is fine-tuned.
         data: As in `search`. None: what the search or the recipe says.
         recipe: A recipe's name, a YAML file, or a Config. Empty: that of the search, or of the model's training.
         run: The run folder. Empty: train/ in the search's folder, or runs/ and the network's name.
@@ -158,8 +160,8 @@ def train(
     what: Subject | Start
     if isinstance(subject, TrainedModel):
         what = Start.read(str(subject.folder), config)
-    elif isinstance(subject, (FoundCell, Genotype)):
-        what = subject.cell if isinstance(subject, FoundCell) else subject
+    elif isinstance(subject, (FoundCell, Genotype, Subnet)):
+        what = subject.found if isinstance(subject, FoundCell) else subject
     else:
         what = named_network(str(subject))[0]
     place = str(run or folder or f"runs/{name}")
@@ -169,7 +171,7 @@ def train(
 
 
 def compare(
-    subjects: Iterable[FoundCell | Genotype | str | Path],
+    subjects: Iterable[FoundCell | Found | str | Path],
     data: Any = None,
     *,
     recipe: str | Config = "",
@@ -183,7 +185,7 @@ def compare(
     """Train networks alike, and set them side by side (`dasvit compare`); the same call goes on where it stopped.
 
     Args:
-        subjects: What searches found, cells, names of cells and of timm's models, genotype files, run folders.
+        subjects: What searches found, cells, networks, names of cells and of timm's models, their files, run folders.
         data: As in `search`. None: what the recipe says.
         recipe: A recipe's name, a YAML file, or a Config. Empty: that of the first search among the networks.
         run: Where trainings and table go.
@@ -265,7 +267,7 @@ def study(
 
 
 def cost(
-    subject: FoundCell | Genotype | str | Path,
+    subject: FoundCell | Found | str | Path,
     *,
     recipe: str | Config = "cifar10-paper",
     classes: int = 0,
@@ -274,7 +276,7 @@ def cost(
     """Count the parameters and multiply-adds of a network, and measure its latency where asked (`dasvit cost`).
 
     Args:
-        subject: A cell, its name or file, a run or model folder, vit, or a timm model's name.
+        subject: A cell or network, its name or file, a run or model folder, vit, or a timm model's name.
         recipe: Whose sizes count.
         classes: Classes of its head. 0: its own, or 10.
         latency: Where an inference is timed: torch or onnx, for a batch of one on the CPU, or a LatencyConfig, which
@@ -291,8 +293,8 @@ def cost(
         return subject.cost
     model = make_config(subject.config if isinstance(subject, FoundCell) else recipe, searching=False).model
     if isinstance(subject, FoundCell):
-        return cost_with_latency(subject.cell, model, classes or 10, how)
-    if isinstance(subject, Genotype):
+        return cost_with_latency(subject.found, model, classes or 10, how)
+    if isinstance(subject, (Genotype, Subnet)):
         return cost_with_latency(subject, model, classes or 10, how)
     return cost_of_named(str(subject), model, classes, how)
 
@@ -326,15 +328,15 @@ def report(*runs: FoundCell | TrainedModel | str | Path, out: str | Path = "") -
     return write_report(folders[0], out=Path(out) if out else None)
 
 
-def _about(subject: FoundCell | Genotype | TrainedModel | str | Path) -> tuple[str, str, str | Config]:
+def _about(subject: FoundCell | Found | TrainedModel | str | Path) -> tuple[str, str, str | Config]:
     """Return what a training is called, its folder (empty: below runs/) and the recipe that is known for it."""
     if isinstance(subject, FoundCell):
         return subject.run.name, str(subject.run / "train"), subject.config
     if isinstance(subject, TrainedModel):
         folder = subject.run or subject.folder
         return folder.name, str(folder / "finetune"), str(folder / "config.yaml") if subject.run else "folder-small"
-    if isinstance(subject, Genotype):
-        return "cell", "", "folder-small"
+    if isinstance(subject, (Genotype, Subnet)):
+        return cell_kind(subject), "", "folder-small"
     run = find_run(subject)
     known = str(run / "config.yaml") if run else "folder-small"
     return Path(subject).stem, str(Path(subject) / "train") if run and Path(subject).is_dir() else "", known
@@ -346,11 +348,12 @@ def _folder(run: FoundCell | TrainedModel | str | Path) -> Path:
     return run.run if isinstance(run, FoundCell) else Path(run)
 
 
-def _entry(subject: FoundCell | Genotype | str | Path, place: int) -> Entry:
+def _entry(subject: FoundCell | Found | str | Path, place: int) -> Entry:
     if isinstance(subject, FoundCell):
-        return Entry(subject.run.name, subject.run.resolve().name, subject.cell, 10)
-    if isinstance(subject, Genotype):
-        return Entry(f"cell {place + 1}", f"cell-{place + 1}", subject, 10)
+        return Entry(subject.run.name, subject.run.resolve().name, subject.found, 10)
+    if isinstance(subject, (Genotype, Subnet)):
+        kind = cell_kind(subject)
+        return Entry(f"{kind} {place + 1}", f"{kind}-{place + 1}", subject, 10)
     return other_entry(str(subject))
 
 

@@ -11,13 +11,15 @@ from typing import TYPE_CHECKING
 from dasvit.api.recipe import count
 from dasvit.cell.cost import Cost
 from dasvit.cell.genotype import Genotype
+from dasvit.cell.subnet import Found, Subnet
 from dasvit.config import Config
 from dasvit.config.units import parse_time
-from dasvit.errors import unknown
+from dasvit.errors import UserError, unknown
 from dasvit.extras import frame
 from dasvit.latency.table import past_table
 from dasvit.models.cost import cost_of
 from dasvit.report.run.page import PAGE
+from dasvit.search.autoformer.loop import EvolvedNetwork
 from dasvit.search.halving import Candidate, Rung
 from dasvit.search.past_run import read_search
 from dasvit.search.pipeline import SearchResult
@@ -28,19 +30,19 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class FoundCell:
-    """What a search found.
+    """What a search found: a cell, or with the method autoformer a network.
 
     Attributes:
-        cell: The cell.
+        found: The cell or network.
         reason: Why it is not the one that derivation chose first; empty where it is.
         candidates: The cells that were trained for a short while, best first; empty where weights alone decided.
-        cost: Parameters and multiply-adds of the cell's network at the recipe's sizes.
+        cost: Parameters and multiply-adds of its network at the recipe's sizes.
         config: The search's recipe.
         run: Its run folder.
         latency: Seconds that an inference of the cell's network took, under a latency budget. None: not measured.
     """
 
-    cell: Genotype
+    found: Found
     reason: str
     candidates: Sequence[Candidate]
     cost: Cost
@@ -51,10 +53,22 @@ class FoundCell:
     @classmethod
     def of(cls, result: SearchResult) -> FoundCell:
         """Return what a search's pipeline found."""
-        session, cell = result.session, result.cell
-        cost = cost_of(cell, session.config.model, session.classes)
-        latency = next((trial.median for trial in result.trials if trial.cell == cell), None)
-        return cls(cell, result.derivation.reason, result.candidates, cost, session.config, session.run.path, latency)
+        session, found = result.session, result.found
+        cost = cost_of(found, session.config.model, session.classes)
+        reason = "" if isinstance(result.derivation, EvolvedNetwork) else result.derivation.reason
+        latency = next((trial.median for trial in result.trials if trial.cell == found), None)
+        return cls(found, reason, result.candidates, cost, session.config, session.run.path, latency)
+
+    @property
+    def cell(self) -> Genotype:
+        """The cell.
+
+        Raises:
+            UserError: A network was found.
+        """
+        if isinstance(self.found, Subnet):
+            raise UserError(f"the method {self.config.search.method} found a network, not a cell: it is `found`.")
+        return self.found
 
     @property
     def report(self) -> Path:
@@ -113,10 +127,12 @@ class FoundCell:
         return frame(columns)
 
     def __str__(self) -> str:
-        return f"{self.cell}\n{self.cost.params:,} parameters, {self.cost.macs:,} multiply-adds; {self.run}"
+        return f"{self.found}\n{self.cost.params:,} parameters, {self.cost.macs:,} multiply-adds; {self.run}"
 
-    def _repr_svg_(self) -> str:
-        """Return the cell as a drawing, which is what a notebook shows."""
+    def _repr_svg_(self) -> str | None:
+        """Return the cell as a drawing, which is what a notebook shows; a network has none, and shows its text."""
+        if isinstance(self.found, Subnet):
+            return None
         from dasvit.report.run.figures import draw_cell  # matplotlib is slow to import
 
         text = io.StringIO()

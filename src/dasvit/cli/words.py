@@ -7,7 +7,9 @@ from collections.abc import Collection
 from dasvit.config import recipe as recipes
 from dasvit.errors import UserError
 
-COUNTS = ("search.target_params", "search.target_macs", "search.derive.max_params", "search.derive.max_macs")
+COUNTS = tuple(
+    f"search.{name}_{cost}" for name in ("target", "derive.max", "autoformer.max") for cost in ("params", "macs")
+)
 """Fields that take a unit on the command line, as 6M."""
 
 

@@ -19,16 +19,16 @@ def quickstart_command(options: QuickstartOptions, config: Config) -> None:
     if config.model.width % config.model.heads:  # before the search, not after it
         raise UserError(f"model.width {config.model.width} is not divisible by model.heads {config.model.heads}.")
     reporter.say("1/3 search a cell")
-    cell = run_search(config, root, reporter).cell
-    reporter.say(f"\n{cell}\n\n2/3 train it from scratch")
-    ours = run_training(config, cell, f"{root}/train", reporter).to_dict()
+    found = run_search(config, root, reporter).found
+    reporter.say(f"\n{found}\n\n2/3 train it from scratch")
+    ours = run_training(config, found, f"{root}/train", reporter).to_dict()
     reporter.say("\n3/3 train a ViT of the same width and depth")
     vit = run_training(config, "vit", f"{root}/vit", reporter).to_dict()
     rows = [{"network": "searched cell", **ours}, {"network": "ViT", **vit}]
     if options.json:
-        print_json({"run": root, "genotype": cell.to_dict(), "networks": rows})
+        print_json({"run": root, "genotype": found.to_dict(), "networks": rows})
         return
-    print(cell)
+    print(found)
     Console().print(network_table(rows, f"width {config.model.width}, {config.model.layers} layers"))
     print(f"The run is in {root} (docs/run-folder.md explains its files). Next, on your own images:")
     print("  dasvit search --config folder-small --data.path FOLDER --run runs/mine")

@@ -1,4 +1,4 @@
-"""`dasvit search`: from images to a cell."""
+"""`dasvit search`: from images to a cell or network."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from dasvit.memory.fits import warn_memory
 from dasvit.report.tables import number
 from dasvit.runtime.progress import Reporter
 from dasvit.runtime.saver import Deadline
+from dasvit.search.derive import Derivation
 from dasvit.search.halving import Candidate
 from dasvit.search.pipeline import run_search
 from dasvit.search.proposal import SHIPPED
@@ -40,7 +41,10 @@ def search_command(options: SearchOptions, config: Config) -> None:
     if options.json:
         print_json({"run": folder, **content})
         return
-    print_derivation(found.derivation)
+    if isinstance(found.derivation, Derivation):
+        print_derivation(found.derivation)
+    else:
+        print(found.found)
     if found.shipped:
         print(f"\n{describe_shipped(found.shipped, found.candidates[0])}")
     print(f"\n{folder}: {number(content['params'])} parameters, {number(content['macs'])} multiply-adds.")

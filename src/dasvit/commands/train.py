@@ -1,4 +1,4 @@
-"""`dasvit train`: from a cell, a baseline's name or a trained model to a trained model."""
+"""`dasvit train`: from a cell or network, a baseline's name or a trained model to a trained model."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from dasvit.cell.genotype import load_genotype
+from dasvit.cell.subnet import load_found
 from dasvit.commands.common import print_json, wanted_trackers
 from dasvit.commands.options import TrainOptions
 from dasvit.config import Config
@@ -25,7 +25,7 @@ def train_command(options: TrainOptions, config: Config) -> None:
             "give one of --cell (a run folder, a genotype's file or a cell's name), --model and --init (the folder of "
             "a trained model)."
         )
-    subject: Subject | Start = Start.read(init, config) if init else load_genotype(cell) if cell else baseline
+    subject: Subject | Start = Start.read(init, config) if init else load_found(cell) if cell else baseline
     name = Path(cell or init).stem if cell or init else baseline
     folder = options.run or default_folder(cell, init, name)
     trained = run_training(

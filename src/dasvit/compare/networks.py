@@ -11,7 +11,8 @@ import timm
 from torch import nn
 
 from dasvit.cell.cost import Cost
-from dasvit.cell.genotype import NAMED, Genotype, load_genotype
+from dasvit.cell.genotype import NAMED, Genotype
+from dasvit.cell.subnet import FILE, Found, Subnet, load_found
 from dasvit.config import Config, LatencyConfig, ModelConfig
 from dasvit.errors import UserError
 from dasvit.io.run_folder import RunFolder, find_run
@@ -21,6 +22,7 @@ from dasvit.models.cost import cost_of, count_cost, make_on_meta
 from dasvit.models.folder import load_model
 from dasvit.models.paper import PAPER, PaperRow
 from dasvit.models.paper_flops import count_paper_flops
+from dasvit.models.subnet import make_subnet
 from dasvit.session import noted_classes
 from dasvit.training.classifier import read_input
 
@@ -32,14 +34,14 @@ class Entry:
     Attributes:
         label: Its name in the table.
         key: Its name as a folder.
-        subject: What is built: a cell, or a model's name.
+        subject: What is built: a cell, a network that was found, or a model's name.
         classes: Classes that its head is counted with where there are no data.
         paper: The paper's figures for it.
     """
 
     label: str
     key: str
-    subject: Genotype | str
+    subject: Found | str
     classes: int
     paper: PaperRow | None = None
 
@@ -48,7 +50,7 @@ class Entry:
         """Who designed it: Manual or Auto; empty where we do not know."""
         if self.paper:
             return self.paper.design
-        return "Auto" if isinstance(self.subject, Genotype) else "Manual" if self.subject == "vit" else ""
+        return "Manual" if self.subject == "vit" else "" if isinstance(self.subject, str) else "Auto"
 
 
 def find_networks(names: Sequence[str], rows: str, scale: str) -> list[Entry]:
@@ -83,7 +85,7 @@ def paper_entry(row: PaperRow, scale: str) -> Entry:
 def other_entry(name: str) -> Entry:
     """Return a network that the paper does not have."""
     run = find_run(name)
-    if run and not (run / "genotype.json").is_file():
+    if run and not any((run / file).is_file() for file in ("genotype.json", FILE)):
         notes = RunFolder(run, "train").notes()
         if notes.get("kind") == "train":  # of a baseline, whose name is all there is to know
             return Entry(name, Path(name).resolve().name, notes["subject"], notes.get("classes", 10))
@@ -94,11 +96,11 @@ def other_entry(name: str) -> Entry:
     return Entry(name, path.resolve().name if path.is_dir() else path.stem, subject, classes)
 
 
-def named_network(name: str) -> tuple[Genotype | str, int]:
-    """Return the cell or baseline of that name, and the classes it is counted with."""
+def named_network(name: str) -> tuple[Found | str, int]:
+    """Return the cell, network or baseline of that name, and the classes it is counted with."""
     if name in NAMED or Path(name).exists() or name.endswith(".json") or "/" in name:
         run = find_run(name)
-        return load_genotype(name), noted_classes(RunFolder(run, "search")) if run else 10
+        return load_found(name), noted_classes(RunFolder(run, "search")) if run else 10
     if name in OURS:
         return name, 10
     check_architecture(name)
@@ -147,8 +149,8 @@ def cost_of_named(name: str, config: ModelConfig, classes: int = 0, how: Latency
     return cost_with_latency(subject, config, classes or default, how)
 
 
-def cost_with_latency(subject: Genotype | str, config: ModelConfig, classes: int, how: LatencyConfig | None) -> Cost:
-    """Count a cell's network or a baseline; measure its latency where it is said how."""
+def cost_with_latency(subject: Found | str, config: ModelConfig, classes: int, how: LatencyConfig | None) -> Cost:
+    """Count the network of a cell or of sizes, or a baseline; measure its latency where it is said how."""
     if how is None:
         return cost_of(subject, config, classes)
     return measured_cost(build(subject, config, classes), config.image_size, how)
@@ -160,10 +162,12 @@ def measured_cost(network: nn.Module, side: int, how: LatencyConfig | None) -> C
     return cost if how is None else MeasuredCost(**vars(cost), latency=measure(network, side, how))
 
 
-def build(subject: Genotype | str, config: ModelConfig, classes: int) -> nn.Module:
-    """Return a cell's network or a baseline, its weights fresh."""
+def build(subject: Found | str, config: ModelConfig, classes: int) -> nn.Module:
+    """Return the network of a cell or of sizes, or a baseline, its weights fresh."""
     if isinstance(subject, Genotype):
         return make_network(subject, config, classes)
+    if isinstance(subject, Subnet):
+        return make_subnet(subject, config, classes)
     return make_model(subject, config, classes)
 
 

@@ -9,7 +9,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dasvit.cell.genotype import Genotype
 from dasvit.compare.networks import Entry, costed
 from dasvit.config import Config
 from dasvit.data import load_data
@@ -165,7 +164,7 @@ def trained(entry: Entry, config: Config, seed: int, root: Path, reporter: Repor
     config = replace(config, runtime=replace(config.runtime, seed=seed))
     run = RunFolder(folder, "train")
     if (folder / "model" / "config.json").is_file():  # the last thing that a training writes
-        run.open(config, entry.subject.to_json() if isinstance(entry.subject, Genotype) else entry.subject)
+        run.open(config, entry.subject if isinstance(entry.subject, str) else entry.subject.to_json())
         result = json.loads((folder / "result.json").read_text(encoding="utf-8"))
         reporter.say(f"{folder} is done: top-1 {result['top1']:.2f} %")
     else:

@@ -5,6 +5,7 @@
 from dasvit.config.fields import (
     AlphaConfig as AlphaConfig,
     AugmentConfig as AugmentConfig,
+    AutoFormerConfig as AutoFormerConfig,
     BetaDartsConfig as BetaDartsConfig,
     Config as Config,
     DartsPlusConfig as DartsPlusConfig,

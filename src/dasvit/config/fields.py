@@ -392,12 +392,40 @@ class EvolutionConfig:
 
 
 @dataclass(kw_only=True)
+class AutoFormerConfig:
+    """The method autoformer's search over whole networks (docs/methods.md).
+
+    Attributes:
+        space: Which networks: AutoFormer's tiny, small or base; or scaled, around a ViT of width 96 and 6 layers.
+        population: Networks of a generation.
+        generations: Generations behind the first, which is drawn.
+        parents: The best networks so far, from which a generation comes.
+        mutation: Rate at which a mutation draws a layer's heads, or its MLP's ratio, anew.
+        depth_mutation: Rate at which it draws the depth anew, or the width.
+        images: Validation images that a network is judged by. 0: all.
+        max_params: Budget of parameters of the network. 0: search.derive.max_params.
+        max_macs: Budget of multiply-adds of the network for one image. 0: search.derive.max_macs.
+    """
+
+    space: Literal["tiny", "small", "base", "scaled"] = "scaled"
+    population: int = at_least(1, default=50)
+    generations: int = at_least(0, default=20)
+    parents: int = at_least(1, default=10)
+    mutation: float = within("(0, 1]", default=0.2)
+    depth_mutation: float = within("(0, 1]", default=0.4)
+    images: int = at_least(0, default=0)
+    max_params: int = at_least(0, default=0)
+    max_macs: int = at_least(0, default=0)
+
+
+@dataclass(kw_only=True)
 class SearchConfig:
     """The bilevel search (section 7) and its parts.
 
     Attributes:
         method: dasvit, or a rival on the same space with none of DASViT's parts: darts, pc-darts, p-darts, darts+,
-            darts-, fair-darts, beta-darts, gdas, evolution, random, finals (docs/methods.md).
+            darts-, fair-darts, beta-darts, gdas, evolution, random, finals; or autoformer, on a space of networks
+            (docs/methods.md).
         width: Embedding width of the supernet. 0: the model's.
         batch_size: Images of one weight step, and of one alpha step.
         val_fraction: Share of the training set that alpha is trained on.
@@ -446,6 +474,7 @@ class SearchConfig:
     beta_darts: BetaDartsConfig = field(default_factory=BetaDartsConfig)
     random: RandomConfig = field(default_factory=RandomConfig)
     evolution: EvolutionConfig = field(default_factory=EvolutionConfig)
+    autoformer: AutoFormerConfig = field(default_factory=AutoFormerConfig)
 
 
 @dataclass(kw_only=True)

@@ -22,12 +22,13 @@ class Method:
         name: Its name, as `search.method` has it.
         summary: What it does, in a line.
         strategy: Its class, a `dasvit.search.strategies.base.Strategy`: as "module:Class", imported when a search of it
-            begins, or the class itself. None: no supernet is trained.
+            begins, or the class itself. None: no supernet of cells is trained.
         of_recipe: What it makes of a recipe's section search; doing it twice changes nothing more.
         learns_alphas: Whether alphas move by gradients, so that a target of cost or a mixture to perturb makes sense.
         finals: Whether short trainings of candidates decide among cells: where the recipe wants it, never, or always.
         normalises_edges: Whether edges have parameters of their own.
         channel_share: Gives K of a section search: the operations see the first D/K channels.
+        finds: What its searches end with: a cell, or a whole network, whose supernet is of another kind.
     """
 
     name: str
@@ -38,10 +39,11 @@ class Method:
     finals: Literal["optional", "never", "always"] = "optional"
     normalises_edges: bool = False
     channel_share: Callable[[SearchConfig], int] = lambda search: 1
+    finds: Literal["cell", "network"] = "cell"
 
     @property
     def trains_supernet(self) -> bool:
-        """Whether there is a supernet to train, and so to count memory and time a precision for."""
+        """Whether there is a supernet of cells to train, and so to count memory and time a precision for."""
         return self.strategy is not None
 
 
@@ -92,6 +94,13 @@ def _finals(search: SearchConfig) -> SearchConfig:
     return replace(plain_darts(search), finals=finals)
 
 
+def _autoformer(search: SearchConfig) -> SearchConfig:
+    """Have the budget of cells hold for networks, where these have none of their own."""
+    own, cells = search.autoformer, search.derive
+    params, macs = own.max_params or cells.max_params, own.max_macs or cells.max_macs
+    return replace(plain_darts(search), autoformer=replace(own, max_params=params, max_macs=macs))
+
+
 HOME = "dasvit.search.strategies"
 METHODS: dict[str, Method] = {
     method.name: method
@@ -126,6 +135,15 @@ METHODS: dict[str, Method] = {
             plain_darts,
             learns_alphas=False,
             finals="never",
+        ),
+        Method(
+            "autoformer",
+            "entangled supernet of whole networks, then an evolution of these",
+            None,
+            _autoformer,
+            learns_alphas=False,
+            finals="never",
+            finds="network",
         ),
     )
 }
@@ -213,7 +231,8 @@ def _check_finals(method: Method, search: SearchConfig) -> None:
     """Check what a method without alphas can do with finals."""
     if method.finals == "never" and search.finals.cells:
         raise UserError(
-            f"the method {search.method} ends with one cell: leave search.finals.cells at 0, or take the method finals."
+            f"the method {search.method} ends with one {method.finds}: leave search.finals.cells at 0, or take the "
+            "method finals."
         )
     if method.finals != "always":
         return

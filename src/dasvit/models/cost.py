@@ -12,10 +12,12 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from dasvit.cell.cost import Cost
 from dasvit.cell.genotype import Genotype
+from dasvit.cell.subnet import Found, Subnet
 from dasvit.config import ModelConfig
 from dasvit.config.validation import ImageSize, size_pair
 from dasvit.errors import UserError
 from dasvit.models.baselines import make_model, make_network
+from dasvit.models.subnet import make_subnet
 
 LINEAR = frozenset({"mm", "addmm", "convolution"})
 """What linear layers, convolutions and the patch embedding become; attention products are none of these."""
@@ -48,8 +50,8 @@ def _on_meta(model: nn.Module) -> nn.Module:
     return copy.deepcopy(model, memo)
 
 
-def cost_of(model: str | Genotype, config: ModelConfig, num_classes: int) -> Cost:
-    """Count a network that need not exist, from its name (see `make_model`) or its cell.
+def cost_of(model: str | Found, config: ModelConfig, num_classes: int) -> Cost:
+    """Count a network that need not exist, from its name (see `make_model`), its cell or its sizes.
 
     Raises:
         UserError: Unknown name, or sizes that do not fit together.
@@ -57,7 +59,7 @@ def cost_of(model: str | Genotype, config: ModelConfig, num_classes: int) -> Cos
     return count_cost(make_on_meta(model, config, num_classes), config.image_size)
 
 
-def make_on_meta(model: str | Genotype, config: ModelConfig, num_classes: int, drop_path: float = 0.0) -> nn.Module:
+def make_on_meta(model: str | Found, config: ModelConfig, num_classes: int, drop_path: float = 0.0) -> nn.Module:
     """Build a network without its weights, on the meta device: for counting, and to see whether it can be built.
 
     Raises:
@@ -66,6 +68,9 @@ def make_on_meta(model: str | Genotype, config: ModelConfig, num_classes: int, d
     if isinstance(model, Genotype):
         with torch.device("meta"):
             return make_network(model, config, num_classes, drop_path)
+    if isinstance(model, Subnet):
+        with torch.device("meta"):
+            return make_subnet(model, config, num_classes, drop_path)
     try:
         with torch.device("meta"):
             return make_model(model, config, num_classes, drop_path=drop_path)

@@ -11,12 +11,14 @@ from typing import Any
 import timm
 from torch import nn
 
-from dasvit.cell.genotype import Genotype
+from dasvit.cell.subnet import Found
 from dasvit.config.validation import size_pair
 from dasvit.errors import UserError
 from dasvit.models.baselines import OURS
 from dasvit.models.dasvit import DasViT
 from dasvit.models.folder import CONFIG, load_model, read_model_config
+from dasvit.models.subnet import NAME as SUBNET
+from dasvit.models.subnet import subnet_of
 
 FIELDS = {"img_size": "image_size", "patch_size": "patch_size", "embed_dim": "width", "depth": "layers"}
 """Arguments of a model, and the fields of a recipe's section model that say the same."""
@@ -43,12 +45,14 @@ def sizes_of(folder: Path) -> dict[str, int]:
     return {FIELDS[name]: sides[0] for name, sides in sizes.items()} | heads
 
 
-def subject_of(model: nn.Module, folder: Path) -> Genotype | str:
-    """Return what a folder's model is a network of: its cell, vit, vit_shift, or the name of a model of timm's."""
+def subject_of(model: nn.Module, folder: Path) -> Found | str:
+    """Return what a folder's model is a network of: its cell, its sizes, vit, vit_shift, or a name of timm's."""
     if isinstance(model, DasViT):
         return model.genotype
     config = read_model_config(folder)
     name = str(config["architecture"]).split(".")[0]
+    if name == SUBNET:
+        return subnet_of(config["model_args"])
     own = next((own for own, behind in OURS.items() if behind == name), name)
     return own if "embed_dim" in config["model_args"] else name
 

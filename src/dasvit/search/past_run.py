@@ -78,8 +78,10 @@ def read_search(folder: Path) -> PastSearch:
     if run.identity().get("kind") != "search":
         raise UserError(f"{folder} holds a training, not a search.")
     config = recipes.load(run.config_path)
-    stages = None
-    if find_method(config.search.method).trains_supernet:
+    stages, method = None, find_method(config.search.method)
+    if method.finds == "network":
+        raise UserError(f"{folder} holds a search by {method.name}, whose network is found, not derived.")
+    if method.trains_supernet:
         stages = read_stages(run, Space.from_config(config.space))
     return PastSearch(config, stages, read_candidates(run), noted_classes(run))
 

@@ -1,4 +1,7 @@
-"""The method from images to a cell, from top to bottom: supernet, perturbation, candidates, derivation, files."""
+"""The method from images to a cell, from top to bottom: supernet, perturbation, candidates, derivation, files.
+
+The method autoformer goes another way, to a network (`dasvit.search.autoformer.loop`).
+"""
 
 from __future__ import annotations
 
@@ -10,6 +13,7 @@ from typing import Any
 from dasvit.cell.cost import operation_cost, skeleton_cost, token_count
 from dasvit.cell.genotype import Genotype, load_genotype
 from dasvit.cell.space import Space
+from dasvit.cell.subnet import FILE, Found
 from dasvit.config import Config
 from dasvit.config.methods import find_method
 from dasvit.config.units import parse_time
@@ -20,6 +24,7 @@ from dasvit.models.cost import cost_of
 from dasvit.runtime.distributed import seed_everything
 from dasvit.runtime.progress import Reporter
 from dasvit.runtime.saver import NEVER, Deadline
+from dasvit.search.autoformer import loop as autoformer
 from dasvit.search.candidates import choose_best, train_candidates
 from dasvit.search.comparable import comparable_cells
 from dasvit.search.confirm import Trial, confirm
@@ -42,23 +47,23 @@ class SearchResult:
     """What a search found.
 
     Attributes:
-        derivation: The cell, and why it is this one.
-        stages: Edge weights and operations alive at the end of every stage. None: no supernet was trained.
+        derivation: The cell, and why it is this one; or the network, and what it was chosen by.
+        stages: Edge weights and operations alive at the end of every stage. None: no supernet of cells was trained.
         candidates: The cells that were trained, best first. Empty: the weights alone decided.
         session: What the search was made of; its run folder holds all of this.
         trials: The networks that were measured, under a latency budget.
     """
 
-    derivation: Derivation
+    derivation: Derivation | autoformer.EvolvedNetwork
     stages: Stages | None
     candidates: Sequence[Candidate]
     session: Session
     trials: Sequence[Trial] = ()
 
     @property
-    def cell(self) -> Genotype:
-        """The cell."""
-        return self.derivation.genotype
+    def found(self) -> Found:
+        """The cell or network."""
+        return self.derivation.genotype if isinstance(self.derivation, Derivation) else self.derivation.subnet
 
     @property
     def shipped(self) -> Candidate | None:
@@ -66,8 +71,12 @@ class SearchResult:
         return next((one for one in self.candidates if one.cell == load_genotype(SHIPPED)), None)
 
     def to_dict(self) -> dict[str, Any]:
-        """Return what `derivation.json` holds: the cell, its network's cost, and what it was chosen against."""
+        """Return what `derivation.json` holds: what was found, its cost, and what it was chosen against."""
         config, classes = self.session.config, self.session.classes
+        if not isinstance(self.derivation, Derivation):
+            cost = cost_of(self.derivation.subnet, config.model, classes).to_dict()
+            judged = {"val_top1": self.derivation.top1, "judged": self.derivation.judged}
+            return {"network": self.derivation.subnet.to_dict(), **judged, **cost}
         content = describe_derivation(self.derivation, config, classes)
         if self.trials:
             content["measured"] = [trial.to_dict() for trial in self.trials]
@@ -90,7 +99,7 @@ def run_search(
     warn: Callable[[Session], None] | None = None,
     jobs: int = 1,
 ) -> SearchResult:
-    """Search in a run folder, and write the cell.
+    """Search in a run folder, and write the cell or network.
 
     Args:
         config: The recipe.
@@ -109,20 +118,37 @@ def run_search(
     if jobs < 1:
         raise UserError(f"--jobs must be at least 1, not {jobs}.")
     session = load_session(config, folder, "search", reporter, deadline)
+    method = find_method(config.search.method)
+    if method.finds == "network":  # before the folder is made
+        autoformer.check_budget(session.config, session.classes)
     with session.locked():
-        has_supernet = find_method(config.search.method).trains_supernet
-        if has_supernet:
+        if method.trains_supernet:
             check_memory(supernet_params(session.config, session.classes))
-        session.claim(config.search.method, resume)
+        elif method.finds == "network":
+            check_memory(autoformer.supernet_params(session.config, session.classes))
+        session.claim(method.name, resume)
         own = session.runtime.from_main(lambda: own_table(session.config, session.classes, session.run, reporter))
         session = replace(session, config=own)
-        if has_supernet and warn and session.runtime.is_main:
+        if method.trains_supernet and warn and session.runtime.is_main:
             warn(session)
         seed_everything(config.runtime.seed)
         session.settle_precision(search_probe(session))
         seed_everything(config.runtime.seed)
         with session.followed(track) as session:
-            return find_cell(session, jobs)
+            return find_cell(session, jobs) if method.finds == "cell" else find_network(session)
+
+
+def find_network(session: Session) -> SearchResult:
+    """Search a network and write it: `network.json` and `derivation.json` in the run's folder.
+
+    Raises:
+        Stopped: By a signal or the deadline; the state is saved.
+    """
+    result = SearchResult(autoformer.evolve_network(session), None, (), session)
+    if session.runtime.is_main:
+        session.run.write_text(FILE, result.found.to_json())
+        session.run.write_json("derivation.json", result.to_dict())
+    return result
 
 
 def find_cell(session: Session, jobs: int = 1) -> SearchResult:
@@ -158,7 +184,7 @@ def find_cell(session: Session, jobs: int = 1) -> SearchResult:
     derivation, trials = runtime.from_main(lambda: confirm(derivation, others, faster, session))
     result = SearchResult(derivation, stages, candidates, session, trials)
     if runtime.is_main:
-        session.run.write_text("genotype.json", result.cell.to_json())
+        session.run.write_text("genotype.json", derivation.genotype.to_json())
         session.run.write_json("derivation.json", result.to_dict())
     return result
 
@@ -229,13 +255,15 @@ def supernet_params(config: Config, classes: int) -> int:
 
 
 def search_probe(session: Session) -> Probe | None:
-    """Return what a search's precision is timed with: a step of its first supernet, or of a candidate's training.
+    """Return what a search's precision is timed with: a step of its (first) supernet, or of a candidate's training.
 
     None where nothing is trained at all.
     """
     config, classes = session.config, session.classes
     if find_method(config.search.method).trains_supernet:
         return lambda device: SearchStep(config, classes, config.search.batch_size, LoneRuntime(device))
+    if find_method(config.search.method).finds == "network":
+        return autoformer.supernet_probe(config, classes)
     if not config.search.finals.cells:
         return None
     cell = draw_cell(session).genotype

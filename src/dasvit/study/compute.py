@@ -29,10 +29,11 @@ def planned_images(config: Config, half: int) -> int:
         half: Images for the weights (`images_for_weights`).
     """
     search, total = config.search, finals_images(config, half)
-    if not find_method(search.method).trains_supernet:
+    method = find_method(search.method)
+    if not method.trains_supernet and method.finds == "cell":
         return total
     for stage in search.stages:
-        alone = stage.epochs if not find_method(search.method).learns_alphas else min(stage.weight_epochs, stage.epochs)
+        alone = stage.epochs if not method.learns_alphas else min(stage.weight_epochs, stage.epochs)
         total += epoch_images(config, half, False) * alone + epoch_images(config, half, True) * (stage.epochs - alone)
     return total
 

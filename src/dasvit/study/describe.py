@@ -10,6 +10,7 @@ from typing import Any
 
 from dasvit.cell.genotype import Genotype, load_genotype
 from dasvit.cell.space import Space
+from dasvit.cell.subnet import Found, Subnet, load_found
 from dasvit.config import Config
 from dasvit.errors import UserError
 from dasvit.io.run_folder import RunFolder
@@ -38,7 +39,7 @@ def describe_search(root: Path, job: Job, images: int) -> dict[str, Any]:
         "run": job.folder,
         "variant": variant,
         "seed": int(seed.removeprefix("seed")),
-        "cell": cell_key(load_genotype(run.path)),
+        "cell": cell_key(load_found(run.path)),
         "derivation": str(read_json(run.path / "derivation.json").get("reason", "")),
         "images": spent_images(job.config, images_for_weights(job.config, images), own, epochs),
         "seconds": seconds,
@@ -68,7 +69,7 @@ def describe_ranking(root: Path, job: Job) -> dict[str, Any] | None:
 
 
 def describe_cell(
-    root: Path, key: str, subject: Genotype | str, config: Config, classes: int, seeds: Iterable[int]
+    root: Path, key: str, subject: Found | str, config: Config, classes: int, seeds: Iterable[int]
 ) -> dict[str, Any]:
     """Return what is known of a network: its cost, and its trainings so far."""
     cost = cost_of(subject, config.model, classes)
@@ -81,6 +82,7 @@ def describe_cell(
     top1 = [training["top1"] for training in trainings]
     return {
         "genotype": subject.to_dict() if isinstance(subject, Genotype) else None,
+        **({"network": subject.to_dict()} if isinstance(subject, Subnet) else {}),
         "params": cost.params,
         "macs": cost.macs,
         "trainings": trainings,

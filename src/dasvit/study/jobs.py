@@ -16,7 +16,7 @@ from typing import Any, TextIO
 
 from rich.console import Console
 
-from dasvit.cell.genotype import Genotype
+from dasvit.cell.subnet import Found
 from dasvit.config import Config
 from dasvit.config import recipe as recipes
 from dasvit.errors import Stopped, UserError
@@ -36,14 +36,14 @@ class Job:
         folder: Its run folder, within the study's.
         label: What it is called on the terminal.
         config: Its recipe.
-        subject: What is trained: a cell, or a model's name. None: this is a search.
-        cell: File of the cell, read where the subject is one.
+        subject: What is trained: a cell, a network, or a model's name. None: this is a search.
+        cell: File of the cell or network, read where the subject is one.
     """
 
     folder: str
     label: str
     config: Config
-    subject: Genotype | str | None = None
+    subject: Found | str | None = None
     cell: str = ""
 
     def is_done(self, root: Path) -> bool:
@@ -208,8 +208,8 @@ def arguments(job: Job, root: Path) -> list[str]:
     common = ["--config", str(config), "--run", str(root / job.folder)]
     if job.subject is None:
         return ["search", *common]
-    is_cell = isinstance(job.subject, Genotype)
-    return ["train", *(["--cell", str(root / job.cell)] if is_cell else ["--model", str(job.subject)]), *common]
+    what = ["--model", job.subject] if isinstance(job.subject, str) else ["--cell", str(root / job.cell)]
+    return ["train", *what, *common]
 
 
 def log(root: Path, job: Job) -> TextIO:

@@ -7,8 +7,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from dasvit.cell.genotype import Genotype, load_genotype
+from dasvit.cell.genotype import Genotype
 from dasvit.cell.space import Space
+from dasvit.cell.subnet import Found, load_found
 from dasvit.config import Config
 from dasvit.config.methods import find_method
 from dasvit.data import Data
@@ -35,6 +36,7 @@ from dasvit.study.plan import (
     Drawn,
     Variant,
     cell_key,
+    cell_kind,
     check_seeds,
     draw_cells,
     plan_control,
@@ -159,14 +161,14 @@ class Study:
             for config in [self.settled(variant.config, seed)]
         ]
 
-    def found(self) -> dict[str, dict[int, Genotype]]:
-        """Return the cells that were found: variant's key → seed → cell."""
-        cells: dict[str, dict[int, Genotype]] = {variant.key: {} for variant in self.variants}
+    def found(self) -> dict[str, dict[int, Found]]:
+        """Return the cells and networks that were found: variant's key → seed → cell."""
+        cells: dict[str, dict[int, Found]] = {variant.key: {} for variant in self.variants}
         for key, row in cells.items():
             for seed in self.seeds(key):
                 folder = self.run.path / "searches" / key / f"seed{seed}"
                 if (folder / "derivation.json").is_file():
-                    row[seed] = load_genotype(folder)
+                    row[seed] = load_found(folder)
         return cells
 
     def drawn(self) -> Drawn | None:
@@ -179,23 +181,24 @@ class Study:
         macs = [cost_of(cell, self.config.model, len(self.data.classes)).macs for cell in found.values()]
         return draw_cells(self.variants[0].config, len(self.data.classes), macs, self.options.random)
 
-    def cells(self) -> dict[str, Genotype | str]:
-        """Return everything that is trained, by folder, and write the cells' files."""
+    def cells(self) -> dict[str, Found | str]:
+        """Return everything that is trained, by folder, and write the cells' and networks' files."""
         self.searched = True
         (self.run.path / "cells").mkdir(exist_ok=True)
         cells = {key: subject for key, (_, subject) in self.networks().items()}
         for key, subject in cells.items():
-            if isinstance(subject, Genotype):
+            if not isinstance(subject, str):
                 self.run.write_text(f"cells/{key}.json", subject.to_json())
         return cells
 
-    def networks(self) -> dict[str, tuple[str, Genotype | str]]:
+    def networks(self) -> dict[str, tuple[str, Found | str]]:
         """Return what is to be trained as far as it is known, by folder: its name on the terminal, and what it is."""
-        networks: dict[str, tuple[str, Genotype | str]] = {name: (REFERENCES[name], name) for name in BASELINES}
+        networks: dict[str, tuple[str, Found | str]] = {name: (REFERENCES[name], name) for name in BASELINES}
         drawn = self.drawn()
-        cells = [(f"the {REFERENCES[name]}", cell) for name, cell in reference_cells(self.config).items()]
+        cells: list[tuple[str, Found]] = []
+        cells += [(f"the {REFERENCES[name]}", cell) for name, cell in reference_cells(self.config).items()]
         for key, row in self.found().items():
-            cells += [(f"the cell of {key}, seed {seed}", cell) for seed, cell in row.items()]
+            cells += [(f"the {cell_kind(cell)} of {key}, seed {seed}", cell) for seed, cell in row.items()]
         cells += [(f"random cell {i + 1}", cell) for i, cell in enumerate(drawn.cells if drawn else [])]
         for name, cell in cells:  # found twice, it has the first name
             networks.setdefault(cell_key(cell), (name, cell))
@@ -208,7 +211,7 @@ class Study:
             for key, (name, subject) in self.networks().items()
         ]
 
-    def rank(self, cells: Mapping[str, Genotype | str]) -> None:
+    def rank(self, cells: Mapping[str, Found | str]) -> None:
         """Have every supernet rank the cells, where that was not done before."""
         ranked = {key: cell for key, cell in cells.items() if isinstance(cell, Genotype) and self.fits(cell)}
         (self.run.path / "rankings").mkdir(exist_ok=True)

@@ -6,6 +6,7 @@ Shapes: B images, S side of the model's image, C classes.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -97,6 +98,8 @@ class TrainState:
         step: Steps of the epoch that goes on.
         metrics: What that epoch has added up.
         steps: How batches are differentiated.
+        begin_step: Told of the number of each step before it.
+        advice: What to lower where steps give no finite numbers.
     """
 
     def __init__(self, model: nn.Module, options: TrainConfig, length: int, runtime: Runtime, steps: Steps) -> None:
@@ -104,6 +107,8 @@ class TrainState:
         self.epoch = self.step = 0
         self.metrics = EpochMetrics(runtime.device)
         self.steps, self.runtime = steps, runtime
+        self.begin_step: Callable[[int], None] | None = None
+        self.advice = ADVICE
         runtime.broadcast(model)
         # Copied before it is shared, which it could not be afterwards.
         several = not runtime.shards  # shares and whole tensors, as statistics are, do not go into one call
@@ -182,6 +187,8 @@ def run_epoch(
     loader.skip(state.step)
     for images, labels in session.reporter.track(loader, state.where, state.step, state.live):
         reseed(config.runtime.seed, state.done, runtime.rank)
+        if state.begin_step:
+            state.begin_step(state.done)
         inputs, targets = preprocess(images.to(runtime.device)), labels.to(runtime.device)
         if mixup:
             inputs, targets = mixup(inputs, targets)
@@ -189,7 +196,7 @@ def run_epoch(
         state.metrics.skipped += not is_good
         state.step += 1
         where = f"{state.where}, step {state.step}/{len(loader)}"
-        state.steps.count(is_good, where, state.lr, ADVICE)
+        state.steps.count(is_good, where, state.lr, state.advice)
         state.schedule.step_update(state.done)
         saver.step(state.done, state.state, where, is_good)
         if state.done >= end:

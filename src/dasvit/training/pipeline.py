@@ -1,4 +1,4 @@
-"""A training from images to a written model: from a cell, a baseline's name or a trained model."""
+"""A training from images to a written model: from a cell, a network, a baseline's name or a trained model."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from torch.nn import functional as F
 
 from dasvit.cell.cost import Cost
 from dasvit.cell.genotype import Genotype
+from dasvit.cell.subnet import FILE, Found, Subnet
 from dasvit.config import Config
 from dasvit.data import MEAN, STD, Data
 from dasvit.errors import UserError
@@ -22,6 +23,7 @@ from dasvit.models.baselines import make_model, make_network, prefer_fast_attent
 from dasvit.models.cost import cost_of, count_cost
 from dasvit.models.finetune import load_start, sizes_of, subject_of
 from dasvit.models.folder import WEIGHTS, read_model_config, save_model
+from dasvit.models.subnet import make_subnet
 from dasvit.runtime.distributed import seed_everything
 from dasvit.runtime.progress import Reporter
 from dasvit.runtime.saver import NEVER, Deadline
@@ -30,8 +32,8 @@ from dasvit.training.classifier import read_input
 from dasvit.training.evaluation import Evaluation
 from dasvit.training.loop import Trained, train
 
-Subject = Genotype | str
-"""What is trained: a cell's network, `vit`, or a model of timm's by its name."""
+Subject = Found | str
+"""What is trained: a cell's network, a network that was found, `vit`, or a model of timm's by its name."""
 
 
 @dataclass(frozen=True)
@@ -128,7 +130,7 @@ def run_training(
 
     Args:
         config: The recipe.
-        subject: A cell, a baseline's name, or the trained model to begin with.
+        subject: A cell, a network, a baseline's name, or the trained model to begin with.
         folder: The run folder.
         reporter: Where progress goes.
         resume: There must be a run to go on with.
@@ -150,7 +152,7 @@ def run_training(
         seed_everything(config.runtime.seed)
         model = make()
         named = subject_of(model, subject.folder) if isinstance(subject, Start) else subject
-        text = named.to_json() if isinstance(named, Genotype) else named
+        text = named if isinstance(named, str) else named.to_json()
         session.claim(text, resume, subject.digest if isinstance(subject, Start) else "")
         if isinstance(subject, Start) and runtime.is_main:
             subject.say(session)
@@ -172,13 +174,15 @@ def network_maker(subject: Subject | Start, session: Session) -> Callable[[], nn
         return lambda: subject.load(config, session.data)
     if isinstance(subject, Genotype):
         return lambda: make_network(subject, config.model, classes, rate)
+    if isinstance(subject, Subnet):
+        return lambda: make_subnet(subject, config.model, classes, rate)
     return lambda: make_model(subject, config.model, classes, drop_path=rate)
 
 
 def write_model(
     trained: Trained, subject: Subject, cost: Cost, session: Session, make: Callable[[], nn.Module]
 ) -> TrainResult:
-    """Write what a training ended with: the genotype, `result.json` and `model/`; return it."""
+    """Write what a training ended with: the genotype or the network's sizes, `result.json` and `model/`; return it."""
     run, runtime, config = session.run, session.runtime, session.config
     result = TrainResult(subject, cost, trained.evaluation, trained.model, session)
     state = runtime.full_state(trained.model.state_dict())
@@ -188,8 +192,8 @@ def write_model(
     if runtime.shards:
         model = make()
         model.load_state_dict(state)
-    if isinstance(subject, Genotype):
-        run.write_text("genotype.json", subject.to_json())
+    if not isinstance(subject, str):
+        run.write_text(FILE if isinstance(subject, Subnet) else "genotype.json", subject.to_json())
     run.write_json("result.json", {**result.to_dict(), "confusion": trained.evaluation.confusion})
     side = config.model.image_size
     save_model(

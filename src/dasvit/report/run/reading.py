@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 import yaml
 
 from dasvit.cell.genotype import Genotype
+from dasvit.cell.subnet import FILE, Subnet
 from dasvit.config.methods import METHODS
 from dasvit.errors import UserError
 
@@ -98,6 +99,7 @@ class Run:
         metrics: Epoch of the whole run → its numbers, in order.
         snapshots: The lines of `architecture.jsonl`, in order.
         genotype: The cell that was found, or is trained.
+        network: The network that was found, or is trained, where it is none of a cell.
         unconstrained: The cell that the weights alone would have chosen.
         reason: Why that was not taken; empty where it was.
         candidates: The candidates of a search, best first.
@@ -132,6 +134,7 @@ class Run:
     ended: bool
     unreadable: dict[str, int]
     trained: Run | None
+    network: Subnet | None
     token_images: dict[str, Any]
     token_lines: tuple[tuple[int, int, Any], ...]
 
@@ -218,7 +221,8 @@ def read_run(folder: Path, inner: bool = True) -> Run:
     subject = _subject(environment.get("subject"))
     # The one line of weights that such a search writes is the cell that it drew: nothing that moved epoch by epoch.
     method = METHODS.get(subject) if kind == "search" else None
-    stages = () if method and not method.trains_supernet else _plan(kind, config, [*rows, *lines])
+    still = method and not method.trains_supernet and method.finds == "cell"
+    stages = () if still else _plan(kind, config, [*rows, *lines])
     outcome = derivation if kind == "search" else result
     trained = folder / "train"
     has_training = inner and kind == "search" and (trained / "config.yaml").is_file()
@@ -244,6 +248,7 @@ def read_run(folder: Path, inner: bool = True) -> Run:
         classes=tuple(map(str, names)) if isinstance(names, list) else (),
         ended=bool(outcome),
         unreadable=files.unreadable,
+        network=_network(files.whole(FILE)),
         trained=read_run(trained, inner=False) if has_training else None,
         token_images=files.whole("token_images.json"),
         token_lines=tuple(
@@ -403,6 +408,13 @@ def _snapshot(epoch: int, row: Mapping[str, Any]) -> Snapshot:
 def _genotype(content: Any) -> Genotype | None:
     try:
         return Genotype.from_dict(content) if content else None
+    except UserError:
+        return None
+
+
+def _network(content: Any) -> Subnet | None:
+    try:
+        return Subnet.from_dict(content) if content else None
     except UserError:
         return None
 

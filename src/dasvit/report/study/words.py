@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from dasvit.cell.genotype import Genotype
+from dasvit.cell.subnet import Subnet
 from dasvit.report.drawing.cells import sums_of
 from dasvit.report.markup import Cell
 from dasvit.report.tables import number
@@ -69,7 +70,11 @@ def count(value: float | None) -> str:
 
 
 def cell_words(cell: Mapping[str, Any]) -> str:
-    """Return a network as a formula, as x1 = msa_2(prev2) + mlp_1(prev1)."""
+    """Return a network as a formula, as x1 = msa_2(prev2) + mlp_1(prev1); one of no cell by its sizes."""
+    if cell.get("network"):
+        network = Subnet.from_dict(cell["network"])
+        heads, ratios = ("-".join(f"{n:g}" for n in numbers) for numbers in (network.heads, network.ratios))
+        return f"{network.depth} layers of width {network.width}; heads {heads}; ratios {ratios}"
     if not cell["genotype"]:
         return "ViT"
     sums = sums_of(Genotype.from_dict(cell["genotype"]))
