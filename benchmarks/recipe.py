@@ -1,0 +1,95 @@
+"""What does each part of a training recipe earn? One change at a time, on images that no result is reported on.
+
+    python benchmarks/recipe.py DIR OUT [NAME ...]
+
+trains networks for 10 epochs of 20,000 images of the CIFAR-10 in DIR, and judges them on 5,000 other training images:
+`dasvit_shift` and the ViT with three learning rates each, then `dasvit_shift` with one change of the recipe at a time.
+One run folder a training in OUT; the same command goes on with those that are not there, or with those of the given
+NAMEs, and prints one JSON object. About eight minutes a training on one core with bfloat16 units.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import dasvit
+from dasvit.api.recipe import make_config
+from dasvit.data import load_data
+
+BASE: dict[str, Any] = {
+    "train.epochs": 10,
+    "train.batch_size": 128,
+    "train.smoothing": 0.1,
+    "train.eval_every": 10,
+    "train.optim.lr": 2e-3,
+    "train.optim.weight_decay": 0.05,
+    "train.optim.warmup_epochs": 1.0,
+    "train.optim.clip_grad": 1.0,
+    "train.augment.crop_padding": 4,
+    "train.augment.flip": 0.5,
+    "runtime.precision": "bfloat16",
+}
+NETWORKS = ("dasvit_shift", "vit")
+RATES = (1e-3, 2e-3, 4e-3)
+CHANGES: dict[str, dict[str, Any]] = {
+    "batch-64": {"train.batch_size": 64},
+    "ema": {"train.ema": 0.998},
+    "no-smoothing": {"train.smoothing": 0.0},
+    "drop-path": {"train.drop_path": 0.1},
+    "decay-0.2": {"train.optim.weight_decay": 0.2},
+    "no-flip": {"train.augment.flip": 0.0},
+    "no-crop": {"train.augment.crop_padding": 0},
+    "randaugment": {"train.augment.randaugment": "rand-m5-n2-mstd0.5-inc1"},
+    "erasing": {"train.augment.erasing": 0.25},
+    "mixup": {"train.augment.mixup": 0.2},
+    "cutmix": {"train.augment.cutmix": 1.0},
+}
+SEED = 300
+TRAIN, VAL = 2000, 500
+"""Images of a class."""
+
+
+def split(folder: str) -> dict[str, Any]:
+    """Return training images and others to judge by, both of CIFAR-10's training set."""
+    config = make_config("cifar10-study", options={"data.path": folder, "data.limit": 0})
+    images = load_data(config.data, 32, SEED).train
+    chance, train, val = np.random.default_rng(SEED), [], []
+    for label in range(10):
+        rows = chance.permutation(np.flatnonzero(images.labels == label))
+        train.append(rows[:TRAIN])
+        val.append(rows[TRAIN : TRAIN + VAL])
+
+    def arrays(rows: list[Any]) -> tuple[Any, Any]:
+        chosen = np.sort(np.concatenate(rows))
+        return images.images[chosen], images.labels[chosen]
+
+    return {"train": arrays(train), "test": arrays(val)}
+
+
+def trainings() -> dict[str, tuple[str, dict[str, Any]]]:
+    """Return the trainings by name: a network and what differs from BASE."""
+    rates = {f"{network}-lr-{rate:g}": (network, {"train.optim.lr": rate}) for network in NETWORKS for rate in RATES}
+    return rates | {name: (NETWORKS[0], change) for name, change in CHANGES.items()}
+
+
+def main(folder: str, out: Path, names: list[str]) -> None:
+    """Train what is missing, and print what every training reached."""
+    data, reached = split(folder), {}
+    for name in names or trainings():
+        network, change = trainings()[name]
+        options = {**BASE, **change}
+        model = dasvit.train(
+            network, data, recipe="cifar10-study", run=out / name, seed=SEED, options=options, quiet=True
+        )
+        reached[name] = {key: model.result[key] for key in ("top1", "loss")}
+        print(name, reached[name], file=sys.stderr, flush=True)
+    print(json.dumps(reached, indent=2))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], Path(sys.argv[2]), sys.argv[3:])
