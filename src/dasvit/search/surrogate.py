@@ -39,7 +39,7 @@ class Features:
     Attributes:
         space: The search space.
         macs: Multiply-adds of every operation, by name.
-        supernet: Logarithms of a supernet's edge weights, [E][O]. None: there was no supernet.
+        supernet: Logarithms of a supernet's edge weights, `[E][O]`. None: there was no supernet.
     """
 
     space: Space
