@@ -68,3 +68,18 @@ def test_a_script_with_and_without_a_main_guard(guarded: bool, tmp_path: Path) -
     assert done.returncode != 0 and "done" not in done.stdout
     assert 'if __name__ == "__main__":' in done.stderr.splitlines()[-1] and "memory" not in done.stderr
     assert "UserError" in done.stderr.splitlines()[-1]
+
+
+def test_candidates_beside_a_script_without_a_main_guard(tmp_path: Path) -> None:
+    """As above, for the processes that train candidates."""
+    text = """
+import dasvit
+dasvit.search(recipe="digits", method="finals", run={run!r}, jobs=2, quiet=True, options={{
+    "data.limit": 60, "data.eval_limit": 20, "model.width": 8, "model.layers": 1, "model.heads": 2, "space.heads": [2],
+    "search.finals.cells": 2, "search.finals.rungs": [1], "train.batch_size": 20, "runtime.device": "cpu",
+    "runtime.precision": "float32"}})
+"""
+    (tmp_path / "script.py").write_text(text.format(run=str(tmp_path / "run")))
+    done = subprocess.run([sys.executable, tmp_path / "script.py"], capture_output=True, text=True, cwd=tmp_path)
+    assert done.returncode != 0
+    assert 'if __name__ == "__main__":' in done.stderr.splitlines()[-1] and "memory" not in done.stderr

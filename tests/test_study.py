@@ -16,6 +16,7 @@ import torch
 
 from dasvit.cell.genotype import Genotype, is_viable, load_genotype
 from dasvit.cell.space import Space
+from dasvit.cell.subnet import cell_key
 from dasvit.cli.parsing import parse
 from dasvit.config import Config
 from dasvit.config.methods import with_method
@@ -33,7 +34,7 @@ from dasvit.search.supernet import ForwardMode, Supernet
 from dasvit.study import jobs as study_jobs
 from dasvit.study.cluster import Processes
 from dasvit.study.compute import images_for_weights, planned_images
-from dasvit.study.plan import cell_key, check_seeds, draw_cells, plan_control, plan_variants, reference_cells
+from dasvit.study.plan import check_seeds, draw_cells, plan_control, plan_variants, reference_cells
 from dasvit.training.pipeline import run_training
 from helpers import SMALL, call_cli, tree
 

@@ -15,7 +15,7 @@ from dasvit.api.model import TrainedModel
 from dasvit.api.recipe import count, make_config
 from dasvit.cell.cost import Cost
 from dasvit.cell.genotype import Genotype
-from dasvit.cell.subnet import Found, Subnet
+from dasvit.cell.subnet import Found, Subnet, cell_kind
 from dasvit.compare.networks import Entry, cost_of_named, cost_with_latency, named_network, other_entry
 from dasvit.compare.trainings import Comparison, run_comparison
 from dasvit.config import Config, LatencyConfig
@@ -33,7 +33,6 @@ from dasvit.runtime.progress import Reporter
 from dasvit.runtime.saver import Deadline
 from dasvit.search.pipeline import run_search
 from dasvit.study.options import StudyOptions
-from dasvit.study.plan import cell_kind
 from dasvit.study.result import StudyResult
 from dasvit.study.study import do_study
 from dasvit.training.pipeline import Start, Subject, run_training

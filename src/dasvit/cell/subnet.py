@@ -5,6 +5,7 @@ AutoFormer: Searching Transformers for Visual Recognition (Chen, Peng, Fu, Ling;
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 from dataclasses import dataclass, replace
@@ -127,6 +128,16 @@ def subnet_cost(subnet: Subnet, config: ModelConfig, num_classes: int) -> Cost:
         products = 4 * tokens**2 * inner  # scores and mixtures, each of tokens and of relative positions
         total += Cost(4 * dim + weights + tables, linear + products, linear)
     return total
+
+
+def cell_key(cell: Found) -> str:
+    """Return the folder of a cell's, or network's, trainings: the same, found twice, is trained once for each seed."""
+    return f"{cell_kind(cell)}-{hashlib.sha256(cell.to_json().encode()).hexdigest()[:10]}"
+
+
+def cell_kind(cell: Found) -> str:
+    """Return what a search found in a word: cell or network."""
+    return "network" if isinstance(cell, Subnet) else "cell"
 
 
 def load_found(name: str | Path) -> Found:

@@ -28,5 +28,5 @@ def check_ended(processes: Iterable[BaseProcess]) -> None:
     if any(process.exitcode == STATUS for process in processes):
         raise UserError(
             "the processes that were started to help import your script, and it starts a run when it is imported: put "
-            'what it does below a line `if __name__ == "__main__":`, or leave runtime.workers at 0.'
+            'what it does below a line `if __name__ == "__main__":`, or leave runtime.workers at 0 and jobs at 1.'
         )

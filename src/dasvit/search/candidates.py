@@ -8,7 +8,6 @@ the search's cell. A recipe calls this its finals.
 
 from __future__ import annotations
 
-import hashlib
 import shutil
 import time
 from collections.abc import Iterator, Sequence
@@ -20,6 +19,7 @@ from pathlib import Path
 import torch
 
 from dasvit.cell.genotype import Genotype
+from dasvit.cell.subnet import cell_key
 from dasvit.config import TrainConfig
 from dasvit.data import split_indices
 from dasvit.data.splits import balanced_subset
@@ -126,7 +126,7 @@ def halved(session: Session) -> Session:
 
 def folder_of(cell: Genotype, session: Session) -> Path:
     """Return the folder of a candidate in a search's run folder."""
-    return session.run.path / FOLDER / f"cell-{hashlib.sha256(cell.to_json().encode()).hexdigest()[:10]}"
+    return session.run.path / FOLDER / cell_key(cell)
 
 
 def train_to_rung(cell: Genotype, rung: int, session: Session) -> Rung:

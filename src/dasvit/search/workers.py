@@ -11,6 +11,7 @@ from concurrent.futures import Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import replace
 from multiprocessing import connection, get_context, parent_process
+from multiprocessing.process import BaseProcess
 from types import FrameType, TracebackType
 from typing import Any
 
@@ -18,6 +19,7 @@ import torch
 
 from dasvit.cell.genotype import Genotype
 from dasvit.errors import Stopped, UserError
+from dasvit.io.main_guard import check_ended
 from dasvit.runtime.distributed import Runtime
 from dasvit.runtime.progress import Reporter
 from dasvit.runtime.saver import SIGNALS
@@ -51,10 +53,12 @@ class Pool:
         arguments = (bare, session.runtime.precision, threads, devices, number)
         self._pool = ProcessPoolExecutor(jobs, context, prepare, arguments)
         self._handlers: dict[int, Any] = {}
+        self._processes: dict[int, BaseProcess] = {}
 
     def submit(self, cell: Genotype, rung: int) -> Future[Rung]:
         """Begin to train a candidate until a rung; its result waits where others are to be taken first."""
         future = self._pool.submit(work, self.task, cell, rung)
+        self._processes |= self._pool._processes  # a broken pool forgets them
         return _Result(self, future)
 
     def wait(self, future: Future[Any]) -> Rung:
@@ -69,6 +73,7 @@ class Pool:
                 self._check_signal()
             kind, value, status = future.result()
         except BrokenProcessPool:
+            check_ended(self._processes.values())
             raise UserError(
                 "a process that trained a candidate was killed (for lack of memory, perhaps): give the same command "
                 "again to go on, with fewer --jobs where it happens again."

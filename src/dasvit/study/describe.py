@@ -10,7 +10,7 @@ from typing import Any
 
 from dasvit.cell.genotype import Genotype, load_genotype
 from dasvit.cell.space import Space
-from dasvit.cell.subnet import Found, Subnet, load_found
+from dasvit.cell.subnet import Found, Subnet, cell_key, load_found
 from dasvit.config import Config
 from dasvit.errors import UserError
 from dasvit.io.run_folder import RunFolder
@@ -22,7 +22,6 @@ from dasvit.search.ranking import weight_scores
 from dasvit.search.stages import read_stages
 from dasvit.study.compute import images_for_weights, spent_images
 from dasvit.study.jobs import Job
-from dasvit.study.plan import cell_key
 
 
 def describe_search(root: Path, job: Job, images: int) -> dict[str, Any]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import random
 import statistics
 from collections.abc import Sequence
@@ -11,7 +10,6 @@ from typing import Any
 
 from dasvit.cell.genotype import Genotype, load_genotype
 from dasvit.cell.space import Space
-from dasvit.cell.subnet import Found, Subnet
 from dasvit.config import Config, FairnessConfig
 from dasvit.config.limits import MAX_SEED
 from dasvit.config.methods import with_method
@@ -155,16 +153,6 @@ def check_seeds(config: Config, searches: int, trainings: int) -> None:
             f"the trainings' seeds begin {TRAINING_SEEDS} above runtime.seed and would end at {last}, beyond the "
             f"largest seed {MAX_SEED}: lower runtime.seed."
         )
-
-
-def cell_key(cell: Found) -> str:
-    """Return the folder of a cell's, or network's, trainings: the same, found twice, is trained once for each seed."""
-    return f"{cell_kind(cell)}-{hashlib.sha256(cell.to_json().encode()).hexdigest()[:10]}"
-
-
-def cell_kind(cell: Found) -> str:
-    """Return what a search found in a word: cell or network."""
-    return "network" if isinstance(cell, Subnet) else "cell"
 
 
 def reference_cells(config: Config) -> dict[str, Genotype]:

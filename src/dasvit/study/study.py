@@ -9,7 +9,7 @@ from typing import Any
 
 from dasvit.cell.genotype import Genotype
 from dasvit.cell.space import Space
-from dasvit.cell.subnet import Found, load_found
+from dasvit.cell.subnet import Found, cell_key, cell_kind, load_found
 from dasvit.config import Config
 from dasvit.config.methods import find_method
 from dasvit.data import Data
@@ -35,8 +35,6 @@ from dasvit.study.plan import (
     TRAINING_SEEDS,
     Drawn,
     Variant,
-    cell_key,
-    cell_kind,
     check_seeds,
     draw_cells,
     plan_control,

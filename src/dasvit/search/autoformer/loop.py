@@ -124,8 +124,7 @@ def end_epoch(state: TrainState, session: Session) -> None:
     """Log an epoch, and go on to the next."""
     where = state.where
     check_steps(state.metrics, where, ADVICE)
-    rate = state.optimizer.param_groups[0]["lr"]
-    row = state.metrics.row(session.runtime, stage=1, epoch=state.epoch + 1, lr=rate)
+    row = state.metrics.row(session.runtime, stage=1, epoch=state.epoch + 1, lr=state.lr)
     state.epoch, state.step = state.epoch + 1, 0
     said = f"{where}: loss {row['train_loss']:.3f}, {row['images_per_second']:.0f} images/s, {row['seconds']:.0f} s"
     session.log(said, {"metrics.jsonl": row})
