@@ -57,7 +57,10 @@ class Pool:
 
     def submit(self, cell: Genotype, rung: int) -> Future[Rung]:
         """Begin to train a candidate until a rung; its result waits where others are to be taken first."""
-        future = self._pool.submit(work, self.task, cell, rung)
+        try:
+            future = self._pool.submit(work, self.task, cell, rung)
+        except BrokenProcessPool:
+            raise self._failure() from None
         self._processes |= self._pool._processes  # a broken pool forgets them
         return _Result(self, future)
 
@@ -73,11 +76,7 @@ class Pool:
                 self._check_signal()
             kind, value, status = future.result()
         except BrokenProcessPool:
-            check_ended(self._processes.values())
-            raise UserError(
-                "a process that trained a candidate was killed (for lack of memory, perhaps): give the same command "
-                "again to go on, with fewer --jobs where it happens again."
-            ) from None
+            raise self._failure() from None
         self._check_signal()
         if kind == "stopped":
             raise Stopped(value, status)
@@ -85,6 +84,15 @@ class Pool:
             raise UserError(value)
         rung: Rung = value
         return rung
+
+    def _failure(self) -> UserError:
+        """Return what to say of a process that is gone."""
+        self._pool.shutdown()  # waits until it is known how all of them ended
+        check_ended(self._processes.values())
+        return UserError(
+            "a process that trained a candidate was killed (for lack of memory, perhaps): give the same command again "
+            "to go on, with fewer --jobs where it happens again."
+        )
 
     def _check_signal(self) -> None:
         if self._signal:
@@ -102,9 +110,8 @@ class Pool:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if kind is not None:  # what is still being trained saves its state
-            for process in list(self._pool._processes.values()):
-                if process.is_alive() and process.pid is not None:
-                    os.kill(process.pid, signal.SIGTERM)
+            for process in self._processes.values():
+                process.terminate()  # SIGTERM; nothing where it has ended already
         self._pool.shutdown(wait=True, cancel_futures=True)
         for number, handler in self._handlers.items():
             signal.signal(number, handler)
