@@ -45,10 +45,12 @@ from dasvit.config import recipe as recipes
 from dasvit.data import Loader, Preprocess, load_data, train_transform
 from dasvit.data.image_set import HeldPixels, ImageSet
 from dasvit.models.baselines import make_network, prefer_fast_attention
+from dasvit.runtime.distributed import bfloat16_slowdown
 from dasvit.search.bilevel import frozen
 from dasvit.search.loop import train_loss, val_loss
 from dasvit.search.plain_darts import PlainStep, PlainSupernet
 from dasvit.search.probe import LoneRuntime, SearchStep
+from dasvit.session import SLOW
 from dasvit.training.optim import make_optimizer
 
 CLASSES, LAYERS, PATCH = 10, 2, 4
@@ -362,13 +364,29 @@ def matrix_rate(device: torch.device, side: int = 8192) -> float:
 
 def describe_machine() -> dict[str, Any]:
     """Return what a reader needs to compare these figures with others."""
-    cpu = platform.processor() or platform.machine()
+    cpu, units = platform.processor() or platform.machine(), ""
     if os.path.exists("/proc/cpuinfo"):
         with open("/proc/cpuinfo", encoding="utf-8") as file:
-            cpu = next((line.split(":", 1)[1].strip() for line in file if line.startswith("model name")), cpu)
+            lines = dict(line.split(":", 1) for line in file if line.startswith(("model name", "flags")))
+        names = {name.strip(): value.strip() for name, value in lines.items()}
+        cpu, flags = names.get("model name", cpu), names.get("flags", "").split()
+        units = " ".join(flag for flag in flags if flag.startswith(("avx", "amx", "fma")))
     gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
+    machine = {"cpu": cpu, "cpu_units": units, "bfloat16_slowdown": bfloat16_slowdown(torch.device("cpu")), "gpu": gpu}
     versions = {"torch": torch.__version__, "timm": timm.__version__, "python": platform.python_version()}
-    return {"date": date.today().isoformat(), "cpu": cpu, "threads": torch.get_num_threads(), "gpu": gpu, **versions}
+    return {"date": date.today().isoformat(), **machine, "threads": torch.get_num_threads(), **versions}
+
+
+def comparable_precisions(device: torch.device, wanted: Sequence[str]) -> tuple[list[str], dict[str, str]]:
+    """Return the precisions to time on a device, and why others are left out.
+
+    Where bfloat16 is emulated, ratios in it say what the emulation costs, not what either side does.
+    """
+    slowdown = bfloat16_slowdown(device)
+    if "bfloat16" not in wanted or slowdown <= SLOW:
+        return list(wanted), {}
+    reason = f"a matrix product takes {slowdown:.1f} times as long as in float32: there are no units for it"
+    return [name for name in wanted if name != "bfloat16"], {"bfloat16": reason}
 
 
 def main() -> None:
@@ -384,7 +402,8 @@ def main() -> None:
     sizes = [size for size in SIZES if size.dim in options.sizes]
     figures: dict[str, Any] = {"cpu": None, "cuda": None}
     for name in devices:
-        figures[name] = bench_device(torch.device(name), options.precisions, sizes, options.repeats)
+        precisions, left_out = comparable_precisions(torch.device(name), options.precisions)
+        figures[name] = {**bench_device(torch.device(name), precisions, sizes, options.repeats), "left_out": left_out}
         if name == "cuda":
             paper = recipes.from_dict(recipes.read_recipe("cifar10-paper"))
             figures[name]["paper_search"] = bench_paper(torch.device(name), paper, paper.search.batch_size, 50_000)

@@ -71,10 +71,9 @@ def split(data: Data) -> tuple[Data, ImageSet]:
 def curve(cell: Genotype, config: Config, data: Data, val: ImageSet) -> dict[str, Any]:
     """Train a cell's network, and return what was seen on the way and at the end."""
     seed_everything(SEED)
-    runtime = Runtime(config.runtime, "bfloat16" if config.runtime.precision == "bfloat16" else "float32")
+    runtime = Runtime(config.runtime, "bfloat16")
     network = make_network(cell, config.model, 10)
-    dtype = torch.bfloat16 if runtime.precision == "bfloat16" else torch.float32
-    prefer_fast_attention(network, runtime.device, dtype)
+    prefer_fast_attention(network, runtime.device, torch.bfloat16)
     loader, preprocess = training_loader(data, config, runtime), Preprocess(config.model.image_size)
     state = TrainState(network, config.train, len(loader), runtime, Steps(runtime, Reporter(quiet=True)))
     _, criterion = make_loss(config.train, 10, 1)

@@ -56,8 +56,7 @@ class Bench:
     def __init__(self, path: str, measured: str) -> None:
         self.config = make_config("cifar10-study", {"name": "cifar10", "path": path}, {"runtime.seed": SEED})
         self.data, self.val = split(load_data(self.config.data, self.config.model.image_size, 0))
-        half = self.config.runtime.precision == "bfloat16"
-        self.runtime = Runtime(self.config.runtime, "bfloat16" if half else "float32")
+        self.runtime = Runtime(self.config.runtime, "bfloat16")
         self.space = Space.from_config(self.config.space)
         files = sorted(Path(measured).glob("cell*.json"))
         self.records = [json.loads(file.read_text(encoding="utf-8")) for file in files]

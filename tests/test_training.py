@@ -10,6 +10,7 @@ import torch
 from sklearn.metrics import confusion_matrix, top_k_accuracy_score
 from torch import nn
 
+from dasvit.api.recipe import make_config
 from dasvit.cell.genotype import PUBLISHED
 from dasvit.config import Config, OptimConfig, RuntimeConfig
 from dasvit.config import recipe as recipes
@@ -18,7 +19,14 @@ from dasvit.errors import UserError
 from dasvit.io.run_folder import RunFolder
 from dasvit.models.baselines import make_network
 from dasvit.runtime.checkpoint import Damaged, load_checkpoint, read_checkpoint, save_checkpoint
-from dasvit.runtime.distributed import Runtime, find_device, measure_precision, reseed, seed_everything
+from dasvit.runtime.distributed import (
+    Runtime,
+    bfloat16_slowdown,
+    find_device,
+    measure_precision,
+    reseed,
+    seed_everything,
+)
 from dasvit.runtime.progress import Reporter
 from dasvit.runtime.saver import NEVER, Saver
 from dasvit.session import load_session
@@ -232,6 +240,24 @@ def test_the_faster_precision_is_taken_and_no_random_number_is_used_up() -> None
     precision, seconds = measure_precision(torch.device("cpu"), step)
     assert precision == "bfloat16" and seconds["bfloat16"] < seconds["float32"]
     assert torch.equal(torch.rand(3), expected)
+
+
+@pytest.mark.parametrize(("slowdown", "is_said"), [(12.0, True), (1.5, False)])
+def test_a_pinned_precision_that_is_slow_here_is_said(
+    slowdown: float, is_said: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("dasvit.session.bfloat16_slowdown", lambda device: slowdown)
+    config = make_config("digits", options={"runtime.precision": "bfloat16"})
+    session = load_session(config, str(tmp_path / "run"), "train", Reporter())
+    session.claim("vit")
+    session.settle_precision(lambda device: lambda: None)
+    said = capfd.readouterr().err
+    assert ("takes 12 times as long" in said and "--runtime.precision auto" in said) == is_said
+    assert session.runtime.precision == "bfloat16"  # what was asked for
+
+
+def test_bfloat16_is_timed_against_float32() -> None:
+    assert 0.01 < bfloat16_slowdown(torch.device("cpu")) < 1000
 
 
 def test_runtimes_of_two_precisions_live_in_one_process() -> None:

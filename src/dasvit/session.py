@@ -19,13 +19,15 @@ from dasvit.errors import UserError, printable
 from dasvit.io.run_folder import RunFolder
 from dasvit.report import refresh_report
 from dasvit.report.run.page import PAGE
-from dasvit.runtime.distributed import Precision, Runtime, measure_precision
+from dasvit.runtime.distributed import Precision, Runtime, bfloat16_slowdown, measure_precision
 from dasvit.runtime.progress import Reporter
 from dasvit.runtime.saver import NEVER, Deadline
 from dasvit.runtime.tracking import Tracking
 
 NAMED = 5
 """Skipped images that are named on the terminal; `environment.json` names them all."""
+SLOW = 2.0
+"""How many times as long a product may take in bfloat16 before a run that insists on it says so."""
 Probe = Callable[[torch.device], Callable[[], None]]
 """Returns, for a device, one step of the work to come: what a precision is timed with."""
 
@@ -105,6 +107,11 @@ class Session:
         runtime, precision = self.runtime, self.config.runtime.precision
         if precision == "auto":
             precision = self._automatic(probe)
+        elif precision == "bfloat16" and probe and (slowdown := bfloat16_slowdown(runtime.device)) > SLOW:
+            self.reporter.say(
+                f"runtime.precision is bfloat16, in which a matrix product takes {slowdown:.0f} times as long as in "
+                "float32 on this machine: --runtime.precision auto takes the faster one."
+            )
         threads = torch.get_num_threads()
         self.run.note(device=str(runtime.device), precision=precision, processes=runtime.world, threads=threads)
         return precision

@@ -101,6 +101,21 @@ def measure_precision(device: torch.device, step: Callable[[], object]) -> tuple
     return ("bfloat16" if medians["bfloat16"] < medians["float32"] else "float32"), medians
 
 
+def bfloat16_slowdown(device: torch.device, side: int = 256) -> float:
+    """Return how many times as long a matrix product takes in bfloat16 as in float32: above 1 without units for it."""
+    factors = torch.randn(2, side, side, generator=torch.Generator().manual_seed(0)).to(device)
+    seconds = {}
+    for dtype in (torch.float32, torch.bfloat16):
+        one, other = factors.to(dtype)
+        times = []
+        for _ in range(6):
+            start = time.perf_counter()
+            (one @ other).sum().item()  # waits for the device
+            times.append(time.perf_counter() - start)
+        seconds[dtype] = min(times)
+    return seconds[torch.bfloat16] / seconds[torch.float32]
+
+
 def meet_peers(backend: str) -> None:
     """Join the processes that torchrun has started with this one, where it has.
 
