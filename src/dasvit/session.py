@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
@@ -20,6 +21,7 @@ from dasvit.io.run_folder import RunFolder
 from dasvit.report import refresh_report
 from dasvit.report.run.page import PAGE
 from dasvit.runtime.distributed import Precision, Runtime, bfloat16_slowdown, measure_precision
+from dasvit.runtime.estimate import Estimate, describe, outcome, total
 from dasvit.runtime.progress import Reporter
 from dasvit.runtime.saver import NEVER, Deadline
 from dasvit.runtime.tracking import Tracking
@@ -44,6 +46,7 @@ class Session:
         reporter: Where progress goes.
         deadline: When to stop.
         followers: Called at the end of every epoch, on the main process: the page, the trackers.
+        later: Seconds that what follows the training at hand will take, as was estimated.
     """
 
     config: Config
@@ -53,6 +56,7 @@ class Session:
     reporter: Reporter
     deadline: Deadline = NEVER
     followers: tuple[Callable[[], None], ...] = ()
+    later: float = 0.0
 
     @property
     def classes(self) -> int:
@@ -95,43 +99,77 @@ class Session:
             self.run.open(self.config, subject, resume, init)
             note_data(self.run, self.data, self.reporter)
 
-    def settle_precision(self, probe: Probe | None) -> None:
+    def settle_precision(self, probe: Probe | None, keep: bool = True) -> None:
         """Settle the precision, on the main process for all: auto is measured once, said, and kept in the run folder.
 
         Args:
             probe: What is timed. None: the run computes nothing, and auto is float32.
+            keep: False before the run has its folder: nothing is said or written.
         """
-        self.runtime.precision = self.runtime.from_main(lambda: self._settled(probe))
+        self.runtime.precision = self.runtime.from_main(lambda: self._settled(probe, keep))
 
-    def _settled(self, probe: Probe | None) -> Precision:
+    def _settled(self, probe: Probe | None, keep: bool) -> Precision:
         runtime, precision = self.runtime, self.config.runtime.precision
         if precision == "auto":
-            precision = self._automatic(probe)
-        elif precision == "bfloat16" and probe and (slowdown := bfloat16_slowdown(runtime.device)) > SLOW:
+            precision = self._automatic(probe, keep)
+        elif precision == "bfloat16" and probe and keep and (slowdown := bfloat16_slowdown(runtime.device)) > SLOW:
             self.reporter.say(
                 f"runtime.precision is bfloat16, in which a matrix product takes {slowdown:.0f} times as long as in "
                 "float32 on this machine: --runtime.precision auto takes the faster one."
             )
+        if not keep:
+            return precision
         threads = torch.get_num_threads()
         self.run.note(device=str(runtime.device), precision=precision, processes=runtime.world, threads=threads)
         return precision
 
-    def _automatic(self, probe: Probe | None) -> Precision:
+    def _automatic(self, probe: Probe | None, keep: bool) -> Precision:
         if self.runtime.shards:  # one device need not hold the network
             precision: Precision = "bfloat16" if self.runtime.device.type == "cuda" else "float32"
             world = self.runtime.world
-            self.reporter.say(f"precision: {precision} (not measured: the weights are shared by {world} processes)")
+            if keep:
+                self.reporter.say(f"precision: {precision} (not measured: the weights are shared by {world} processes)")
             return precision
         kept: Precision | None = self.run.notes().get("precision")
         if kept in ("float32", "bfloat16"):
             return kept
         if probe is None:
             return "float32"
-        precision, seconds = measure_precision(self.runtime.device, probe(self.runtime.device))
+        if not self.runtime.measured:
+            self.runtime.measured = measure_precision(self.runtime.device, probe(self.runtime.device))
+        precision, seconds = self.runtime.measured
+        if not keep:
+            return precision
         self.run.note(precision=precision, precision_seconds=seconds)
         times = ", ".join(f"{name} {1000 * value:.0f} ms" for name, value in seconds.items())
         self.reporter.say(f"precision: {precision} (a step: {times})")
         return precision
+
+    def expect(self, phases: Mapping[str, Estimate], after: str = "") -> None:
+        """Say how long a run will take, and keep it in the run folder.
+
+        Args:
+            phases: What its phases take, by name.
+            after: What else there is to say of it.
+        """
+        if self.runtime.is_main:
+            several = {name: phase.to_dict() for name, phase in phases.items()}
+            self.run.note(estimate={**total(phases.values()).to_dict(), "phases": several})
+            self.reporter.say(f"time: {describe(phases)}{after}")
+
+    @contextmanager
+    def timed(self) -> Iterator[None]:
+        """Keep how many seconds the run took, all calls together, and say at its end what had been estimated."""
+        start, before = time.monotonic(), float(self.run.notes().get("seconds", 0.0))
+        try:
+            yield
+        finally:
+            seconds = before + time.monotonic() - start
+            if self.runtime.is_main:
+                self.run.note(seconds=round(seconds, 2))
+        estimate = self.run.notes().get("estimate")
+        if estimate and self.runtime.is_main:
+            self.reporter.say(outcome(seconds, estimate))
 
     @contextmanager
     def followed(self, track: Sequence[str] = ()) -> Iterator[Session]:

@@ -67,6 +67,7 @@ def search(
     max_minutes: float = 0.0,
     track: Sequence[str] = (),
     jobs: int = 1,
+    hours: float = 0.0,
     quiet: bool = False,
 ) -> FoundCell:
     """Search a cell on images, or with the method autoformer a network (`dasvit search`).
@@ -88,6 +89,7 @@ def search(
         max_minutes: Stop, with a checkpoint, after so many minutes. 0: no limit.
         track: Trackers that are sent every epoch's numbers: tensorboard, wandb, trackio.
         jobs: Candidates trained beside each other, each in a process of its own.
+        hours: Train as many candidates as fit into so many hours on this machine. 0: as many as the recipe says.
         quiet: Show no progress.
 
     Raises:
@@ -112,6 +114,7 @@ def search(
         track=track,
         warn=lambda session: warn_memory(session.config, session.classes, session.reporter),
         jobs=jobs,
+        hours=hours,
     )
     return FoundCell.of(result)
 

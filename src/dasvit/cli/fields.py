@@ -56,8 +56,8 @@ def option_of(field: str) -> str:
 
 def _in_order(options: type) -> list[dataclasses.Field[Any]]:
     """Return the fields of a dataclass, those of its bases behind its own."""
-    fields = {field.name: field for field in dataclasses.fields(options)}
-    return [fields[name] for cls in options.__mro__ for name in inspect.get_annotations(cls)]
+    fields = {field.name: field for field in dataclasses.fields(options) if field.init}
+    return [fields[name] for cls in options.__mro__ for name in inspect.get_annotations(cls) if name in fields]
 
 
 def _texts(options: type) -> dict[str, str]:

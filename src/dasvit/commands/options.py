@@ -7,6 +7,7 @@ The first line says what the command does. A field is an option of the same name
 from __future__ import annotations
 
 import dataclasses
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -55,10 +56,12 @@ class Resumable(Options):
     Attributes:
         resume: Go on with the run in the folder, and fail where there is none (without it: go on, or begin).
         max_minutes: Stop, with a checkpoint, after so many minutes; the same command goes on (default: 0, no limit).
+        begun: When the command began, on the clock of `time.monotonic()`; no option.
     """
 
     resume: bool = False
     max_minutes: float = shown("M", default=0.0)
+    begun: float = dataclasses.field(default_factory=time.monotonic, init=False, compare=False)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,6 +85,8 @@ class SearchOptions(Resumable, Tracked):
         max_latency: Budget of the time of an inference, as 8ms (search.derive.max_latency).
         latency_table: Latency table of the machine that the network is for (search.latency.table).
         jobs: Candidates trained beside each other, each in a process with its share of the cores, or a GPU of its own.
+        hours: Train as many candidates as fit into so many hours on this machine (default: 0, as the recipe says).
+        dry_run: Say how long it would take, and stop.
     """
 
     run: str = "runs/search"
@@ -89,6 +94,8 @@ class SearchOptions(Resumable, Tracked):
     max_latency: str = shown("TIME")
     latency_table: str = shown("FILE")
     jobs: int = at_least(1, default=1)
+    hours: float = shown("H", default=0.0)
+    dry_run: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -129,12 +136,14 @@ class TrainOptions(Resumable, Tracked):
         baseline: Instead of a cell (also --model): vit, of the recipe's width and depth, or a timm model's name.
         init: Instead of both: begin with a trained model's weights (a run or model folder), with a new head.
         run: Folder that the run writes (default: RUN/train for --cell RUN, RUN/finetune for --init, else runs/NAME).
+        dry_run: Say how long it would take, and stop.
     """
 
     cell: str = ""
     baseline: str = shown("NAME")
     init: str = shown("RUN")
     run: str = ""
+    dry_run: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)

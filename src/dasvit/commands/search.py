@@ -7,12 +7,14 @@ from dasvit.commands.options import SearchOptions
 from dasvit.config import Config
 from dasvit.memory.fits import warn_memory
 from dasvit.report.tables import number
+from dasvit.runtime.estimate import describe, total
 from dasvit.runtime.progress import Reporter
 from dasvit.runtime.saver import Deadline
 from dasvit.search.derive import Derivation
 from dasvit.search.halving import Candidate
 from dasvit.search.pipeline import run_search
 from dasvit.search.proposal import SHIPPED
+from dasvit.search.time_budget import Plan, plan_search
 
 
 def describe_shipped(shipped: Candidate, best: Candidate) -> str:
@@ -26,16 +28,33 @@ def describe_shipped(shipped: Candidate, best: Candidate) -> str:
     )
 
 
+def print_plan(plan: Plan, as_json: bool) -> None:
+    """Print what a search would do, and how long it would take."""
+    if as_json:
+        phases = {name: phase.to_dict() for name, phase in plan.phases.items()}
+        whole, training = total(plan.phases.values()).to_dict(), plan.training.to_dict()
+        finals = {"cells": plan.finals.cells, "rungs": plan.finals.rungs}
+        print_json({"phases": phases, "search": whole, "training": training, "candidates": finals})
+        return
+    print(f"The search would take {describe(plan.phases)}.")
+    print(f"Training what it finds would take {plan.training}.")
+
+
 def search_command(options: SearchOptions, config: Config) -> None:
+    if options.dry_run:
+        plan = plan_search(config, options.run, Reporter(), jobs=options.jobs, hours=options.hours)
+        print_plan(plan, options.json)
+        return
     found = run_search(
         config,
         options.run,
         Reporter(),
         resume=options.resume,
-        deadline=Deadline.after(options.max_minutes),
+        deadline=Deadline.after(options.max_minutes, options.begun),
         track=wanted_trackers(options.track),
         warn=lambda session: warn_memory(session.config, session.classes, session.reporter),
         jobs=options.jobs,
+        hours=options.hours,
     )
     folder, content = str(found.session.run.path), found.to_dict()
     if options.json:

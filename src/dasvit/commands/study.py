@@ -12,7 +12,9 @@ from dasvit.study.study import do_study
 
 
 def study_command(options: StudyOptions, config: Config) -> None:
-    found = do_study(config, options, Reporter(), Deadline.after(options.max_minutes), resume=options.resume)
+    found = do_study(
+        config, options, Reporter(), Deadline.after(options.max_minutes, options.begun), resume=options.resume
+    )
     root = options.run
     if options.json:
         print_json({"run": root, **found.summary})

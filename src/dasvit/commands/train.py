@@ -15,7 +15,7 @@ from dasvit.io.run_folder import find_run
 from dasvit.report.tables import network_table
 from dasvit.runtime.progress import Reporter
 from dasvit.runtime.saver import Deadline
-from dasvit.training.pipeline import Start, Subject, run_training
+from dasvit.training.pipeline import Start, Subject, expect_training, run_training
 
 
 def train_command(options: TrainOptions, config: Config) -> None:
@@ -28,13 +28,20 @@ def train_command(options: TrainOptions, config: Config) -> None:
     subject: Subject | Start = Start.read(init, config) if init else load_found(cell) if cell else baseline
     name = Path(cell or init).stem if cell or init else baseline
     folder = options.run or default_folder(cell, init, name)
+    if options.dry_run:
+        expected = expect_training(config, subject, folder, Reporter())
+        if options.json:
+            print_json({"training": expected.to_dict()})
+        else:
+            print(f"The training would take {expected}.")
+        return
     trained = run_training(
         config,
         subject,
         folder,
         Reporter(),
         resume=options.resume,
-        deadline=Deadline.after(options.max_minutes),
+        deadline=Deadline.after(options.max_minutes, options.begun),
         track=wanted_trackers(options.track),
     )
     if options.json:

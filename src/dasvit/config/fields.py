@@ -301,6 +301,11 @@ class FinalsConfig:
             counts.append(max(1, int(counts[-1] * self.keep)))
         return counts if self.cells else [0] * len(self.rungs)
 
+    def trained_epochs(self) -> float:
+        """Return the epochs of all candidates together."""
+        before = [0.0, *self.rungs]
+        return sum(size * (rung - last) for size, rung, last in zip(self.sizes(), self.rungs, before, strict=False))
+
 
 @dataclass(kw_only=True)
 class PcDartsConfig:

@@ -151,6 +151,7 @@ class Runtime:
         world: Number of processes.
         is_main: Whether this is the process that writes files.
         shards: Whether each process keeps a share of every weight alone.
+        measured: The precision that was measured to be the faster one, and the seconds of a step in each.
     """
 
     def __init__(self, config: RuntimeConfig, precision: Precision = "float32") -> None:
@@ -161,6 +162,7 @@ class Runtime:
         if device.index is not None:
             os.environ.setdefault("ACCELERATE_TORCH_DEVICE", str(device))
         self.precision: Precision = precision
+        self.measured: tuple[Precision, dict[str, float]] | None = None
         # Its state is one a process, yet a search and a training may differ in precision: autocast is ours.
         self._accelerator: Any = Accelerator(cpu=device.type == "cpu", mixed_precision="no")
         self.device: torch.device = self._accelerator.device

@@ -37,15 +37,20 @@ class Deadline:
     at: float = math.inf
 
     @classmethod
-    def after(cls, minutes: float) -> Deadline:
+    def after(cls, minutes: float, begun: float | None = None) -> Deadline:
         """Return the moment in so many minutes; never, in 0.
+
+        Args:
+            minutes: How many.
+            begun: From which moment on, on the clock of `time.monotonic()`. None: now.
 
         Raises:
             UserError: Less than 0 minutes.
         """
         if not minutes >= 0:
             raise UserError(f"--max-minutes must not be negative, but is {minutes}.")
-        return cls(time.monotonic() + 60 * minutes if minutes else math.inf)
+        start = time.monotonic() if begun is None else begun
+        return cls(start + 60 * minutes if minutes else math.inf)
 
 
 NEVER = Deadline()

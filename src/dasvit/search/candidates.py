@@ -20,13 +20,14 @@ import torch
 
 from dasvit.cell.genotype import Genotype
 from dasvit.cell.subnet import cell_key
-from dasvit.config import TrainConfig
+from dasvit.config import FinalsConfig, TrainConfig
 from dasvit.data import split_indices
 from dasvit.data.splits import balanced_subset
 from dasvit.errors import UserError
 from dasvit.io.files import read_object
 from dasvit.io.run_folder import RunFolder
 from dasvit.models.baselines import make_network, prefer_fast_attention
+from dasvit.report.words import duration
 from dasvit.runtime.distributed import seed_everything
 from dasvit.search.cost import make_budget
 from dasvit.search.derive import Derivation
@@ -67,7 +68,8 @@ def train_candidates(
     propose = Proposer(config, session.classes, stages, first)
 
     def follow(candidate: Candidate, entered: Sequence[Candidate]) -> None:
-        session.reporter.say(describe(candidate, 1 + entered.index(candidate), options.cells))
+        left = duration(seconds_left(entered, options) / jobs)
+        session.reporter.say(f"{describe(candidate, 1 + entered.index(candidate), options.cells)}; about {left} left")
 
     with make_workers(halved(session), jobs) as train_to:
         found = Halving(
@@ -87,6 +89,13 @@ def train_candidates(
         for candidate in found:
             shutil.rmtree(folder_of(candidate.cell, session) / "checkpoints", ignore_errors=True)
     return found
+
+
+def seconds_left(entered: Sequence[Candidate], options: FinalsConfig) -> float:
+    """Return how long the rest of the candidates' trainings take one after the other, at the pace so far."""
+    seen = [candidate.last for candidate in entered if candidate.rungs]
+    done, seconds = sum(rung.epochs for rung in seen), sum(rung.seconds for rung in seen)
+    return max(0.0, options.trained_epochs() - done) * seconds / done
 
 
 @contextmanager
@@ -138,9 +147,7 @@ def train_to_rung(cell: Genotype, rung: int, session: Session) -> Rung:
         session: See `halved`.
     """
     config, runtime, epochs = session.config, session.runtime, session.config.search.finals.rungs
-    brief = short_training(config.train, int(epochs[-1]))
-    # The halves of few images can be smaller than a batch that all of them would fill.
-    brief = replace(brief, batch_size=min(brief.batch_size, len(session.data.train)))
+    brief = candidate_training(session)
     run = RunFolder(folder_of(cell, session), "train")
     own = replace(session.inner(run, replace(config, train=brief)), reporter=session.reporter.bars())
     if runtime.is_main:
@@ -160,6 +167,18 @@ def train_to_rung(cell: Genotype, rung: int, session: Session) -> Rung:
     if runtime.is_main:
         write_rungs(run, [*reached, found])
     return found
+
+
+def candidate_training(session: Session) -> TrainConfig:
+    """Return how a candidate is trained.
+
+    Args:
+        session: See `halved`.
+    """
+    options = session.config.train
+    brief = short_training(options, int(session.config.search.finals.rungs[-1]))
+    # The halves of few images can be smaller than a batch that all of them would fill.
+    return replace(brief, batch_size=min(brief.batch_size, len(session.data.train)))
 
 
 def write_rungs(run: RunFolder, rungs: Sequence[Rung]) -> None:

@@ -120,7 +120,9 @@ def run_epoch(stage: StageState, session: Session, batches: SearchBatches, prepr
     batches.train.set_epoch(stage.done)
     batches.train.skip(stage.step)
     val = batches.endless_val(before + stage.step)
-    for images, labels in session.reporter.track(batches.train, stage.where, stage.step, stage.live):
+    for images, labels in session.reporter.track(
+        batches.train, stage.where, stage.step, lambda: stage.live(session.later)
+    ):
         reseed(config.runtime.seed, NOISE, before + stage.step)  # what a search method draws, all processes share
         stage.begin_step()
         reseed(config.runtime.seed, STEPS, before + stage.step, runtime.rank)

@@ -19,7 +19,6 @@ from dasvit.config.methods import find_method
 from dasvit.config.units import parse_time
 from dasvit.errors import UserError
 from dasvit.latency.table import find_table, own_table
-from dasvit.models.baselines import make_network
 from dasvit.models.cost import cost_of
 from dasvit.runtime.distributed import seed_everything
 from dasvit.runtime.progress import Reporter
@@ -34,12 +33,11 @@ from dasvit.search.evaluation import perturbed
 from dasvit.search.halving import Candidate
 from dasvit.search.loop import TrainedSupernet, search
 from dasvit.search.past_run import candidate_stages
-from dasvit.search.probe import LoneRuntime, SearchStep
 from dasvit.search.proposal import SHIPPED, TEACHERS, make_features
 from dasvit.search.stages import Stages
 from dasvit.search.surrogate import LinearModel, common_losses
-from dasvit.session import Probe, Session, check_memory, load_session
-from dasvit.training.pipeline import network_probe
+from dasvit.search.time_budget import expect_search, note_hours, search_probe, within_hours
+from dasvit.session import Session, check_memory, load_session
 
 
 @dataclass(frozen=True)
@@ -98,6 +96,7 @@ def run_search(
     track: Sequence[str] = (),
     warn: Callable[[Session], None] | None = None,
     jobs: int = 1,
+    hours: float = 0.0,
 ) -> SearchResult:
     """Search in a run folder, and write the cell or network.
 
@@ -110,6 +109,7 @@ def run_search(
         track: Trackers that are sent every epoch's numbers.
         warn: Told of the session before a supernet is trained, as to say that its memory will not do.
         jobs: Candidates that are trained at the same time.
+        hours: What the search may take: so many candidates are trained. 0: as many as the recipe says.
 
     Raises:
         UserError: A user's mistake.
@@ -117,6 +117,8 @@ def run_search(
     """
     if jobs < 1:
         raise UserError(f"--jobs must be at least 1, not {jobs}.")
+    if hours < 0:
+        raise UserError(f"--hours must not be negative, but is {hours:g}.")
     session = load_session(config, folder, "search", reporter, deadline)
     method = find_method(config.search.method)
     if method.finds == "network":  # before the folder is made
@@ -126,15 +128,21 @@ def run_search(
             check_memory(supernet_params(session.config, session.classes))
         elif method.finds == "network":
             check_memory(autoformer.supernet_params(session.config, session.classes))
+        known = None
+        if hours:
+            session, known = within_hours(session, hours, jobs)
         session.claim(method.name, resume)
+        if hours and session.runtime.is_main:
+            note_hours(session, hours)
         own = session.runtime.from_main(lambda: own_table(session.config, session.classes, session.run, reporter))
         session = replace(session, config=own)
         if method.trains_supernet and warn and session.runtime.is_main:
             warn(session)
         seed_everything(config.runtime.seed)
         session.settle_precision(search_probe(session))
+        session = expect_search(session, jobs, known)
         seed_everything(config.runtime.seed)
-        with session.followed(track) as session:
+        with session.timed(), session.followed(track) as session:
             return find_cell(session, jobs) if method.finds == "cell" else find_network(session)
 
 
@@ -252,19 +260,3 @@ def supernet_params(config: Config, classes: int) -> int:
     model = replace(config.model, width=config.search.width or config.model.width)
     edge = sum(operation_cost(op, model.width, token_count(model)).params for op in space.operations)
     return skeleton_cost(model, classes).params + edge * len(space.edges) * layers
-
-
-def search_probe(session: Session) -> Probe | None:
-    """Return what a search's precision is timed with: a step of its (first) supernet, or of a candidate's training.
-
-    None where nothing is trained at all.
-    """
-    config, classes = session.config, session.classes
-    if find_method(config.search.method).trains_supernet:
-        return lambda device: SearchStep(config, classes, config.search.batch_size, LoneRuntime(device))
-    if find_method(config.search.method).finds == "network":
-        return autoformer.supernet_probe(config, classes)
-    if not config.search.finals.cells:
-        return None
-    cell = draw_cell(session).genotype
-    return network_probe(lambda: make_network(cell, config.model, classes, config.train.drop_path), config, classes)

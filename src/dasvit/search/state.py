@@ -184,13 +184,17 @@ class StageState:
         """Whether the epoch that goes on has alpha steps."""
         return self.strategy.moves_alphas and self.epoch >= self.plan.weight_epochs
 
-    def live(self) -> list[str]:
-        """Return what the terminal shows below the bar: the epoch so far, and the leading operation of every edge."""
+    def live(self, later: float = 0.0) -> list[str]:
+        """Return what the terminal shows below the bar: the epoch so far, and the leading operation of every edge.
+
+        Args:
+            later: Seconds of what follows the supernet.
+        """
         left = (self.total - self.done) * self.length - self.step
         rows = zip(self.space.edge_names, self.architecture.strengths().tolist(), strict=True)
         leading = ((edge, max(zip(row, self.space.operations, strict=True))) for edge, row in rows)
         edges = "   ".join(f"{edge} {op} {weight:.2f}" for edge, (weight, op) in leading)
-        return [self.metrics.live(self.step, left), edges]
+        return [self.metrics.live(self.step, left, later), edges]
 
     def begin_step(self) -> None:
         """Let the search method prepare the step that comes."""

@@ -22,8 +22,8 @@ from dasvit.report.study.words import REFERENCES
 from dasvit.runtime.distributed import Runtime
 from dasvit.runtime.progress import Reporter
 from dasvit.runtime.saver import Deadline
-from dasvit.search.pipeline import search_probe
 from dasvit.search.ranking import supernet_scores
+from dasvit.search.time_budget import search_probe
 from dasvit.session import load_session
 from dasvit.study.cluster import Cluster, Place, Processes, read_cluster
 from dasvit.study.compute import images_for_weights

@@ -58,17 +58,18 @@ class EpochMetrics:
             "peak_memory_mib": round(runtime.peak_memory(), 1),
         }
 
-    def live(self, step: int, left: int) -> str:
+    def live(self, step: int, left: int, later: float = 0.0) -> str:
         """Return the epoch so far in a line for the terminal.
 
         Args:
             step: Steps of the epoch that are done.
             left: Steps of the whole run that are not; they are taken to last as long as this epoch's.
+            later: Seconds of what comes after them.
         """
         forms = {"train_loss": "loss {:.3f}", "val_loss": "val loss {:.3f}", "val_top1": "val top-1 {:.1f} %"}
         means, seconds = self.means(), self.seconds
         shown = ", ".join(form.format(means[name]) for name, form in forms.items() if name in means)
-        return f"{shown}; {self.images / seconds:.0f} images/s; about {duration(left * seconds / step)} left"
+        return f"{shown}; {self.images / seconds:.0f} images/s; about {duration(left * seconds / step + later)} left"
 
     def state_dict(self) -> dict[str, Any]:
         """Return everything added so far, and the seconds it took."""

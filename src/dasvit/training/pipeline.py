@@ -25,10 +25,12 @@ from dasvit.models.finetune import load_start, sizes_of, subject_of
 from dasvit.models.folder import WEIGHTS, read_model_config, save_model
 from dasvit.models.subnet import make_subnet
 from dasvit.runtime.distributed import seed_everything
+from dasvit.runtime.estimate import LONG, Estimate
 from dasvit.runtime.progress import Reporter
 from dasvit.runtime.saver import NEVER, Deadline
 from dasvit.session import Probe, Session, check_memory, load_session
 from dasvit.training.classifier import read_input
+from dasvit.training.estimate import estimate_training
 from dasvit.training.evaluation import Evaluation
 from dasvit.training.loop import Trained, train
 
@@ -161,10 +163,31 @@ def run_training(
             model, runtime.device, torch.bfloat16 if runtime.precision == "bfloat16" else torch.float32
         )
         cost = count_cost(model, config.model.image_size)
+        passes = 3 * cost.macs * len(session.data.train) * config.train.epochs
+        if passes > LONG and "estimate" not in runtime.from_main(session.run.notes):
+            session.expect({"training": estimate_training(make, session)})
         seed_everything(config.runtime.seed)
-        with session.followed(track) as session:
+        with session.timed(), session.followed(track) as session:
             trained = train(model, session)
             return write_model(trained, named, cost, session, make)
+
+
+def expect_training(config: Config, subject: Subject | Start, folder: str, reporter: Reporter) -> Estimate:
+    """Return how long a training would take; nothing is written.
+
+    Args:
+        config: The recipe.
+        subject: As for `run_training`.
+        folder: The run folder that the training would have.
+        reporter: Where progress goes.
+
+    Raises:
+        UserError: A user's mistake.
+    """
+    session = load_session(config, folder, "train", reporter)
+    make = network_maker(subject, session)
+    session.settle_precision(network_probe(make, config, session.classes), keep=False)
+    return estimate_training(make, session)
 
 
 def network_maker(subject: Subject | Start, session: Session) -> Callable[[], nn.Module]:
