@@ -183,3 +183,34 @@ def run_negative(config: Config) -> None:
     from dasvit.search.pipeline import run_search
 
     run_search(config, "unused", Reporter(quiet=True), hours=-1.0)
+
+
+def test_a_comparison_says_its_time_before_the_first_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("dasvit.compare.trainings.LONG", 0.0)
+    command = ("compare", "vit", "dasvit_shift", *SMALL, "--seeds", 2, "--run", tmp_path / "run")
+    status, _, err = call_cli(*command)
+    said = next(line for line in err.splitlines() if line.startswith("time: about "))
+    assert status == 0 and "dasvit_shift" in said and err.index("time: about") < err.index("seed 0 (1 of 2")
+    notes = json.loads((tmp_path / "run/environment.json").read_text())
+    assert set(notes["estimate"]["phases"]) == {"vit", "dasvit_shift"}
+    assert "time: about" not in call_cli(*command)[2]  # all is done
+
+
+def test_a_study_knows_how_long_it_takes_before_its_first_run_has_ended(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from dasvit.study import estimate as study_estimate
+
+    found = SearchEstimate(exactly(0), exactly(100), exactly(0), exactly(70))
+    monkeypatch.setattr(study_estimate, "LONG", 0.0)
+    monkeypatch.setattr(study_estimate, "estimate_search", lambda session: found)
+    counts = ("--searches", 1, "--control", 1, "--random", 1, "--trainings", 2, "--methods", "finals")
+    finals_of = ("--search.finals.cells", 4, "--search.finals.rungs", "[1, 2]")
+    status, _, err = call_cli("study", *SMALL, *finals_of, *counts, "--run", tmp_path / "run")
+    assert status == 0, err
+    lines = err.splitlines()
+    said = next(place for place, line in enumerate(lines) if line.startswith("time: about "))
+    # a search has four candidates for one epoch, and two of them for another
+    assert "2 searches 20 min" in lines[said] and "a search 10 min" in lines[said]
+    ended = next(place for place, line in enumerate(lines) if "done in" in line)
+    assert said < ended and "left" in lines[ended]

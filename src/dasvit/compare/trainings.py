@@ -11,16 +11,17 @@ from typing import TYPE_CHECKING, Any
 
 from dasvit.compare.networks import Entry, costed
 from dasvit.config import Config
-from dasvit.data import load_data
 from dasvit.errors import UserError
 from dasvit.extras import frame
 from dasvit.io.run_folder import RunFolder
 from dasvit.latency.measure import Machine
 from dasvit.models.paper import DATASETS
 from dasvit.report.compare.tables import as_csv, as_json, as_latex, as_markdown, columns
-from dasvit.runtime.distributed import find_device
+from dasvit.runtime.estimate import LONG
 from dasvit.runtime.progress import Reporter
-from dasvit.training.pipeline import run_training
+from dasvit.session import Session, load_session
+from dasvit.training.estimate import estimate_training
+from dasvit.training.pipeline import network_maker, network_probe, run_training
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -129,13 +130,13 @@ def run_comparison(
         UserError: A network cannot be built, or the folder holds something else.
         Stopped: By a signal; the same call goes on.
     """
-    data = load_data(config.data, config.model.image_size, config.runtime.seed)
-    find_device(config.runtime.device)
+    session = load_session(config, folder, "compare", Reporter(quiet=True))
     # What can fail, before all else.
-    rows = [costed(entry, config, len(data.classes), ptflops, latency) for entry in entries]
-    run = RunFolder(folder, "compare")
+    rows = [costed(entry, config, session.classes, ptflops, latency) for entry in entries]
+    run = session.run
     with run.locked():
         run.open(config, "training")
+        expect_trainings(entries, [row["macs"] for row in rows], replace(session, reporter=reporter), seeds)
         results: list[list[dict[str, Any]]] = [[] for _ in entries]
         failures: list[str] = []
         shown = ([config.data.name] if config.data.name in DATASETS else []) if published else None
@@ -151,6 +152,26 @@ def run_comparison(
                 comparison = Comparison(title, summarised(rows, results), run, shown, failures)
                 comparison.write()
         return comparison
+
+
+def expect_trainings(entries: Sequence[Entry], macs: Sequence[int], session: Session, seeds: int) -> None:
+    """Say how long all trainings will take, where that is long.
+
+    Args:
+        entries: The networks.
+        macs: Multiply-adds of each.
+        session: The comparison's.
+        seeds: Trainings of each network.
+    """
+    config, is_known = session.config, "estimate" in session.run.notes()
+    if is_known or 3 * sum(macs) * seeds * len(session.data.train) * config.train.epochs < LONG:
+        return
+    phases = {}
+    for entry in entries:
+        make = network_maker(entry.subject, session)
+        session.settle_precision(network_probe(make, config, session.classes), keep=False)
+        phases[entry.label] = estimate_training(make, session) * seeds
+    session.expect(phases)
 
 
 def measured_where(rows: Sequence[dict[str, Any]]) -> str:

@@ -66,6 +66,7 @@ class Runner:
         started: Jobs that have begun, or were done before.
         failures: What went wrong, by job.
         times: Seconds of the jobs that have ended, by kind.
+        expected: Seconds of a job, by kind, as estimated before any has ended.
     """
 
     root: Path
@@ -77,6 +78,7 @@ class Runner:
     started: int = 0
     failures: list[str] = field(default_factory=list)
     times: dict[str, list[float]] = field(default_factory=lambda: {"search": [], "train": []})
+    expected: dict[str, float] = field(default_factory=dict)
 
     def run(self, jobs: Sequence[Job]) -> None:
         """Do jobs that are not done yet; one that fails does not stop the others.
@@ -168,10 +170,12 @@ class Runner:
         self.reporter.say(f"{job.label} failed: {why}")
 
     def _time_left(self) -> str:
-        """Return about how long the rest will take, nothing where a kind of job was not seen yet."""
-        if any(self.left[kind] and not times for kind, times in self.times.items()):
+        """Return about how long the rest will take, nothing where a kind of job was neither seen nor estimated yet."""
+        known = {kind: statistics.fmean(times) for kind, times in self.times.items() if times}
+        each = {kind: known.get(kind, self.expected.get(kind)) for kind in self.times}
+        if any(self.left[kind] and seconds is None for kind, seconds in each.items()):
             return ""
-        seconds = sum(self.left[kind] * statistics.fmean(times) for kind, times in self.times.items() if times)
+        seconds = sum(self.left[kind] * (one or 0.0) for kind, one in each.items())
         return f"; about {duration(seconds / (self.place.at_once if self.place else 1))} left" if seconds else ""
 
 

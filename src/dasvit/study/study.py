@@ -28,6 +28,7 @@ from dasvit.session import load_session
 from dasvit.study.cluster import Cluster, Place, Processes, read_cluster
 from dasvit.study.compute import images_for_weights
 from dasvit.study.describe import describe_cell, describe_search, ranking_file, read_json
+from dasvit.study.estimate import expect_study
 from dasvit.study.jobs import Job, Runner
 from dasvit.study.options import StudyOptions
 from dasvit.study.plan import (
@@ -81,6 +82,7 @@ def do_study(
         runner.left = {"search": len(study.search_jobs())}
         runner.left["train"] = (runner.left["search"] + options.random + baselines) * options.trainings
         runner.total = sum(runner.left.values())
+        expect_study(session, variants, runner)
         runner.run(study.search_jobs())
         study.write()
         cells = study.cells()
