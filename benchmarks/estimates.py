@@ -15,6 +15,7 @@ import statistics
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 TRAIN = ("train", "--cell", "dasvit_shift")
 SEARCH = ("search",)
@@ -22,7 +23,7 @@ STUDY = ("--config", "cifar10-study", "--data.limit")
 FINALS = ("search", "--method", "finals")
 CASES: dict[str, tuple[str, ...]] = {
     "digits, training": (*TRAIN, "--config", "digits"),
-    "digits, training, 10 epochs": (*TRAIN, "--config", "digits", "--train.epochs", "10"),
+    "digits, training, 80 epochs": (*TRAIN, "--config", "digits", "--train.epochs", "80"),
     "digits, ViT": ("train", "--model", "vit", "--config", "digits"),
     "digits, search": (*SEARCH, "--config", "digits"),
     "digits, candidates alone": (*FINALS, "--config", "digits"),
@@ -42,13 +43,13 @@ def measure(command: tuple[str, ...], folder: Path) -> dict[str, float]:
         argv = [sys.executable, "-m", "dasvit", *command, "--run", str(folder)]
         subprocess.run(argv, check=True, stdout=sys.stderr)
     notes = read(folder)
-    estimated, took = notes["estimate"]["seconds"], notes["seconds"]
+    estimated, took = float(notes["estimate"]["seconds"]), float(notes["seconds"])
     return {"estimated": estimated, "took": took, "ratio": round(estimated / took, 2)}
 
 
-def read(folder: Path) -> dict[str, dict[str, float]]:
+def read(folder: Path) -> dict[str, Any]:
     """Return what a run keeps about itself."""
-    found: dict[str, dict[str, float]] = json.loads((folder / "environment.json").read_text(encoding="utf-8"))
+    found: dict[str, Any] = json.loads((folder / "environment.json").read_text(encoding="utf-8"))
     return found
 
 

@@ -72,7 +72,7 @@ class Measured:
         x = np.column_stack([truth, np.ones(len(truth))])
         fit = np.linalg.lstsq(x, losses, rcond=None)[0]
         left = np.cov(losses - x @ fit, rowvar=False) + 1e-8 * np.eye(losses.shape[1])
-        spread: Array = np.linalg.cholesky(left)
+        spread = np.linalg.cholesky(left).astype(np.float64)
         steps = [int(row["step"]) for row in records[0]["rows"]]
         return cls(features, LinearModel(features, cells, -truth), steps, fit[0], fit[1], spread)
 

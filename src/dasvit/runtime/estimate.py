@@ -89,8 +89,8 @@ def describe(phases: Mapping[str, Estimate]) -> str:
     return str(whole) + (f": {', '.join(several)}" if len(several) > 1 else "")
 
 
-LONG = 1e12
-"""Multiply-adds from which on a run is estimated before it begins: more than half a minute of a processor's core."""
+LONG = 3e11
+"""Multiply-adds from which on a run is estimated before it begins: more than ten seconds of a processor's core."""
 
 
 def outcome(seconds: float, estimate: Mapping[str, Any]) -> str:
