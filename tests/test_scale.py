@@ -9,7 +9,7 @@ import pytest
 
 from dasvit.cli.parsing import parse
 from dasvit.commands.options import SearchOptions, StudyOptions
-from dasvit.study.cluster import read_cluster
+from dasvit.runtime.cluster import read_cluster
 
 ROOT = Path(__file__).parents[1]
 SLURM = ROOT / "examples" / "slurm"

@@ -23,6 +23,7 @@ from dasvit.config.methods import with_method
 from dasvit.data import load_data, split_indices
 from dasvit.errors import Stopped, UserError
 from dasvit.models.cost import cost_of
+from dasvit.runtime.cluster import Processes
 from dasvit.runtime.distributed import Runtime
 from dasvit.runtime.progress import Reporter
 from dasvit.runtime.saver import Deadline
@@ -32,7 +33,6 @@ from dasvit.search.ranking import supernet_scores, weight_scores
 from dasvit.search.stages import StageWeights
 from dasvit.search.supernet import ForwardMode, Supernet
 from dasvit.study import jobs as study_jobs
-from dasvit.study.cluster import Processes
 from dasvit.study.compute import images_for_weights, planned_images
 from dasvit.study.plan import check_seeds, draw_cells, plan_control, plan_variants, reference_cells
 from dasvit.training.pipeline import run_training
@@ -228,7 +228,7 @@ from dasvit.study import jobs as study_jobs
 from dasvit.errors import Stopped
 from dasvit.runtime.progress import Reporter
 from dasvit.runtime.saver import Deadline
-from dasvit.study.cluster import Processes
+from dasvit.runtime.cluster import Processes
 from pathlib import Path
 kill = "import os, signal, time; os.kill(os.getppid(), signal.SIGTERM); time.sleep(60)"
 study_jobs.arguments = lambda job, root: []

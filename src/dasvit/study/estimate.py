@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from dasvit.report.words import duration
+from dasvit.runtime.cluster import Cluster
 from dasvit.runtime.estimate import LONG, Estimate, mean, total
 from dasvit.search.estimate import counted_macs, estimate_search
 from dasvit.session import Session
-from dasvit.study.cluster import Cluster
 from dasvit.study.jobs import Runner
 from dasvit.study.plan import Variant
 

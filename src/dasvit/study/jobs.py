@@ -21,10 +21,10 @@ from dasvit.config import Config
 from dasvit.config import recipe as recipes
 from dasvit.errors import Stopped, UserError
 from dasvit.report.words import duration
+from dasvit.runtime.cluster import LOOKS, Place, RemoteRun
 from dasvit.runtime.progress import Reporter
 from dasvit.runtime.saver import SIGNALS, Deadline
 from dasvit.search.pipeline import run_search
-from dasvit.study.cluster import LOOKS, Place, RemoteRun
 from dasvit.training.pipeline import run_training
 
 

@@ -19,13 +19,13 @@ from dasvit.io.run_folder import RunFolder
 from dasvit.latency.table import own_table, with_table
 from dasvit.models.cost import cost_of
 from dasvit.report.study.words import REFERENCES
+from dasvit.runtime.cluster import Cluster, Place, Processes, read_cluster
 from dasvit.runtime.distributed import Runtime
 from dasvit.runtime.progress import Reporter
 from dasvit.runtime.saver import Deadline
 from dasvit.search.ranking import supernet_scores
 from dasvit.search.time_budget import search_probe
 from dasvit.session import load_session
-from dasvit.study.cluster import Cluster, Place, Processes, read_cluster
 from dasvit.study.compute import images_for_weights
 from dasvit.study.describe import describe_cell, describe_search, ranking_file, read_json
 from dasvit.study.estimate import expect_study

@@ -1,4 +1,4 @@
-"""Where a study's runs are done: as processes of this machine, or through submitit as jobs of a cluster.
+"""Where runs are done if not here: as processes of this machine, or through submitit as jobs of a cluster.
 
 Those are Slurm's, as one array, or this machine's to try it out. What submitit starts imports this module to find what
 it is to run: torch stays out of it.
@@ -187,6 +187,7 @@ class Processes:
         return started
 
     def has_ended(self, job: subprocess.Popen[bytes]) -> bool:
+        """Tell whether a run has ended, well or not."""
         return job.poll() is not None
 
     def leave(self, jobs: Iterable[tuple[RemoteRun, subprocess.Popen[bytes]]]) -> bool:
@@ -205,7 +206,7 @@ class Cluster:
     Args:
         kind: local or slurm.
         config: What each run asks for.
-        root: The study's folder.
+        root: The folder of what the runs are of.
         at_once: The most of them that run beside each other.
 
     Raises:
@@ -251,6 +252,7 @@ class Cluster:
         return jobs
 
     def has_ended(self, job: Job[int]) -> bool:
+        """Tell whether a job has ended, well or not."""
         return job.done()
 
     def leave(self, jobs: Iterable[tuple[RemoteRun, Job[int]]]) -> bool:
@@ -302,4 +304,4 @@ class Cluster:
 
 
 Place = Processes | Cluster
-"""Where runs are done, if not in the study's own process."""
+"""Where runs are done, if not in this process."""

@@ -15,10 +15,10 @@ import pytest
 
 from dasvit.config import Config
 from dasvit.errors import Stopped, UserError
+from dasvit.runtime import cluster as clusters
+from dasvit.runtime.cluster import Cluster, ClusterConfig, RemoteRun, read_cluster
 from dasvit.runtime.progress import Reporter
 from dasvit.runtime.saver import Deadline
-from dasvit.study import cluster as study_cluster
-from dasvit.study.cluster import Cluster, ClusterConfig, RemoteRun, read_cluster
 from dasvit.study.jobs import Job, Runner, caught
 from helpers import SMALL, call_cli
 
@@ -41,7 +41,7 @@ def slurm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("LOG", str(tmp_path))
     monkeypatch.setenv("NUMBER", str(time.time_ns()))  # submitit remembers what it knows of a job as long as it lives
     monkeypatch.setenv("SLURM_JOB_NAME", "outer")  # as within a job of Slurm's
-    monkeypatch.setitem(study_cluster.LOOKS, "slurm", 0.01)
+    monkeypatch.setitem(clusters.LOOKS, "slurm", 0.01)
     return tmp_path
 
 
@@ -149,7 +149,7 @@ def test_a_job_that_is_ended_ends_its_process(tmp_path: Path, monkeypatch: pytes
         if log.read_text():
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(study_cluster, "time", SimpleNamespace(sleep=sleep))
+    monkeypatch.setattr(clusters, "time", SimpleNamespace(sleep=sleep))
     with pytest.raises(KeyboardInterrupt):
         RemoteRun([sys.executable, "-c", SAVES], str(log), 1)()
     assert log.read_text().split() == ["begun", "saved"]
