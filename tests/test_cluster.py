@@ -7,26 +7,31 @@ import pickle
 import sys
 import threading
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from dasvit.api.recipe import make_config
+from dasvit.cell.genotype import load_genotype
 from dasvit.config import Config
 from dasvit.errors import Stopped, UserError
 from dasvit.runtime import cluster as clusters
 from dasvit.runtime.cluster import Cluster, ClusterConfig, RemoteRun, read_cluster
 from dasvit.runtime.progress import Reporter
-from dasvit.runtime.saver import Deadline
-from dasvit.study.jobs import Job, Runner, caught
+from dasvit.runtime.saver import Deadline, caught
+from dasvit.search.remote import RemotePool
+from dasvit.session import load_session
+from dasvit.study.jobs import Job, Runner
 from helpers import SMALL, call_cli
 
 JOBS = [Job(f"trainings/vit/seed{seed}", f"train ViT, seed {seed}", Config(), "vit") for seed in (0, 1)]
 STUBS = {
     "sbatch": 'cp "$1" "$LOG/script"; echo "$SLURM_JOB_NAME" >> "$LOG/sbatch"; echo "Submitted batch job $NUMBER"',
     "srun": "exit 1",
-    "sacct": 'printf "JobID|State|NodeList\\n%s_[0-1]|RUNNING|n1\\n" "$NUMBER"',
+    "sacct": 'printf "JobID|State|NodeList\\n%s_[0-1]|RUNNING|n1\\n%s|RUNNING|n1\\n" "$NUMBER" "$NUMBER"',
 }
 
 
@@ -199,3 +204,63 @@ def test_mistakes_on_the_command_line(tmp_path: Path, monkeypatch: pytest.Monkey
     assert "no sbatch on this machine" in refused("--cluster=slurm")
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     assert "pip install 'dasvit[cluster]'" in refused("--cluster=local")
+
+
+SEARCH = (*SMALL, "--method", "finals", "--search.finals.cells", 2, "--search.finals.rungs", "[1, 2]")
+
+
+def test_candidates_as_jobs_end_as_those_of_one_process(tmp_path: Path) -> None:
+    jobs = ("--cluster", "local", "--jobs", 2)
+    status, _, err = call_cli("search", *SEARCH, *jobs, "--run", tmp_path / "jobs")
+    assert status == 0, err
+    assert call_cli("search", *SEARCH, "--jobs", 2, "--run", tmp_path / "here")[0] == 0
+    found = [(tmp_path / run / "derivation.json").read_text() for run in ("jobs", "here")]
+    assert found[0] == found[1]
+    assert len(list((tmp_path / "jobs/logs").glob("*-rung1.txt"))) == 2
+    assert len(list((tmp_path / "jobs/logs").glob("*-rung2.txt"))) >= 1
+    sent = {path: path.stat().st_mtime_ns for path in (tmp_path / "jobs/logs").iterdir()}
+    assert call_cli("search", *SEARCH, *jobs, "--run", tmp_path / "jobs")[0] == 0
+    assert sent == {path: path.stat().st_mtime_ns for path in (tmp_path / "jobs/logs").iterdir()}, "sent again"
+
+
+def test_candidates_that_wait_in_the_queue_are_left_and_found_again(slurm: Path) -> None:
+    command = ("search", *SEARCH, "--cluster", "slurm", "--runtime.precision", "float32", "--run", slurm / "run")
+    for _ in range(2):
+        status, _, err = call_cli(*command, "--max-minutes", 0.02)
+        assert status == 0 and "the time is up: stopped among the candidates" in err
+        assert "1 candidates go on in the cluster, and the same command waits for them" in err
+    assert (slurm / "sbatch").read_text() == "\n", "sent twice"
+
+
+def test_a_candidates_job_that_fails_is_told_with_its_last_words(tmp_path: Path) -> None:
+    session = load_session(make_config("digits"), str(tmp_path), "search", Reporter(quiet=True))
+    cell = load_genotype("dasvit_shift")
+
+    class Fails(Cluster):
+        def submit(self, runs: Mapping[str, RemoteRun]) -> dict[str, Any]:
+            for run in runs.values():
+                Path(run.log).write_text("loading\nno disk is left\n")
+            return dict.fromkeys(runs)
+
+        def has_ended(self, job: object) -> bool:
+            return True
+
+    place = Fails("local", ClusterConfig(), tmp_path, 1)
+    with (
+        RemotePool(session, place, lambda cell: []) as pool,
+        pytest.raises(UserError, match=r"logs/.*-rung1\.txt: no disk is left"),
+    ):
+        pool.submit(cell, 0).result()
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (("--cluster-config", "x.yaml"), "say where, as --cluster slurm"),
+        (("--cluster", "slurm", "--search.finals.cells", 0, "--method", "darts"), "this search has none"),
+        (("--cluster", "moon"), "unknown cluster 'moon'"),
+    ],
+)
+def test_mistakes_of_a_search_on_a_cluster(options: tuple[object, ...], words: str, tmp_path: Path) -> None:
+    status, _, err = call_cli("search", *SEARCH, *options, "--run", tmp_path / "run")
+    assert status == 2 and words in err and not (tmp_path / "run").exists()

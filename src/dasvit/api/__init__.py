@@ -68,6 +68,8 @@ def search(
     track: Sequence[str] = (),
     jobs: int = 1,
     hours: float = 0.0,
+    cluster: str = "",
+    cluster_config: str = "",
     quiet: bool = False,
 ) -> FoundCell:
     """Search a cell on images, or with the method autoformer a network (`dasvit search`).
@@ -90,6 +92,8 @@ def search(
         track: Trackers that are sent every epoch's numbers: tensorboard, wandb, trackio.
         jobs: Candidates trained beside each other, each in a process of its own.
         hours: Train as many candidates as fit into so many hours on this machine. 0: as many as the recipe says.
+        cluster: slurm: candidates are jobs, at most `jobs` at once (docs/scale.md); local: jobs of this machine.
+        cluster_config: YAML file of what a job asks for.
         quiet: Show no progress.
 
     Raises:
@@ -115,6 +119,8 @@ def search(
         warn=lambda session: warn_memory(session.config, session.classes, session.reporter),
         jobs=jobs,
         hours=hours,
+        cluster=cluster,
+        cluster_config=cluster_config,
     )
     return FoundCell.of(result)
 

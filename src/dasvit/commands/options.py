@@ -85,6 +85,9 @@ class SearchOptions(Resumable, Tracked):
         max_latency: Budget of the time of an inference, as 8ms (search.derive.max_latency).
         latency_table: Latency table of the machine that the network is for (search.latency.table).
         jobs: Candidates trained beside each other, each in a process with its share of the cores, or a GPU of its own.
+        cluster: Send the candidates to slurm as jobs, at most --jobs of them at once (local: as jobs on this machine).
+        cluster_config: YAML file of what a job asks for: partition, account, qos, constraint, minutes, cpus, gpus,
+            memory.
         hours: Train as many candidates as fit into so many hours on this machine (default: 0, as the recipe says).
         dry_run: Say how long it would take, and stop.
     """
@@ -94,6 +97,8 @@ class SearchOptions(Resumable, Tracked):
     max_latency: str = shown("TIME")
     latency_table: str = shown("FILE")
     jobs: int = at_least(1, default=1)
+    cluster: str = ""
+    cluster_config: str = ""
     hours: float = shown("H", default=0.0)
     dry_run: bool = False
 

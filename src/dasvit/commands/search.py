@@ -55,6 +55,8 @@ def search_command(options: SearchOptions, config: Config) -> None:
         warn=lambda session: warn_memory(session.config, session.classes, session.reporter),
         jobs=options.jobs,
         hours=options.hours,
+        cluster=options.cluster,
+        cluster_config=options.cluster_config,
     )
     folder, content = str(found.session.run.path), found.to_dict()
     if options.json:

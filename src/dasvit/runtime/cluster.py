@@ -32,6 +32,8 @@ if TYPE_CHECKING:
     from submitit.core.utils import DelayedSubmission
 
 KINDS = ("local", "slurm")
+PRECISION_ELSEWHERE = "runtime.precision auto would be measured on a machine that does no run: say float32 or bfloat16."
+"""What is said of a precision that nobody can measure."""
 NOTICE = 120
 """Seconds before its time limit at which a job is told to save and to queue up again."""
 TIMES = 1000

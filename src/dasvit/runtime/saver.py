@@ -7,6 +7,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from types import FrameType
 from typing import Any, TypeVar
@@ -163,3 +164,21 @@ class Saver:
             save_checkpoint(self.run.checkpoints, number, {**content, "ended": ended})
         self._saved = time.perf_counter()
         self._costs.append(self._saved - start)
+
+
+@contextmanager
+def caught() -> Iterator[list[int]]:
+    """Collect the signals that ask to stop, in place of ending; the processes beside us save their states."""
+    signals: list[int] = []
+    handlers: dict[int, Any] = {}
+
+    def remember(number: int, frame: FrameType | None) -> None:
+        signals.append(number)
+
+    if threading.current_thread() is threading.main_thread():
+        handlers = {number: signal.signal(number, remember) for number in SIGNALS}
+    try:
+        yield signals
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)

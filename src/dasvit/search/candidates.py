@@ -28,11 +28,13 @@ from dasvit.io.files import read_object
 from dasvit.io.run_folder import RunFolder
 from dasvit.models.baselines import make_network, prefer_fast_attention
 from dasvit.report.words import duration
+from dasvit.runtime.cluster import Cluster
 from dasvit.runtime.distributed import seed_everything
 from dasvit.search.cost import make_budget
 from dasvit.search.derive import Derivation
 from dasvit.search.halving import Candidate, Halving, Rung, Train
 from dasvit.search.proposal import Proposer
+from dasvit.search.remote import RemotePool
 from dasvit.search.stages import Stages
 from dasvit.search.workers import Pool
 from dasvit.session import Session
@@ -45,7 +47,7 @@ RUNGS = "rungs.json"
 
 
 def train_candidates(
-    first: Sequence[Genotype], stages: Stages | None, session: Session, jobs: int = 1
+    first: Sequence[Genotype], stages: Stages | None, session: Session, jobs: int = 1, place: Cluster | None = None
 ) -> list[Candidate]:
     """Train candidates on the images that train a supernet's weights, and evaluate them on those for alpha.
 
@@ -56,6 +58,7 @@ def train_candidates(
         stages: Edge weights and operations alive at the end of every stage. None: there was no supernet.
         session: The search's session; each candidate has a folder of its own in the run's.
         jobs: Candidates at the same time, each in a process of its own.
+        place: Where they are jobs of a cluster, so many at a time.
 
     Returns:
         The candidates, best first.
@@ -71,7 +74,7 @@ def train_candidates(
         left = duration(seconds_left(entered, options) / jobs)
         session.reporter.say(f"{describe(candidate, 1 + entered.index(candidate), options.cells)}; about {left} left")
 
-    with make_workers(halved(session), jobs) as train_to:
+    with make_workers(session, jobs, place) as train_to:
         found = Halving(
             epochs=options.rungs,
             cells=options.cells,
@@ -99,16 +102,22 @@ def seconds_left(entered: Sequence[Candidate], options: FinalsConfig) -> float:
 
 
 @contextmanager
-def make_workers(session: Session, jobs: int) -> Iterator[Train]:
-    """Yield what trains candidates: this process, one after the other, or several processes beside it.
+def make_workers(session: Session, jobs: int, place: Cluster | None) -> Iterator[Train]:
+    """Yield what trains candidates: this process, one after the other, several processes beside it, or a cluster.
 
     Args:
-        session: See `halved`.
+        session: The search's.
         jobs: Candidates at the same time.
+        place: The cluster.
 
     Raises:
         UserError: Several processes train each candidate already.
     """
+    if place:
+        with RemotePool(session, place, lambda cell: read_rungs(folder_of(cell, session))) as remote:
+            yield remote.submit
+        return
+    session = halved(session)
     if jobs == 1:
 
         def here(cell: Genotype, rung: int) -> Future[Rung]:

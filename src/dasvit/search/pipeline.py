@@ -8,6 +8,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from typing import Any
 
 from dasvit.cell.cost import operation_cost, skeleton_cost, token_count
@@ -18,8 +19,10 @@ from dasvit.config import Config
 from dasvit.config.methods import find_method
 from dasvit.config.units import parse_time
 from dasvit.errors import UserError
+from dasvit.extras import need
 from dasvit.latency.table import find_table, own_table
 from dasvit.models.cost import cost_of
+from dasvit.runtime.cluster import PRECISION_ELSEWHERE, Cluster, read_cluster
 from dasvit.runtime.distributed import seed_everything
 from dasvit.runtime.progress import Reporter
 from dasvit.runtime.saver import NEVER, Deadline
@@ -97,6 +100,8 @@ def run_search(
     warn: Callable[[Session], None] | None = None,
     jobs: int = 1,
     hours: float = 0.0,
+    cluster: str = "",
+    cluster_config: str = "",
 ) -> SearchResult:
     """Search in a run folder, and write the cell or network.
 
@@ -110,6 +115,8 @@ def run_search(
         warn: Told of the session before a supernet is trained, as to say that its memory will not do.
         jobs: Candidates that are trained at the same time.
         hours: What the search may take: so many candidates are trained. 0: as many as the recipe says.
+        cluster: slurm or local: candidates are jobs, `jobs` at a time.
+        cluster_config: File of what a job asks for.
 
     Raises:
         UserError: A user's mistake.
@@ -119,6 +126,7 @@ def run_search(
         raise UserError(f"--jobs must be at least 1, not {jobs}.")
     if hours < 0:
         raise UserError(f"--hours must not be negative, but is {hours:g}.")
+    place = place_of(config, cluster, cluster_config, folder, jobs)
     session = load_session(config, folder, "search", reporter, deadline)
     method = find_method(config.search.method)
     if method.finds == "network":  # before the folder is made
@@ -143,7 +151,27 @@ def run_search(
         session = expect_search(session, jobs, known)
         seed_everything(config.runtime.seed)
         with session.timed(), session.followed(track) as session:
-            return find_cell(session, jobs) if method.finds == "cell" else find_network(session)
+            return find_cell(session, jobs, place) if method.finds == "cell" else find_network(session)
+
+
+def place_of(config: Config, cluster: str, asked: str, folder: str, jobs: int) -> Cluster | None:
+    """Return where candidates are jobs; None: here.
+
+    Raises:
+        UserError: The cluster, or what sends jobs to it, is not there; or nothing of the search can be sent.
+    """
+    if not cluster:
+        if asked:
+            raise UserError("--cluster-config is for candidates that are jobs: say where, as --cluster slurm.")
+        return None
+    if not config.search.finals.cells:
+        raise UserError("--cluster trains candidates, and this search has none: --search.finals.cells 24, say.")
+    if config.data.name == "given":
+        raise UserError("images in memory cannot be sent to a cluster: write them into a folder.")
+    need("cluster", "submitit")
+    if cluster == "slurm" and config.runtime.precision == "auto":
+        raise UserError(PRECISION_ELSEWHERE)
+    return Cluster(cluster, read_cluster(asked), Path(folder), jobs)
 
 
 def find_network(session: Session) -> SearchResult:
@@ -159,12 +187,13 @@ def find_network(session: Session) -> SearchResult:
     return result
 
 
-def find_cell(session: Session, jobs: int = 1) -> SearchResult:
+def find_cell(session: Session, jobs: int = 1, place: Cluster | None = None) -> SearchResult:
     """Search a cell and write it: `genotype.json` and `derivation.json` in the run's folder.
 
     Args:
         session: What the search is made of.
         jobs: Candidates that are trained at the same time.
+        place: Where they are jobs of a cluster.
 
     Raises:
         UserError: No cell of the space fits the budget.
@@ -179,7 +208,7 @@ def find_cell(session: Session, jobs: int = 1) -> SearchResult:
         derivation = runtime.from_main(lambda: first_cell(stages, session))
     if config.search.finals.cells:
         derived = None if stages is None else derivation
-        candidates = train_candidates([derived.genotype] if derived else [], stages, session, jobs)
+        candidates = train_candidates([derived.genotype] if derived else [], stages, session, jobs, place)
         derivation = choose_best(derived, candidates)
 
     def faster(config: Config) -> Genotype:

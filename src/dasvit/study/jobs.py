@@ -5,13 +5,10 @@ from __future__ import annotations
 import signal
 import statistics
 import sys
-import threading
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import FrameType
 from typing import Any, TextIO
 
 from rich.console import Console
@@ -23,7 +20,7 @@ from dasvit.errors import Stopped, UserError
 from dasvit.report.words import duration
 from dasvit.runtime.cluster import LOOKS, Place, RemoteRun
 from dasvit.runtime.progress import Reporter
-from dasvit.runtime.saver import SIGNALS, Deadline
+from dasvit.runtime.saver import Deadline, caught
 from dasvit.search.pipeline import run_search
 from dasvit.training.pipeline import run_training
 
@@ -220,21 +217,3 @@ def log(root: Path, job: Job) -> TextIO:
     """Open the file that holds what a job says; it grows when the job goes on."""
     (root / "logs").mkdir(exist_ok=True)
     return (root / "logs" / f"{name(job)}.txt").open("a", encoding="utf-8", errors="backslashreplace")
-
-
-@contextmanager
-def caught() -> Iterator[list[int]]:
-    """Collect the signals that ask to stop, in place of ending; the processes beside us save their states."""
-    signals: list[int] = []
-    handlers: dict[int, Any] = {}
-
-    def remember(number: int, frame: FrameType | None) -> None:
-        signals.append(number)
-
-    if threading.current_thread() is threading.main_thread():
-        handlers = {number: signal.signal(number, remember) for number in SIGNALS}
-    try:
-        yield signals
-    finally:
-        for number, handler in handlers.items():
-            signal.signal(number, handler)

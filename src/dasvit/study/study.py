@@ -19,7 +19,7 @@ from dasvit.io.run_folder import RunFolder
 from dasvit.latency.table import own_table, with_table
 from dasvit.models.cost import cost_of
 from dasvit.report.study.words import REFERENCES
-from dasvit.runtime.cluster import Cluster, Place, Processes, read_cluster
+from dasvit.runtime.cluster import PRECISION_ELSEWHERE, Cluster, Place, Processes, read_cluster
 from dasvit.runtime.distributed import Runtime
 from dasvit.runtime.progress import Reporter
 from dasvit.runtime.saver import Deadline
@@ -108,9 +108,7 @@ def place_of(config: Config, options: StudyOptions) -> Place | None:
         return Processes(options.jobs) if options.jobs > 1 else None
     need("cluster", "submitit")
     if options.cluster == "slurm" and config.runtime.precision == "auto":
-        raise UserError(
-            "runtime.precision auto would be measured on a machine that does no run: say float32 or bfloat16."
-        )
+        raise UserError(PRECISION_ELSEWHERE)
     return Cluster(options.cluster, read_cluster(options.cluster_config), Path(options.run), options.jobs)
 
 

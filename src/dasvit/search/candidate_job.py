@@ -1,0 +1,42 @@
+"""One candidate's training until a rung, as a command: what `search/remote.py` sends to a cluster.
+
+    python -m dasvit.search.candidate_job '{"run": RUN, "cell": GENOTYPE, "rung": 0}' bfloat16
+
+Exit status: as of the command line.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import torch
+
+from dasvit.cell.genotype import Genotype
+from dasvit.config import recipe as recipes
+from dasvit.errors import Stopped, UserError
+from dasvit.runtime.distributed import Precision
+from dasvit.runtime.progress import Reporter
+from dasvit.search.candidates import halved, train_to_rung
+from dasvit.session import load_session
+
+
+def main(task: str, precision: Precision) -> None:
+    """Train a candidate as a search's run folder says, and write what it reached into its folder."""
+    about = json.loads(task)
+    content = recipes.read_yaml((Path(about["run"]) / "config.yaml").read_text(encoding="utf-8"), about["run"])
+    session = load_session(recipes.from_dict(content), about["run"], "search", Reporter())
+    session.runtime.precision = precision
+    rung = train_to_rung(Genotype.from_dict(about["cell"]), about["rung"], halved(session))
+    print(f"{rung.epochs:g} epochs: loss {rung.loss:.4f}, {torch.get_num_threads()} thread(s)")
+
+
+if __name__ == "__main__":
+    try:
+        main(sys.argv[1], sys.argv[2])  # type: ignore[arg-type]
+    except UserError as error:
+        sys.exit(f"dasvit: error: {error}")
+    except Stopped as stopped:
+        print(stopped, file=sys.stderr)
+        sys.exit(stopped.status)
