@@ -215,7 +215,8 @@ def load_session(config: Config, folder: str, kind: str, reporter: Reporter, dea
     # The run goes on with images that are there, from whichever folder: fetching them is what a command does.
     path = Path(config.data.path).expanduser() if config.data.path else Path()
     where = os.path.abspath(path) if config.data.path and path.exists() else config.data.path
-    config = replace(config, data=replace(config.data, path=where, download=False))
+    listed = os.path.abspath(os.path.expanduser(config.data.csv)) if config.data.csv else ""
+    config = replace(config, data=replace(config.data, path=where, csv=listed, download=False))
     return Session(config, data, RunFolder(folder, kind), runtime, reporter, deadline)
 
 

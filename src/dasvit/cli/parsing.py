@@ -79,7 +79,7 @@ def _checked(command: str, options: Options, config: Config, fields: set[str], h
         has_recipe: Whether there was a recipe at all.
     """
     config = replace(config, data=with_implied_name(config.data, fields))
-    if command == "evaluate" and not has_recipe and not config.data.path:
+    if command == "evaluate" and not has_recipe and not (config.data.path or config.data.csv):
         raise UserError("say on which data: --data.name and --data.path (only a run folder knows its own).")
     if command in SEARCHING:
         method = options.method if isinstance(options, SearchOptions) else ""

@@ -12,7 +12,7 @@ from dasvit.io.run_folder import find_model, find_run
 
 SMALL = "cifar10-compare"
 """The recipe of a comparison with --scale small."""
-NAMING = {"--data", "--data.name", "--data.path"}
+NAMING = {"--data", "--data.name", "--data.path", "--data.csv"}
 """Options that name data."""
 
 

@@ -28,22 +28,26 @@ class DataConfig:
     """Where the images come from.
 
     Attributes:
-        name: digits, cifar10, cifar100, fashion_mnist, imagefolder, parquet or imagenet100.
+        name: digits, cifar10, cifar100, fashion_mnist, imagefolder, parquet, csv or imagenet100.
         path: Folder of the data set (or its id on the hub, for parquet). Empty: not needed (digits).
+        csv: CSV file that lists images, labels and, where there is one, the split of each. Names of files begin in
+            path, or in the CSV file's folder.
         download: Fetch the data set into path when it is not there yet. A file that chooses path cannot ask for it.
         limit: Use at most this many training images, balanced over the classes by seed. 0: all.
         eval_limit: The same for the test images. 0: all.
         val_fraction: Share of images held out as test set where the source has no test set of its own.
         on_error: What a broken image does: stop the command and name the file, or skip it and count it.
         endings: Endings of the images in folders, as jpg or jpg,png. Empty: all that can be read.
-        image_column: Column of the images in parquet files. Empty: found by name and content.
-        label_column: Column of the labels in parquet files. Empty: found by name.
+        image_column: Column of the images in parquet files, or of their files in a CSV file. Empty: found by name and
+            content.
+        label_column: Column of the labels. Empty: found by name.
         cache: Folder for decoded images. Empty: $DASVIT_CACHE, or dasvit/ in the user's cache folder. A file can name
             one that is a cache already.
     """
 
     name: str = "digits"
     path: str = ""
+    csv: str = ""
     download: bool = False
     limit: int = at_least(0, default=0)
     eval_limit: int = at_least(0, default=0)

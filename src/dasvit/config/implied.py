@@ -12,28 +12,35 @@ from dasvit.config.fields import DataConfig
 FILES_IN = {"cifar10": "cifar-10-batches-py", "cifar100": "cifar-100-python", "fashion_mnist": "FashionMNIST/raw"}
 """The folder that each set of torchvision's keeps its files in."""
 _SYNSETS = "train/n[0-9][0-9][0-9][0-9][0-9][0-9][0-9][0-9]"
-_OURS = ("digits", *FILES_IN, "imagenet100", "imagefolder", "parquet")
+_OWN = ("endings", "image_column", "label_column")
+_OURS = ("digits", *FILES_IN, "imagenet100", "imagefolder", "parquet", "csv")
 
 
 def with_implied_name(data: DataConfig, given: Collection[str]) -> DataConfig:
     """Return a section data whose name fits its path, where a path was given without a name.
 
-    A recipe's name stays where the folder clearly holds the set of that name; other folders hold parquet files, or
-    images. Columns and endings that a recipe has for its own data do not apply to others.
+    A CSV file, as the path or as data.csv, is a list of images. A recipe's name stays where the folder clearly holds
+    the set of that name; other folders hold parquet files, or images. Columns and endings that a recipe has for its own
+    data do not apply to others.
 
     Args:
         data: The section.
         given: The fields that were given, as data.path.
     """
+    if "data.csv" in given and "data.name" not in given and data.csv:
+        return replace(_without(data, ("path", *_OWN), given), name="csv")
+    if "data.path" in given and data.path.endswith(".csv") and Path(data.path).expanduser().is_file():
+        return replace(_without(data, _OWN, given), name="csv", csv=data.path, path="")
     if "data.path" not in given or "data.name" in given or data.name not in _OURS or not data.path:
         return data
     name = _implied(data)
-    if name == data.name:
-        return data
-    own: dict[str, Any] = {
-        field: "" for field in ("endings", "image_column", "label_column") if f"data.{field}" not in given
-    }
-    return replace(data, name=name, **own)
+    return data if name == data.name else replace(_without(data, ("csv", *_OWN), given), name=name)
+
+
+def _without(data: DataConfig, fields: Collection[str], given: Collection[str]) -> DataConfig:
+    """Return a section without what a recipe says of its own data in some fields, as far as it was not given."""
+    empty: dict[str, Any] = {field: "" for field in fields if f"data.{field}" not in given}
+    return replace(data, **empty)
 
 
 def _implied(data: DataConfig) -> str:

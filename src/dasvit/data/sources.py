@@ -17,6 +17,7 @@ from dasvit.config import DataConfig
 from dasvit.config.implied import FILES_IN
 from dasvit.data.folders import image_folder, imagenet100
 from dasvit.data.given import GIVEN, find_given
+from dasvit.data.image_list import image_list
 from dasvit.data.listing import ArrayRecords, Content, Part, Source
 from dasvit.data.parquet import find_parquet, parquet_source
 from dasvit.data.understanding import Understanding
@@ -148,6 +149,7 @@ SOURCES: dict[str, Callable[[DataConfig], Source]] = {
     "fashion_mnist": _torchvision("FashionMNIST", FILES_IN["fashion_mnist"]),
     "imagefolder": image_folder,
     "parquet": parquet_source,
+    "csv": image_list,
     "imagenet100": imagenet100,
     GIVEN: find_given,
 }
@@ -155,5 +157,6 @@ SOURCES: dict[str, Callable[[DataConfig], Source]] = {
 _JUDGED: dict[str, Callable[[DataConfig], Source]] = {
     "imagefolder": partial(image_folder, judged=True),
     "parquet": partial(parquet_source, judged=True),
+    "csv": partial(image_list, judged=True),
 }
 """What finds the sources that may hold test images alone, or more than are needed."""

@@ -22,7 +22,7 @@ from dasvit.training.classifier import check_finite, load_classifier, read_input
 from dasvit.training.evaluation import Evaluation, evaluate
 from dasvit.training.loop import test_batches
 
-OPEN_SOURCES = ("imagefolder", "parquet", GIVEN)
+OPEN_SOURCES = ("imagefolder", "parquet", "csv", GIVEN)
 """Sources that can be any images; the others have splits of their own, or the package's."""
 
 
@@ -96,5 +96,7 @@ def _images_of(config: Config, folder: Path, side: int, classes: tuple[str, ...]
     return load_data(config.data, side, config.runtime.seed, None if known else classes)
 
 
-def _place(data: DataConfig) -> str:
-    return os.path.realpath(os.path.expanduser(data.path)) if data.name != GIVEN else data.path
+def _place(data: DataConfig) -> tuple[str, ...]:
+    if data.name == GIVEN:
+        return (data.path,)
+    return tuple(os.path.realpath(os.path.expanduser(place)) for place in (data.path, data.csv))

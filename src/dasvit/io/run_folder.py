@@ -199,10 +199,10 @@ def comparable(config: Config) -> Config:
     Processes that share weights go on with a run that did not, and the other way round. A run's latency table is its
     own copy, wherever the first one lay.
     """
-    path = os.path.realpath(config.data.path) if config.data.path else ""
+    places = {name: os.path.realpath(place) for name in ("path", "csv") if (place := getattr(config.data, name))}
     search = replace(config.search, latency=replace(config.search.latency, table=""))
     runtime = replace(config.runtime, shard=False)
-    return replace(config, data=replace(config.data, path=path), search=search, runtime=runtime)
+    return replace(config, data=replace(config.data, **places), search=search, runtime=runtime)
 
 
 def _whole_lines(path: Path) -> list[bytes]:

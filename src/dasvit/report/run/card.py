@@ -108,7 +108,8 @@ def head(
 def data_name(config: Mapping[str, Any], run: Run | None) -> str:
     """Return what the data are called: of a folder of the user's own, its name as well where the run is known."""
     name = printable(look_up(config, "dasvit.data") or "unknown")
-    path = str(run.option("data.path", "") or "") if run and name in ("imagefolder", "parquet") else ""
+    field = {"imagefolder": "data.path", "parquet": "data.path", "csv": "data.csv"}.get(name, "")
+    path = str(run.option(field, "") or "") if run and field else ""
     return f"{name} {printable(Path(path).name)}" if path else name
 
 

@@ -1,0 +1,186 @@
+"""Image lists: a CSV file with a row for every image, its file, its label and, if there is one, its split."""
+
+from __future__ import annotations
+
+import csv
+import io
+import os
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from dasvit.config import DataConfig
+from dasvit.data.columns import the_one
+from dasvit.data.listing import Content, FileRecords, Part, Source
+from dasvit.data.understanding import LeftOut, Understanding, some, split_of
+from dasvit.errors import UserError
+
+IMAGE_COLUMNS = ("image", "img", "file", "filename", "file_name", "filepath", "file_path", "path", "image_path")
+"""What the column of files is called, in small letters."""
+LABEL_COLUMNS = ("label", "class", "class_name", "category", "target", "label_name")
+SPLIT_COLUMNS = ("split", "subset", "set", "partition")
+DELIMITERS = ",;\t"
+
+
+def image_list(config: DataConfig, judged: bool = False) -> Source:
+    """Find the images that a CSV file lists.
+
+    Args:
+        config: Its csv, and the folder that names of files begin in (by default the CSV file's own).
+        judged: Only images to evaluate a model on are wanted: those of a test split, or all.
+
+    Raises:
+        UserError: It cannot be read, a column is not there or could be several, or files are missing.
+    """
+    if not config.csv:
+        raise UserError("a list of images is a CSV file: name it with --data.csv FILE.")
+    file = Path(config.csv).expanduser()
+    columns, rows = read_rows(file)
+    image = _column(columns, config.image_column, IMAGE_COLUMNS, "image", file)
+    label = _column(columns, config.label_column, LABEL_COLUMNS, "label", file)
+    split = the_one([name for name in columns if name.casefold() in SPLIT_COLUMNS], ())
+    folder = Path(config.path).expanduser() if config.path else file.parent
+    left_out = LeftOut()
+    listed: dict[str, list[tuple[str, str]]] = defaultdict(list)
+    for number, row in enumerate(rows, start=2):
+        name = row[image].strip()
+        if not name or not row[label].strip():
+            left_out.add("without a file" if not name else "without a label", f"line {number}")
+            continue
+        listed[_split(row[split], number, file) if split else ""].append((str(folder / name), row[label].strip()))
+    absent = _missing([path for images in listed.values() for path, _ in images], folder, file, config.on_error)
+    for path in sorted(absent):
+        left_out.add("that are not there", path)
+    there = {part: [one for one in images if one[0] not in absent] for part, images in listed.items()}
+    train, test = _parts(there, judged, file, left_out)
+    return _source(file, {"train": train, "test": test}, (image, label, split), left_out)
+
+
+def read_rows(file: Path) -> tuple[list[str], list[dict[str, str]]]:
+    """Return the columns and the rows of a CSV file; commas, semicolons or tabs part its fields.
+
+    Raises:
+        UserError: It cannot be read as one.
+    """
+    try:
+        text = file.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"cannot read --data.csv {file} ({error}): it must be a CSV file in UTF-8.") from None
+    head = text.split("\n", 1)[0]
+    delimiter = max(DELIMITERS, key=head.count)
+    reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
+    try:
+        rows = list(reader)
+    except csv.Error as error:
+        raise UserError(f"{file}, line {reader.line_num}: {error}.") from None
+    columns = list(reader.fieldnames or [])
+    doubled = [name for name, count in Counter(columns).items() if count > 1]
+    if doubled:
+        raise UserError(f"{file} has two columns called {doubled[0]}: rename one of them.")
+    for number, row in enumerate(rows, start=2):
+        if None in row or None in row.values():
+            raise UserError(
+                f"{file}, line {number} has not as many fields as the first line, which names {len(columns)} columns: "
+                "put fields that hold the delimiter into quotation marks."
+            )
+    if not rows:
+        raise UserError(f"{file} lists no images: its first line names the columns, a line for each image follows.")
+    return columns, rows
+
+
+def _column(columns: Sequence[str], named: str, usual: Sequence[str], what: str, file: Path) -> str:
+    """Return a column by the option that names it, or by its usual names."""
+    there = f"Its columns: {', '.join(columns)}."
+    if named:
+        if named not in columns:
+            raise UserError(f"--data.{what}_column {named} is not in {file}. {there}")
+        return named
+    found = [name for name in columns if name.casefold() in usual]
+    if not found:
+        raise UserError(
+            f"{file} has no column called {', '.join(usual[:4])} or the like: name that of the {what}s with "
+            f"--data.{what}_column. {there}"
+        )
+    if len(found) > 1:
+        raise UserError(
+            f"{file} has several columns that could be the {what}s' ({', '.join(found)}): which is meant? Say it with "
+            f"--data.{what}_column {found[0]}, or another of them."
+        )
+    return found[0]
+
+
+def _split(text: str, number: int, file: Path) -> str:
+    """Return the split that a row names."""
+    split = split_of(text.strip())
+    if not split:
+        raise UserError(
+            f"{file}, line {number}: the split is {text!r}, and must be one of train, val and test (or the like)."
+        )
+    return split
+
+
+def _missing(paths: Sequence[str], folder: Path, file: Path, on_error: str) -> set[str]:
+    """Return the files that are not there and may be left out.
+
+    Raises:
+        UserError: One is not there, or two rows are about one file.
+    """
+    doubled = [path for path, count in Counter(paths).items() if count > 1]
+    if doubled:
+        raise UserError(
+            f"{file} lists {len(doubled)} files more than once, as {os.path.relpath(doubled[0], folder)}: one row for "
+            "each image."
+        )
+    missing = [path for path in paths if not os.path.lexists(path)]
+    if missing and (on_error == "stop" or len(missing) == len(paths)):
+        raise UserError(
+            f"{len(missing):,} of the {len(paths):,} files that {file} lists are not there, as {missing[0]}: say with "
+            "--data.path which folder their names begin in, or leave them out with --data.on_error skip."
+        )
+    return set(missing)
+
+
+def _parts(
+    listed: dict[str, list[tuple[str, str]]], judged: bool, file: Path, left_out: LeftOut
+) -> tuple[list[tuple[str, str]], list[tuple[str, str]]]:
+    """Return training and test images: the test split's, or the validation split's where there is none."""
+    train = listed.get("train", []) or listed.get("", [])
+    test = listed.get("test") or listed.get("validation") or []
+    if "test" in listed and "validation" in listed:
+        left_out.add("validation images: the test split is evaluated on", str(file), len(listed["validation"]))
+    if judged and test:
+        if train:
+            left_out.add("training images, which are not needed here", str(file), len(train))
+        train = []
+    if not train and not judged:
+        raise UserError(f"{file} lists no training images: its splits are {', '.join(sorted(listed))}.")
+    return train, test
+
+
+def _source(
+    file: Path, parts: dict[str, list[tuple[str, str]]], columns: tuple[str, str, str], left_out: LeftOut
+) -> Source:
+    """Return the source of listed files and labels, the classes of the training images in the order of their names."""
+    image, label, split = columns
+    first = parts["train"] or parts["test"]
+    classes = sorted({name for _, name in first})
+    strange = sorted({name for _, name in parts["test"]} - set(classes))
+    if strange:
+        raise UserError(f"{file} lists test images of classes that no training image has: {some(strange)}.")
+
+    def read() -> Content:
+        found = {
+            part: Part(FileRecords([path for path, _ in images]), np.array([classes.index(name) for _, name in images]))
+            for part, images in parts.items()
+            if images
+        }
+        return Content(tuple(classes), found.get("train"), found.get("test"))
+
+    files = [file, *(Path(path) for images in parts.values() for path, _ in images)]
+    whence = f", where {split} says so" if split else ""
+    said = {part: f"files of column {image} of {file}{whence}" for part, images in parts.items() if images}
+    understood = Understanding(said, f"column {label}", left_out)
+    identity = f"list {classes} {columns}"
+    return Source(files, identity, bool(parts["test"]), read, understood, has_train=bool(parts["train"]))
