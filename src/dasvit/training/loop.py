@@ -77,7 +77,7 @@ def train(model: nn.Module, session: Session, evaluated_on: str = "test", until:
                 batches = test_batches(data, config, runtime)
                 watched = saver.watch(batches, state.done, state.state, f"{state.where}, evaluation")
                 evaluation = evaluate(state.evaluated, preprocess, watched, runtime, session.classes)
-                row |= {"test_loss": evaluation.loss, "test_top1": evaluation.top1, "test_top5": evaluation.top5}
+                row |= {f"test_{name}": value for name, value in evaluation.summary().items() if name != "images"}
             state.epoch, state.step = epoch, 0
             session.log(describe_epoch(row, options.epochs, evaluated_on), {"metrics.jsonl": row})
         saver.finish(state.done, state.state, ended=state.epoch == options.epochs)
@@ -285,7 +285,9 @@ def make_loss(options: TrainConfig, classes: int, world: int) -> tuple[Mixup | N
 
 def describe_epoch(row: dict[str, Any], epochs: int, evaluated_on: str = "test") -> str:
     """Return an epoch's line for the terminal."""
-    test = f", {evaluated_on} top-1 {row['test_top1']:.2f} %" if "test_top1" in row else ""
+    test = ""
+    if "test_top1" in row:
+        test = f", {evaluated_on} top-1 {row['test_top1']:.2f} % (majority {row['test_majority']:.2f} %)"
     return (
         f"epoch {row['epoch']}/{epochs}: loss {row['train_loss']:.4f}{test}, {row['images_per_second']:.0f} images/s, "
         f"{row['seconds']:.0f} s"

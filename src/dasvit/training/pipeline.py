@@ -16,7 +16,7 @@ from dasvit.cell.cost import Cost
 from dasvit.cell.genotype import Genotype
 from dasvit.cell.subnet import FILE, Found, Subnet
 from dasvit.config import Config
-from dasvit.data import MEAN, STD, Data
+from dasvit.data import MEAN, STD, Data, test_names
 from dasvit.errors import UserError
 from dasvit.io.run_folder import find_model
 from dasvit.models.baselines import make_model, make_network, prefer_fast_attention
@@ -31,6 +31,7 @@ from dasvit.session import Probe, Session, check_memory, load_session
 from dasvit.training.classifier import read_input
 from dasvit.training.evaluation import Evaluation
 from dasvit.training.loop import Trained, train
+from dasvit.training.predictions import write_predictions
 
 Subject = Found | str
 """What is trained: a cell's network, a network that was found, `vit`, or a model of timm's by its name."""
@@ -112,7 +113,7 @@ class TrainResult:
     session: Session
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the run's folder, the network's cost and its accuracies."""
+        """Return the run's folder, the network's cost and the summary of its evaluation."""
         return {"run": str(self.session.run.path), **self.cost.to_dict(), **self.evaluation.summary()}
 
 
@@ -194,7 +195,10 @@ def write_model(
         model.load_state_dict(state)
     if not isinstance(subject, str):
         run.write_text(FILE if isinstance(subject, Subnet) else "genotype.json", subject.to_json())
-    run.write_json("result.json", {**result.to_dict(), "confusion": trained.evaluation.confusion})
+    run.write_json("result.json", {**result.to_dict(), **trained.evaluation.record(session.data.classes)})
+    data = session.data
+    names = test_names(config.data, data, config.runtime.seed)
+    write_predictions(run.path, trained.evaluation, data.classes, names, data.test)
     side = config.model.image_size
     save_model(
         model,
