@@ -488,6 +488,8 @@ class TrainConfig:
         drop_path: Rate of stochastic depth at the last layer (rising from 0 at the first).
         ema: Decay of the weights' moving average, which is then what is evaluated. 0: off.
         eval_every: Epochs between two evaluations on the test set; the last epoch always has one.
+        balance: How unbalanced classes are weighed: none; sampler draws images so that all classes are as likely;
+            weights multiplies losses so that all classes count alike (docs/tasks.md).
     """
 
     epochs: int = at_least(1, default=100)
@@ -496,6 +498,7 @@ class TrainConfig:
     drop_path: float = within("[0, 1)", default=0.0)
     ema: float = within("[0, 1)", default=0.0)
     eval_every: int = at_least(1, default=1)
+    balance: Literal["none", "sampler", "weights"] = "none"
     optim: OptimConfig = field(default_factory=OptimConfig)
     augment: AugmentConfig = field(default_factory=AugmentConfig)
 

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import torch
+from numpy.typing import NDArray
 from timm.data.mixup import Mixup
 from timm.loss.cross_entropy import SoftTargetCrossEntropy
 from timm.utils.model_ema import ModelEmaV3
@@ -29,6 +31,8 @@ from dasvit.training.optim import make_optimizer, make_schedule
 from dasvit.training.steps import BatchLoss, Steps, at_least_float32
 
 LOGS = ("metrics.jsonl",)
+UNBALANCED = 10
+"""How many times the smallest class's training images the largest has where that is said."""
 ADVICE = "train.optim.lr, or raise train.optim.warmup_epochs"
 
 
@@ -61,7 +65,8 @@ def train(model: nn.Module, session: Session, evaluated_on: str = "test", until:
     if runtime.shards:
         params = sum(param.numel() for param in state.params)
         session.reporter.say(f"weights: {params:,}, of which this process keeps {runtime.kept(model):,}")
-    mixup, criterion = make_loss(options, session.classes, runtime.world)
+    weights = class_weights(data.train.labels, session.classes) if options.balance == "weights" else None
+    mixup, criterion = make_loss(options, session.classes, runtime.world, weights)
     evaluation = None
     with Saver(session.run, LOGS, runtime, session.reporter, session.deadline) as saver:
         state.load(saver.load())
@@ -223,7 +228,7 @@ def weight_step(
 
 
 def training_loader(data: Data, config: Config, runtime: Runtime) -> Loader:
-    """Return the shuffled, augmented batches of the whole training set."""
+    """Return the shuffled, augmented batches of the whole training set; balanced ones where the recipe asks for it."""
     options = config.train
     return Loader(
         data.train,
@@ -233,6 +238,7 @@ def training_loader(data: Data, config: Config, runtime: Runtime) -> Loader:
         seed=config.runtime.seed,
         shuffle=True,
         drop_last=True,
+        balance=options.balance == "sampler",
         workers=config.runtime.workers,
         rank=runtime.rank,
         world=runtime.world,
@@ -254,14 +260,45 @@ def test_batches(data: Data, config: Config, runtime: Runtime) -> Loader:
     )
 
 
-def make_loss(options: TrainConfig, classes: int, world: int) -> tuple[Mixup | None, Any]:
+def class_weights(labels: NDArray[np.int64], classes: int) -> Tensor:
+    """Return the weights that make all classes of a set count alike, float32 [C]; 1 on the average of the images.
+
+    N images of C' classes that have some: N / (C' n_c) for the n_c images of class c, and 0 of a class without any.
+    """
+    counts = np.bincount(labels, minlength=classes)
+    weights = len(labels) / ((counts > 0).sum() * np.maximum(counts, 1)) * (counts > 0)
+    return torch.from_numpy(weights.astype(np.float32))
+
+
+def say_unbalanced(session: Session) -> None:
+    """Say it where the largest class has ten times as many training images as the smallest, and nothing is done."""
+    counts = np.bincount(session.data.train.labels, minlength=session.classes)
+    counts, most = counts[counts > 0], int(counts.max(initial=0))
+    if session.config.train.balance == "none" and len(counts) and most >= UNBALANCED * counts.min():
+        session.reporter.say(
+            f"the largest class has {most:,} training images, the smallest {int(counts.min()):,}: look at balanced "
+            "accuracy and macro-F1, and try --train.balance sampler or weights (docs/tasks.md)"
+        )
+
+
+def make_loss(
+    options: TrainConfig, classes: int, world: int, weights: Tensor | None = None
+) -> tuple[Mixup | None, Any]:
     """Return timm's mixup/cutmix, where the recipe asks for it, and the loss that fits its targets.
 
     Args:
         options: The recipe's section.
         classes: Classes.
         world: Processes that share a batch.
+        weights: Of the classes, [C], their mean over the images 1. None: none.
     """
+
+    def weighted(logits: Tensor, targets: Tensor) -> Tensor:
+        # Divided by the rows, not by their weights: micro-batches and processes then add up to the whole batch's loss.
+        scale = None if weights is None else weights.to(logits)
+        smoothing = options.smoothing if targets.ndim == 1 else 0.0  # mixup has smoothed its own
+        return F.cross_entropy(logits, targets, scale, reduction="sum", label_smoothing=smoothing) / len(logits)
+
     augment = options.augment
     if augment.mixup or augment.cutmix:
         if options.batch_size % (2 * world):
@@ -275,12 +312,12 @@ def make_loss(options: TrainConfig, classes: int, world: int) -> tuple[Mixup | N
             label_smoothing=options.smoothing,
             num_classes=classes,
         )
-        return mixup, SoftTargetCrossEntropy()
+        return mixup, SoftTargetCrossEntropy() if weights is None else weighted
 
     def criterion(logits: Tensor, labels: Tensor) -> Tensor:
         return F.cross_entropy(logits, labels, label_smoothing=options.smoothing)
 
-    return None, criterion
+    return None, criterion if weights is None else weighted
 
 
 def describe_epoch(row: dict[str, Any], epochs: int, evaluated_on: str = "test") -> str:

@@ -30,7 +30,7 @@ from dasvit.runtime.saver import NEVER, Deadline
 from dasvit.session import Probe, Session, check_memory, load_session
 from dasvit.training.classifier import read_input
 from dasvit.training.evaluation import Evaluation
-from dasvit.training.loop import Trained, train
+from dasvit.training.loop import Trained, say_unbalanced, train
 from dasvit.training.predictions import write_predictions
 
 Subject = Found | str
@@ -162,6 +162,7 @@ def run_training(
             model, runtime.device, torch.bfloat16 if runtime.precision == "bfloat16" else torch.float32
         )
         cost = count_cost(model, config.model.image_size)
+        say_unbalanced(session)
         seed_everything(config.runtime.seed)
         with session.followed(track) as session:
             trained = train(model, session)
