@@ -1,4 +1,4 @@
-"""`train.balance`: classes of few images count as much as the others; runs go on to the bit, processes share batches."""
+"""`train.balance`: classes of few images count as much; runs go on to the bit, processes share batches."""
 
 from dataclasses import replace
 from pathlib import Path

@@ -103,6 +103,8 @@ def evaluate_model(path: str | Path, config: Config, reporter: Reporter) -> Mode
     preprocess = described.preprocess.to(runtime.device)
     evaluation = evaluate(model, preprocess, batches, runtime, len(names))
     check_finite(folder, evaluation.loss)
+    if described.temperature is not None:
+        evaluation = evaluation.calibrated(described.temperature)
     return ModelEvaluation(folder, evaluation, names, data.test, files)
 
 

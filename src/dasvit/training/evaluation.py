@@ -5,18 +5,23 @@ Shapes: N images of a test set, B of a batch, C classes. Shares are in percent.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from scipy import optimize
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from dasvit.report import scores
 from dasvit.runtime.distributed import Runtime
+
+LARGEST_LOG = math.log(20.0)
+"""The largest logarithm of a temperature, and minus the smallest."""
 
 
 @dataclass(frozen=True)
@@ -36,6 +41,8 @@ class Evaluation:
         confusion: Images of class i that were taken for class j, `[C][C]`.
         logits: Float32 [N, C], in the order of the images, on the CPU.
         labels: Int64 [N].
+        temperature: What the network's own logits were divided by. None: they are the network's own.
+        ece_uncalibrated: The calibration error that they had before.
     """
 
     top1: float
@@ -50,6 +57,8 @@ class Evaluation:
     confusion: list[list[int]]
     logits: Tensor = field(compare=False, repr=False)
     labels: Tensor = field(compare=False, repr=False)
+    temperature: float | None = None
+    ece_uncalibrated: float | None = None
 
     @classmethod
     def of(cls, logits: Tensor, labels: Tensor) -> Evaluation:
@@ -74,6 +83,11 @@ class Evaluation:
             labels=labels,
         )
 
+    def calibrated(self, temperature: float) -> Evaluation:
+        """Return the figures with logits divided by a temperature: none but loss and calibration error change."""
+        found = Evaluation.of(self.logits / temperature, self.labels)
+        return replace(found, temperature=temperature, ece_uncalibrated=self.ece)
+
     @property
     def shares(self) -> NDArray[np.float32]:
         """The probability of every class, [N, C]."""
@@ -84,6 +98,8 @@ class Evaluation:
         """Return the figures, without those of single classes; top5 only where there are more than five classes."""
         names = ("top1", "top5", "loss", "images", "majority", "balanced_accuracy", "macro_f1", "ece")
         shown = [name for name in names if name != "top5" or len(self.confusion) > scores.FEW]
+        if self.temperature is not None:
+            shown += ["temperature", "ece_uncalibrated"]
         return {name: getattr(self, name) for name in shown}
 
     def record(self, classes: Sequence[str]) -> dict[str, Any]:
@@ -102,10 +118,11 @@ class Evaluation:
     def describe(self) -> str:
         """Return the figures in a line for the terminal."""
         top5 = f", top-5 {self.top5:.2f} %" if len(self.confusion) > scores.FEW else ""
+        before = "" if self.ece_uncalibrated is None else f" ({self.ece_uncalibrated:.2f} % without temperature)"
         return (
             f"{self.images} images: top-1 {self.top1:.2f} % (majority {self.majority:.2f} %){top5}, "
-            f"balanced accuracy {self.balanced_accuracy:.2f} %, macro-F1 {self.macro_f1:.2f} %, ECE {self.ece:.2f} %, "
-            f"loss {self.loss:.4f}"
+            f"balanced accuracy {self.balanced_accuracy:.2f} %, macro-F1 {self.macro_f1:.2f} %, "
+            f"ECE {self.ece:.2f} %{before}, loss {self.loss:.4f}"
         )
 
 
@@ -141,6 +158,20 @@ def evaluate(
     model.train(was_training)
     found = [(logits.cpu(), labels.cpu()) for logits, labels in parts]
     return Evaluation.of(*joined(runtime.from_all(found), classes))
+
+
+def fit_temperature(seen: Evaluation) -> float:
+    """Return the temperature of the least cross-entropy on images held out (Guo et al. 2017, arXiv:1706.04599).
+
+    Args:
+        seen: What the network says of images that it was not trained on.
+    """
+
+    def loss(log: float) -> float:
+        return float(F.cross_entropy(seen.logits.double() / math.exp(log), seen.labels))
+
+    found = optimize.minimize_scalar(loss, bounds=(-LARGEST_LOG, LARGEST_LOG), method="bounded")
+    return math.exp(float(found.x))
 
 
 def joined(parts: Sequence[Sequence[tuple[Tensor, Tensor]]], classes: int) -> tuple[Tensor, Tensor]:

@@ -104,6 +104,7 @@ class TrainResult:
         evaluation: On the test images.
         model: The network that was evaluated (the average, with EMA), on this process's device.
         session: What the training was made of; its run folder holds the model.
+        epoch: The epoch whose weights were kept, where `train.monitor` chose one; else 0.
     """
 
     subject: Subject
@@ -111,10 +112,12 @@ class TrainResult:
     evaluation: Evaluation
     model: nn.Module
     session: Session
+    epoch: int = 0
 
     def to_dict(self) -> dict[str, Any]:
         """Return the run's folder, the network's cost and the summary of its evaluation."""
-        return {"run": str(self.session.run.path), **self.cost.to_dict(), **self.evaluation.summary()}
+        kept = {"epoch": self.epoch} if self.epoch else {}
+        return {"run": str(self.session.run.path), **self.cost.to_dict(), **self.evaluation.summary(), **kept}
 
 
 def run_training(
@@ -186,7 +189,7 @@ def write_model(
 ) -> TrainResult:
     """Write what a training ended with: the genotype or the network's sizes, `result.json` and `model/`; return it."""
     run, runtime, config = session.run, session.runtime, session.config
-    result = TrainResult(subject, cost, trained.evaluation, trained.model, session)
+    result = TrainResult(subject, cost, trained.evaluation, trained.model, session, trained.epoch)
     state = runtime.full_state(trained.model.state_dict())
     if not runtime.is_main:
         return result
@@ -200,6 +203,8 @@ def write_model(
     data = session.data
     names = test_names(config.data, data, config.runtime.seed)
     write_predictions(run.path, trained.evaluation, data.classes, names, data.test)
+    fitted = trained.evaluation.temperature
+    temperature = {} if fitted is None else {"temperature": fitted}
     side = config.model.image_size
     save_model(
         model,
@@ -209,7 +214,7 @@ def write_model(
         mean=MEAN,
         std=STD,
         crop_pct=session.data.crop_pct,
-        extra={"result": result.to_dict(), "data": config.data.name},
+        extra={"result": result.to_dict(), "data": config.data.name, **temperature},
     )
     return result
 

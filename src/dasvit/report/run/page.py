@@ -159,7 +159,9 @@ def accuracy_tiles(run: Run) -> list[Tile]:
         spread += [f"majority {percent(judged['majority'])}"] if "majority" in judged else []
         found.append(Tile(f"{where}test top-1", percent(judged["top1"]), "; ".join(spread)))
         others = {"top5": "test top-5", "balanced_accuracy": "balanced accuracy", "macro_f1": "macro-F1", "ece": "ECE"}
-        remarks = {"top5": f"{images:,.0f} images" if images else "", "ece": "of its probabilities"}
+        before = judged.get("ece_uncalibrated")
+        calibration = "of its probabilities" if before is None else f"{percent(before)} without temperature"
+        remarks = {"top5": f"{images:,.0f} images" if images else "", "ece": calibration}
         found += [
             Tile(f"{where}{name}", percent(judged[key]), remarks.get(key, "over the classes"))
             for key, name in others.items()
