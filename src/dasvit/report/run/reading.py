@@ -72,10 +72,11 @@ class Candidate(NamedTuple):
 
     Attributes:
         cell: The cell.
-        numbers: What it reached and costs: top1, loss, epochs, params, macs.
-        losses: Epochs and loss at each rung.
+        numbers: What it reached and costs: top1, loss, macro_f1, epochs, params, macs.
+        losses: Epochs and what it is ranked by (the loss, in older runs) at each rung.
         expected: The loss at the first rung that was expected of it; None where it was drawn without knowledge.
         deviation: How surely.
+        tied: Whether the validation images cannot tell it from the best.
     """
 
     cell: Genotype
@@ -83,6 +84,7 @@ class Candidate(NamedTuple):
     losses: tuple[tuple[float, float], ...]
     expected: float | None
     deviation: float | None
+    tied: bool = False
 
 
 @dataclass(frozen=True)
@@ -443,8 +445,10 @@ def _candidates(rows: Any) -> tuple[Candidate, ...]:
         cell, numbers, expected = _genotype(row.get("genotype")), _numbers(row), _numbers(row.get("expected"))
         rungs = [_numbers(rung) for rung in _dicts(row.get("rungs"))]
         if cell and "top1" in numbers:
-            losses = tuple((rung["epochs"], rung["loss"]) for rung in rungs if {"epochs", "loss"} <= rung.keys())
-            found.append(Candidate(cell, numbers, losses, expected.get("loss"), expected.get("sd")))
+            values = ((rung.get("epochs"), rung.get("value", rung.get("loss"))) for rung in rungs)
+            losses = tuple((epochs, value) for epochs, value in values if epochs is not None and value is not None)
+            tied = row.get("tied") is True
+            found.append(Candidate(cell, numbers, losses, expected.get("loss"), expected.get("sd"), tied))
     return tuple(found)
 
 
