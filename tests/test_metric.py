@@ -29,23 +29,28 @@ def seen(strength: float, noise: float = 1.0, seed: int = 0, labels: torch.Tenso
     return Evaluation.of(torch.from_numpy(logits.astype(np.float32)), labels)
 
 
-def test_auto_lets_unbalanced_classes_count_alike() -> None:
+def test_auto_is_the_loss_where_classes_are_unbalanced() -> None:
     even = seen(1.0, labels=torch.arange(999) % 3)
     assert ranking_of("auto", even, "loss") == "loss" and ranking_of("auto", even, "top1") == "top1"
-    assert ranking_of("auto", seen(1.0), "loss") == "balanced_loss"
-    assert ranking_of("auto", seen(1.0), "top1") == "balanced_accuracy"
-    assert ranking_of("loss", seen(1.0), "loss") == "loss"
+    assert ranking_of("auto", seen(1.0), "loss") == ranking_of("auto", seen(1.0), "top1") == "loss"
+    assert ranking_of("macro_f1", seen(1.0), "loss") == "macro_f1"
 
 
 @pytest.mark.parametrize("metric", ["auto", "loss", "balanced_accuracy", "macro_f1"])
 def test_a_constant_is_beaten_by_who_tells_classes_apart(metric: str) -> None:
-    constant, knows = seen(0.0, noise=0.01), seen(1.5, noise=1.0)
+    constant, knows = seen(0.0, noise=0.01), seen(2.5, noise=1.0)
     ranking = ranking_of(metric, knows, "loss")
     assert constant.top1 == constant.majority == 71.0
-    if metric != "loss":
-        assert value_of(knows, ranking) < value_of(constant, ranking)
-    assert score_of(knows, metric) > score_of(constant, metric) or metric == "loss"
+    assert value_of(knows, ranking) < value_of(constant, ranking)
+    assert score_of(knows, metric) > score_of(constant, metric)
     assert value_of(constant, "macro_f1") == pytest.approx(100 - constant.macro_f1)
+
+
+def test_of_constants_the_loss_decides() -> None:
+    rungs = [Rung(1.0, loss, 71.0, value=79.0) for loss in (1.5, 0.9, 1.2)]
+    cells = [Genotype.from_ops(1, [op, "mlp_1"]) for op in ("mlp_2", "identity", "zero")]
+    ranked = sorted((Candidate(c, [r]) for c, r in zip(cells, rungs, strict=True)), key=lambda one: one.rank)
+    assert [one.last.loss for one in ranked] == [0.9, 1.2, 1.5]
 
 
 def test_a_score_of_losses_is_the_geometric_mean_of_the_right_probabilities() -> None:

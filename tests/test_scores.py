@@ -77,13 +77,6 @@ def test_calibration_error_of_what_is_sure_and_wrong_half_the_time() -> None:
     assert scores.calibration_error(np.full(10, 0.5), np.arange(10) < 5) == 0.0
 
 
-def test_balanced_loss_is_the_mean_over_the_classes_of_their_own_mean() -> None:
-    logits, labels = example(2, 300, 3, 2.0)
-    losses = -np.log(logits.double().softmax(1).numpy()[np.arange(300), labels])
-    means = [losses[labels.numpy() == label].mean() for label in range(3)]
-    assert Evaluation.of(logits, labels).balanced_loss == pytest.approx(np.mean(means))
-
-
 def test_a_constant_is_called_one() -> None:
     constant = [[71, 0, 0], [20, 0, 0], [9, 0, 0]]
     assert scores.metrics(constant) == pytest.approx(

@@ -437,8 +437,8 @@ class SearchConfig:
         schedule: Whether the cosine of the weights' learning rate begins anew in each stage, or is one over the search.
         smoothing: Label smoothing of the training loss.
         metric: What candidates, and cells of an evolution, are ranked by on the validation images: loss, top1,
-            balanced_accuracy or macro_f1; or auto: loss for candidates and top-1 for an evolution, with all classes
-            counting alike where they are unbalanced (docs/tasks.md).
+            balanced_accuracy or macro_f1; or auto: loss for candidates; for an evolution top-1, and loss where classes
+            are unbalanced (docs/tasks.md).
         target_params: Parameters of the derived network that the alphas shall keep within, as 5M. 0: no target.
         target_macs: Its multiply-adds for one image, likewise, as 300M (--search.target-macs will do, too).
         cost_weight: Weight of max(0, log(expected / target)) in the alphas' loss.

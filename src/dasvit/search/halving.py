@@ -47,6 +47,11 @@ class Rung(NamedTuple):
         """What it is ranked by, of which less is better."""
         return self.loss if self.value is None else self.value
 
+    @property
+    def order(self) -> tuple[float, float]:
+        """Smaller is better: what it is ranked by; of equal ones, as constants are, the smaller loss."""
+        return self.ranked_by, self.loss
+
     def reached(self) -> dict[str, float]:
         """Return what is known and the same in every run: all but the seconds."""
         return {name: value for name, value in self._asdict().items() if name != "seconds" and value is not None}
@@ -91,9 +96,9 @@ class Candidate:
         return self.rungs[-1]
 
     @property
-    def rank(self) -> tuple[float, float]:
+    def rank(self) -> tuple[float, ...]:
         """Smaller is better: who was trained longer stands before others, of these the smaller value."""
-        return -self.last.epochs, self.last.ranked_by
+        return -self.last.epochs, *self.last.order
 
 
 class Train(Protocol):
@@ -167,7 +172,7 @@ class Halving:
         for rung in range(len(self.epochs) - 1):
             here = sorted(
                 (candidate for candidate in self.entered if len(candidate.rungs) > rung),
-                key=lambda candidate: candidate.rungs[rung].ranked_by,
+                key=lambda candidate: candidate.rungs[rung].order,
             )
             best = here[: int(len(here) * self.keep)]
             for candidate in [*best, *(one for one in here if one.cell == self.pinned)]:

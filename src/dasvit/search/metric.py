@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 from dasvit.io.files import write_whole
 from dasvit.training.evaluation import Evaluation
 
-Ranking = Literal["loss", "balanced_loss", "top1", "balanced_accuracy", "macro_f1"]
+Ranking = Literal["loss", "top1", "balanced_accuracy", "macro_f1"]
 UNBALANCED = 2
-"""How many times the smallest class's validation images the largest has where `auto` lets classes count alike."""
+"""How many times the smallest class's validation images the largest has where classes count as unbalanced."""
 RESAMPLES = 200
 """Bootstrap samples of the validation images."""
 BOOTSTRAP = 6
@@ -27,7 +27,9 @@ FILE = "validation.npz"
 
 
 def ranking_of(metric: str, evaluation: Evaluation, default: Ranking) -> Ranking:
-    """Return what decides: a metric, or under auto the default, whose classes count alike where they are unbalanced.
+    """Return what decides: a metric, or under auto the default; the loss where classes are unbalanced.
+
+    There many networks are constants at first, which no share tells apart, and the loss does (docs/lab-notes.md).
 
     Args:
         metric: `search.metric`.
@@ -39,14 +41,13 @@ def ranking_of(metric: str, evaluation: Evaluation, default: Ranking) -> Ranking
     counts = torch.bincount(evaluation.labels)
     counts = counts[counts > 0]
     is_unbalanced = len(counts) > 0 and int(counts.max()) >= UNBALANCED * int(counts.min())
-    alike: dict[Ranking, Ranking] = {"loss": "balanced_loss", "top1": "balanced_accuracy"}
-    return alike[default] if is_unbalanced else default
+    return "loss" if is_unbalanced else default
 
 
 def value_of(evaluation: Evaluation, ranking: Ranking) -> float:
     """Return what a candidate is ranked by, of which less is better: a loss, or what a share is short of 100 %."""
     value: float = getattr(evaluation, ranking)
-    return value if ranking.endswith("loss") else 100 - value
+    return value if ranking == "loss" else 100 - value
 
 
 def score_of(evaluation: Evaluation, metric: str) -> float:
@@ -56,7 +57,7 @@ def score_of(evaluation: Evaluation, metric: str) -> float:
     """
     ranking = ranking_of(metric, evaluation, "top1")
     value = value_of(evaluation, ranking)
-    return 100 * math.exp(-value) if ranking.endswith("loss") else 100 - value
+    return 100 * math.exp(-value) if ranking == "loss" else 100 - value
 
 
 def keep(folder: Path, evaluation: Evaluation) -> None:

@@ -36,7 +36,6 @@ class Evaluation:
         majority: Share of the largest class: the top-1 of a constant.
         balanced_accuracy: Mean recall of the classes.
         macro_f1: Mean F1 of the classes.
-        balanced_loss: Cross-entropy averaged within every class, and then over the classes.
         ece: Expected calibration error, over 15 bins.
         confusion: Images of class i that were taken for class j, `[C][C]`.
         logits: Float32 [N, C], in the order of the images, on the CPU.
@@ -52,7 +51,6 @@ class Evaluation:
     majority: float
     balanced_accuracy: float
     macro_f1: float
-    balanced_loss: float
     ece: float
     confusion: list[list[int]]
     logits: Tensor = field(compare=False, repr=False)
@@ -68,14 +66,11 @@ class Evaluation:
         hits = best == labels[:, None]
         losses = F.cross_entropy(logits.double(), labels, reduction="none")
         confusion = torch.bincount(labels * classes + best[:, 0], minlength=classes**2).reshape(classes, classes)
-        sums = torch.zeros(classes, dtype=torch.float64).index_add(0, labels, losses)
-        present = torch.bincount(labels, minlength=classes) > 0
         confidence = logits.double().softmax(1).amax(1).nan_to_num(0.0)
         return cls(
             **scores.metrics(confusion.numpy()),
             top5=float(100 * hits.sum() / max(1, count)),
             loss=float(losses.sum() / max(1, count)),
-            balanced_loss=float((sums[present] / confusion.sum(1)[present]).mean()) if count else 0.0,
             ece=scores.calibration_error(confidence.numpy(), hits[:, 0].numpy()),
             images=count,
             confusion=confusion.tolist(),
