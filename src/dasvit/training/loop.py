@@ -197,7 +197,12 @@ class TrainState:
 
         Batches, rates and random numbers are functions of the position.
         """
-        position = {"epoch": self.epoch, "step": self.step, "rows": self.epoch, "parts": self.steps.micro_batches}
+        position: dict[str, float] = {
+            "epoch": self.epoch,
+            "step": self.step,
+            "rows": self.epoch,
+            "parts": self.steps.micro_batches,
+        }
         if self.best is not None:
             position |= {"best_epoch": self.best_epoch, "best_value": self.best_value}
         parts = {name: item.state_dict() for name, item in self.stateful().items()}
@@ -396,7 +401,8 @@ def describe_epoch(row: dict[str, Any], epochs: int, evaluated_on: str = "test")
     if "test_top1" in row:
         test = f", {evaluated_on} top-1 {row['test_top1']:.2f} % (majority {row['test_majority']:.2f} %)"
     if "val_macro_f1" in row:
-        test += f", val top-1 {row['val_top1']:.2f} %, macro-F1 {row['val_macro_f1']:.2f} %"
+        test += f", val top-1 {row['val_top1']:.2f} % (majority {row['val_majority']:.2f} %)"
+        test += f", macro-F1 {row['val_macro_f1']:.2f} %"
     return (
         f"epoch {row['epoch']}/{epochs}: loss {row['train_loss']:.4f}{test}, {row['images_per_second']:.0f} images/s, "
         f"{row['seconds']:.0f} s"

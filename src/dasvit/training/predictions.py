@@ -6,8 +6,9 @@ import csv
 import io
 import json
 from collections.abc import Iterable, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 
@@ -45,8 +46,11 @@ def write_predictions(
     }
     folder.mkdir(parents=True, exist_ok=True)
     for name, text in texts.items():
-        encoded = text.encode("utf-8", "backslashreplace")
-        write_whole(folder / name, lambda file, encoded=encoded: file.write(encoded))
+        write_whole(folder / name, partial(_write, text))
+
+
+def _write(text: str, file: BinaryIO) -> None:
+    file.write(text.encode("utf-8", "backslashreplace"))
 
 
 def prediction_rows(evaluation: Evaluation, classes: Sequence[str], names: Sequence[str]) -> Iterable[Sequence[object]]:

@@ -157,6 +157,7 @@ def accuracy_tiles(run: Run) -> list[Tile]:
         where = "trained: " if run.trained else ""
         spread = [f"95 %: {bounds[0]:.1f} to {bounds[1]:.1f}"] if bounds else []
         spread += [f"majority {percent(judged['majority'])}"] if "majority" in judged else []
+        spread += [f"epoch {judged['epoch']:.0f} kept"] if "epoch" in judged else []
         found.append(Tile(f"{where}test top-1", percent(judged["top1"]), "; ".join(spread)))
         others = {"top5": "test top-5", "balanced_accuracy": "balanced accuracy", "macro_f1": "macro-F1", "ece": "ECE"}
         before = judged.get("ece_uncalibrated")
