@@ -62,7 +62,9 @@ def test_a_balanced_training_that_monitors(balance: str, forks: ForkServer, tmp_
     one, two = (json.loads((tmp_path / name / "result.json").read_text()) for name in "12")
     assert one["epoch"] == two["epoch"] and one["confusion"] == two["confusion"]
     assert one["temperature"] == pytest.approx(two["temperature"], rel=1e-4)
-    files = [[line.split(",")[:3] for line in (tmp_path / n / "predictions.csv").open()] for n in "12"]
+    files = [
+        [line.split(",")[:3] for line in (tmp_path / n / "predictions.csv").read_text().splitlines()] for n in "12"
+    ]
     assert files[0] == files[1]
 
 
