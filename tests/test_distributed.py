@@ -51,6 +51,23 @@ def test_two_processes_end_where_one_does(kind: str, forks: ForkServer, alone: d
     assert (tmp_path / "run/genotype.json").read_bytes() == (alone[kind] / "genotype.json").read_bytes()
 
 
+@pytest.mark.parametrize("balance", ["sampler", "weights"])
+def test_a_balanced_training_that_monitors(balance: str, forks: ForkServer, tmp_path: Path) -> None:
+    """Two processes draw the same images, choose the same epoch and write the same predictions as one."""
+    more = [f"--train.balance={balance}", "--train.monitor=macro_f1", "--train.val_fraction=0.2"]
+    for processes in (1, 2):
+        arguments = command("train", tmp_path / str(processes), *more)
+        assert forks.run(*arguments, float64=True, processes=processes, always_save=False) == 0, forks.said()
+    assert difference(newest(tmp_path / "2"), newest(tmp_path / "1")) < 1e-9
+    one, two = (json.loads((tmp_path / name / "result.json").read_text()) for name in "12")
+    assert one["epoch"] == two["epoch"] and one["confusion"] == two["confusion"]
+    assert one["temperature"] == pytest.approx(two["temperature"], rel=1e-4)
+    files = [
+        [line.split(",")[:3] for line in (tmp_path / n / "predictions.csv").read_text().splitlines()] for n in "12"
+    ]
+    assert files[0] == files[1]
+
+
 def test_second_order_and_what_is_seen_without_the_sum_of_alphas_gradients(forks: ForkServer, tmp_path: Path) -> None:
     """Two processes that share the work, and two that add up the gradients of the weights alone."""
     more = ["--search.order=2", '--search.stages={"layers":[1],"keep":[0],"epochs":[1],"weight_epochs":[0]}']

@@ -36,16 +36,21 @@ def test_runs_side_by_side(runs: list[Path], tmp_path: Path) -> None:
         "run",
         "parameters",
         "multiply-adds",
-        "test top-1 (95 %)",
+        "top-1 (95 %)",
+        "majority",
         "top-5",
+        "balanced",
+        "macro-F1",
+        "ECE",
         "search took",
         "training took",
         "peak memory",
     ]
     results = page.table_of(*heads)
     assert [row[0] for row in results] == ["one", "two", "vit"]
-    assert results[0][1:6] == ["1.41M", "102.83M", "56.23 % (55.3 to 57.2)", "95.25 %", "5 min"]
-    assert results[1][3] == "–" and results[2][5] == "–"
+    shares = ["56.23 % (55.3 to 57.2)", "10 %", "95.25 %", "90.91 %", "90.91 %", "–"]  # ECE: not of an older run
+    assert results[0][1:10] == ["1.41M", "102.83M", *shares, "5 min"]
+    assert results[1][3] == "–" and results[2][9] == "–"
     differences = dict((row[0], row[1:]) for row in page.table_of("", "one", "two", "vit"))
     assert differences["search.tokens.ratio"] == ["0.5", "0.25", "–"]
     assert differences["train.epochs"] == ["4", "50", "4"]  # of the training inside, where there is one
@@ -79,7 +84,8 @@ def test_figures(runs: list[Path], tmp_path: Path) -> None:
         elif path.suffix == ".svg":
             assert ET.parse(path).getroot().tag.endswith("svg")
     table = (tmp_path / "figures" / "networks.tex").read_text()
-    assert r"one & 56.2 & 95.2 & 1.41M & 102.83M \\" in table and r"two & -- & -- & 1.41M & 102.83M \\" in table
+    assert r"one & 56.2 & 10.0 & 95.2 & 90.9 & 90.9 & 1.41M & 102.83M \\" in table
+    assert r"two & -- & -- & -- & -- & -- & 1.41M & 102.83M \\" in table
     assert latex("a_b & 50% ± 1–2") == r"a\_b \& 50\% $\pm$ 1--2"
     assert latex("\\~") == r"\textbackslash{}\textasciitilde{}"
 

@@ -101,8 +101,8 @@ def test_a_searchs_page_has_its_sections(tmp_path: Path) -> None:
 def test_a_trainings_page_has_its_sections(tmp_path: Path) -> None:
     page = page_of(write_train(tmp_path / "run"))
     sections = [attributes["id"] for attributes in page.all("section")]
-    assert sections == ["cell", "learning", "confusions", "cost", "resources", "configuration"]
-    assert "56.23 % 95 %: 55.3 to 57.2" in page.said
+    assert sections == ["cell", "learning", "classes", "confusions", "cost", "resources", "configuration"]
+    assert "56.23 % 95 %: 55.3 to 57.2; majority 10 %" in page.said
 
 
 def test_pages_can_be_read_by_those_who_do_not_see_them(tmp_path: Path) -> None:

@@ -11,10 +11,11 @@ import pytest
 import torch
 from PIL import Image
 
+from dasvit.data.thumbnail import encode
 from dasvit.report import write_report
 from dasvit.report.run.reading import read_run
 from dasvit.report.run.tokens import covered, flags, middle, token_section
-from dasvit.search.token_maps import TokenMaps, bits, encode, spread
+from dasvit.search.token_maps import TokenMaps, bits, spread
 from helpers import SMALL, call_cli, interrupt_after_an_epoch
 from run_folders import write_search
 from runs import newest

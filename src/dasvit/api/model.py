@@ -69,18 +69,21 @@ class TrainedModel:
 
     @property
     def result(self) -> dict[str, Any]:
-        """What its training ended with: top1, top5, loss, images, params, macs."""
+        """What its training ended with: the record of its evaluation (docs/tasks.md), params, macs."""
         return {**read_object(self.folder.parent / "result.json")}
 
     def evaluate(
         self, data: Any = None, *, options: Mapping[str, Any] | None = None, quiet: bool = False
     ) -> ModelEvaluation:
-        """Evaluate it on the test images of a data set: top-1, top-5, loss, confusion matrix.
+        """Evaluate it on the test images of a data set: all metrics of docs/tasks.md, and every image's logits.
 
         Args:
             data: As in `search`. None: the data that it was trained on.
             options: Other fields of the recipe by their dotted names, as {"data.eval_limit": 100}.
             quiet: Show no progress.
+
+        Returns:
+            `evaluation` has the figures, `to_frame()` every image's prediction; `write(folder)` keeps them as files.
 
         Raises:
             UserError: The data are not there, or have other classes.
@@ -130,6 +133,7 @@ class TrainedModel:
     def __repr__(self) -> str:
         reached = self.result
         about = f", test top-1 {reached['top1']:.2f} %" if "top1" in reached else ""
+        about += f" (majority {reached['majority']:.2f} %)" if "majority" in reached else ""
         return f"TrainedModel({str(self.folder)!r}{about})"
 
 

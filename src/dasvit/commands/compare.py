@@ -12,9 +12,9 @@ from dasvit.commands.options import CompareOptions
 from dasvit.compare.networks import find_networks
 from dasvit.compare.trainings import Comparison, compare_costs, run_comparison
 from dasvit.config import Config
-from dasvit.errors import UserError
+from dasvit.errors import UserError, printable
 from dasvit.models.paper_flops import WAY_OUT, has_ptflops
-from dasvit.report.compare.tables import columns, terminal_table
+from dasvit.report.compare.tables import columns, remarks, terminal_table
 from dasvit.runtime.progress import Reporter
 
 
@@ -56,5 +56,7 @@ def show(comparison: Comparison, options: CompareOptions) -> None:
         wide = None if console.is_terminal else 200  # a file or pipe has no width to fold into
         table = terminal_table(rows, columns(rows, comparison.published), comparison.title)
         Console(width=wide).print(table)
+        for remark in remarks(rows):
+            print(printable(remark))
         if run:
             print(f"{run.path}/compare.csv, .md, .tex and .json hold this table.")

@@ -2,21 +2,48 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from rich.console import Console
 
 from dasvit.commands.common import print_json
 from dasvit.commands.options import EvaluateOptions
 from dasvit.config import Config
-from dasvit.inference.evaluate import evaluate_model
-from dasvit.report.tables import confusion_table
+from dasvit.errors import UserError, printable
+from dasvit.inference.evaluate import ModelEvaluation, evaluate_model
+from dasvit.io.run_folder import find_run
+from dasvit.report.tables import MOST_CLASSES, class_table, confusion_table
 from dasvit.runtime.progress import Reporter
+from dasvit.training.predictions import CONFUSION, PREDICTIONS
 
 
 def evaluate_command(options: EvaluateOptions, config: Config) -> None:
     found = evaluate_model(options.model, config, Reporter())
+    run = find_run(found.model)
+    out = Path(options.out) if options.out else run / "evaluation" if run else None
+    if out:
+        write(found, out)
     if options.json:
         print_json(found.to_dict())
         return
-    reached = found.evaluation
-    print(f"{reached.images} images: top-1 {reached.top1:.2f} %, top-5 {reached.top5:.2f} %, loss {reached.loss:.4f}")
-    Console().print(confusion_table(reached.confusion, found.classes))
+    reached, console = found.evaluation, Console()
+    print(reached.describe())
+    if remark := reached.remark(found.classes):
+        print(printable(remark))
+    if len(found.classes) <= MOST_CLASSES:
+        console.print(class_table(reached.record(found.classes)["by_class"]))
+    console.print(confusion_table(reached.confusion, found.classes))
+    if out:
+        print(f"{out}/{PREDICTIONS} holds every image's prediction, {CONFUSION} the confusion matrix.")
+
+
+def write(found: ModelEvaluation, out: Path) -> None:
+    """Write an evaluation into a folder.
+
+    Raises:
+        UserError: It cannot be written.
+    """
+    try:
+        found.write(out)
+    except OSError as error:
+        raise UserError(f"cannot write into {out} ({error.strerror}): give --out another folder.") from None

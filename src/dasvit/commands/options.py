@@ -153,13 +153,16 @@ class TrainOptions(Resumable, Tracked):
 
 @dataclass(frozen=True, kw_only=True)
 class EvaluateOptions(Options):
-    """Evaluate a trained model on a data set.
+    """Evaluate a trained model on a data set: the metrics of docs/tasks.md, and every image's prediction.
 
     Attributes:
         model: Run folder of a training, or a model folder.
+        out: Folder for predictions.csv, confusion.csv and the figures (default: evaluation/ in the run's folder; of a
+            model outside a run none).
     """
 
     model: str = positional("MODEL")
+    out: str = shown("FOLDER")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -21,10 +21,11 @@ def describe_shipped(shipped: Candidate, best: Candidate) -> str:
     """Return what the search has over the cell that the package ships, trained likewise."""
     if best is shipped:
         return f"No candidate was better than {SHIPPED}, the cell that comes with dasvit: it is the search's cell."
-    reached = f"val top-1 {best.last.top1:.2f} % against {shipped.last.top1:.2f} %"
+    if best.tied and shipped.tied:
+        return f"{SHIPPED}, the cell that comes with dasvit, is within the noise of the validation images: a tie."
     return (
-        f"Over {SHIPPED}, the cell that comes with dasvit, trained likewise: {reached}, loss {best.last.loss:.4f} "
-        f"against {shipped.last.loss:.4f} after {best.last.epochs:g} epochs."
+        f"Over {SHIPPED}, the cell that comes with dasvit, trained likewise: val {best.last} against {shipped.last} "
+        f"after {best.last.epochs:g} epochs."
     )
 
 

@@ -10,7 +10,7 @@ from dasvit.cell.subnet import load_found
 from dasvit.commands.common import print_json, wanted_trackers
 from dasvit.commands.options import TrainOptions
 from dasvit.config import Config
-from dasvit.errors import UserError
+from dasvit.errors import UserError, printable
 from dasvit.io.run_folder import find_run
 from dasvit.report.tables import network_table
 from dasvit.runtime.progress import Reporter
@@ -48,6 +48,8 @@ def train_command(options: TrainOptions, config: Config) -> None:
         print_json(trained.to_dict())
         return
     Console().print(network_table([{"network": name, **trained.to_dict()}]))
+    if remark := trained.evaluation.remark(trained.session.data.classes):
+        print(printable(remark))
     print(f"{folder}/model: dasvit predict {folder} IMAGE... | dasvit evaluate {folder}")
 
 

@@ -17,6 +17,7 @@ from dasvit.io.run_folder import RunFolder
 from dasvit.latency.measure import Machine
 from dasvit.models.paper import DATASETS
 from dasvit.report.compare.tables import as_csv, as_json, as_latex, as_markdown, columns
+from dasvit.report.tables import SHARES
 from dasvit.runtime.estimate import LONG
 from dasvit.runtime.progress import Reporter
 from dasvit.session import Session, load_session
@@ -26,6 +27,8 @@ from dasvit.training.pipeline import network_maker, network_probe, run_training
 if TYPE_CHECKING:
     import pandas as pd
 
+CONSTANT = ("majority", "images")
+"""What belongs to the test images, not to a training."""
 FORMATS = ("csv", "md", "tex", "json")
 """What a table is written as."""
 
@@ -187,7 +190,8 @@ def trained(entry: Entry, config: Config, seed: int, root: Path, reporter: Repor
     if (folder / "model" / "config.json").is_file():  # the last thing that a training writes
         run.open(config, entry.subject if isinstance(entry.subject, str) else entry.subject.to_json())
         result = json.loads((folder / "result.json").read_text(encoding="utf-8"))
-        reporter.say(f"{folder} is done: top-1 {result['top1']:.2f} %")
+        majority = f" (majority {result['majority']:.2f} %)" if "majority" in result else ""
+        reporter.say(f"{folder} is done: top-1 {result['top1']:.2f} %{majority}")
     else:
         result = run_training(config, entry.subject, str(folder), reporter).to_dict()
     epochs = run.rows("metrics.jsonl")
@@ -199,11 +203,11 @@ def summarised(rows: Sequence[dict[str, Any]], results: Sequence[Sequence[dict[s
     summary = []
     for row, runs in zip(rows, results, strict=True):
         more: dict[str, Any] = {"seeds": len(runs), "runs": [run["run"] for run in runs]}
-        for key in ("top1", "top5"):
-            values = [run[key] for run in runs]
+        for key in (*SHARES, "images"):
+            values = [run[key] for run in runs if key in run]
             if values:
                 more[key] = statistics.fmean(values)
-            if len(values) > 1:
+            if len(values) > 1 and key not in CONSTANT:
                 more[f"{key}_sd"] = statistics.stdev(values)
         if runs:
             more["seconds_per_epoch"] = statistics.median(value for run in runs for value in run["seconds"])

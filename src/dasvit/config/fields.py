@@ -445,6 +445,9 @@ class SearchConfig:
         annealing: How the temperature gets there, epoch by epoch: geometric or linear.
         schedule: Whether the cosine of the weights' learning rate begins anew in each stage, or is one over the search.
         smoothing: Label smoothing of the training loss.
+        metric: What candidates, and cells of an evolution, are ranked by on the validation images: loss, top1,
+            balanced_accuracy or macro_f1; or auto: loss for candidates; for an evolution top-1, and loss where classes
+            are unbalanced (docs/tasks.md).
         target_params: Parameters of the derived network that the alphas shall keep within, as 5M. 0: no target.
         target_macs: Its multiply-adds for one image, likewise, as 300M (--search.target-macs will do, too).
         cost_weight: Weight of max(0, log(expected / target)) in the alphas' loss.
@@ -463,6 +466,7 @@ class SearchConfig:
     annealing: Literal["geometric", "linear"] = "geometric"
     schedule: Literal["stage", "search"] = "stage"
     smoothing: float = within("[0, 1)", default=0.0)
+    metric: Literal["auto", "loss", "top1", "balanced_accuracy", "macro_f1"] = "auto"
     target_params: int = at_least(0, default=0)
     target_macs: int = at_least(0, default=0)
     cost_weight: float = at_least(0, default=1.0)
@@ -497,6 +501,13 @@ class TrainConfig:
         drop_path: Rate of stochastic depth at the last layer (rising from 0 at the first).
         ema: Decay of the weights' moving average, which is then what is evaluated. 0: off.
         eval_every: Epochs between two evaluations on the test set; the last epoch always has one.
+        balance: How unbalanced classes are weighed: none; sampler draws images so that all classes are as likely;
+            weights multiplies losses so that all classes count alike (docs/tasks.md).
+        val_fraction: Share of the training images that is held out, to choose the epoch that is kept and to fit the
+            temperature. 0: none, or a tenth where monitor asks for one.
+        monitor: Which epoch's weights are kept: the last one's, or those of the best top1, macro_f1, balanced_accuracy
+            or loss on the images held out.
+        patience: Stop after so many epochs in which what is monitored did not improve. 0: never.
     """
 
     epochs: int = at_least(1, default=100)
@@ -505,8 +516,17 @@ class TrainConfig:
     drop_path: float = within("[0, 1)", default=0.0)
     ema: float = within("[0, 1)", default=0.0)
     eval_every: int = at_least(1, default=1)
+    balance: Literal["none", "sampler", "weights"] = "none"
+    val_fraction: float = within("[0, 1)", default=0.0)
+    monitor: Literal["last", "top1", "macro_f1", "balanced_accuracy", "loss"] = "last"
+    patience: int = at_least(0, default=0)
     optim: OptimConfig = field(default_factory=OptimConfig)
     augment: AugmentConfig = field(default_factory=AugmentConfig)
+
+    @property
+    def held_out(self) -> float:
+        """The share of the training images that is held out."""
+        return self.val_fraction or (0.1 if self.monitor != "last" else 0.0)
 
 
 @dataclass(kw_only=True)

@@ -60,6 +60,8 @@ def _check_images(config: Config) -> None:
             f"an image of {model.image_size} pixels is not divisible into patches of {model.patch_size}: "
             "change model.image_size or model.patch_size."
         )
+    if config.train.patience and config.train.monitor == "last":
+        raise UserError("train.patience waits for what train.monitor looks at: give train.monitor macro_f1, say.")
     if not config.space.heads:
         raise UserError("space.heads is empty: without attention the class token never sees the image.")
 

@@ -4,7 +4,7 @@ from dasvit.data.augment import CropFlip, EachImage, Transform, train_transform
 from dasvit.data.decode import open_image, predict_transform
 from dasvit.data.folders import find_images
 from dasvit.data.image_set import Data, ImageSet
-from dasvit.data.load import load_data
+from dasvit.data.load import load_data, test_names
 from dasvit.data.loader import Loader
 from dasvit.data.preprocess import MEAN, STD, Preprocess
 from dasvit.data.sources import SOURCES
@@ -26,5 +26,6 @@ __all__ = [
     "open_image",
     "predict_transform",
     "split_indices",
+    "test_names",
     "train_transform",
 ]

@@ -82,6 +82,41 @@ def read_data(config: DataConfig, seed: int) -> tuple[Prepared, Understanding]:
     return prepared, replace(source.understood, parts=_parts(config, source, seed, None), remarks=remarks)
 
 
+def test_names(config: DataConfig, data: Data, seed: int, judged: Sequence[str] | None = None) -> list[str]:
+    """Return the names of the test images of loaded data: their files', below the data's path, or their numbers.
+
+    Their numbers also where the source is not any more what was loaded.
+
+    Args:
+        config: Where the images come from.
+        data: What `load_data` gave.
+        seed: As for `load_data`.
+        judged: As for `load_data`.
+    """
+    numbers = [f"number {row}" for row in range(len(data.test))]
+    try:
+        content = find_source(config, judged is not None).read()
+        part = _test_part(content, config, seed, judged)
+        broken = set(data.skipped)
+        names = [name for name, _ in part.records if name not in broken]
+    except UserError:
+        return numbers
+    folder = os.path.join(os.path.abspath(os.path.expanduser(config.path)), "")
+    return [name.removeprefix(folder) for name in names] if len(names) == len(numbers) else numbers
+
+
+def _test_part(content: Content, config: DataConfig, seed: int, judged: Sequence[str] | None) -> Part:
+    """Return the test images as `prepare` splits and limits them."""
+    where = config.path or config.name
+    if judged is None:
+        _, part = _both(content, config, seed, where)
+    else:
+        found = content.test or content.train
+        assert found is not None
+        part = _judged(found, content.classes, judged, where, [])
+    return part.select(balanced_subset(part.labels, config.eval_limit, seed, "eval_limit"))
+
+
 def _facts(
     config: DataConfig, source: Source, image_size: int, seed: int, judged: Sequence[str] | None
 ) -> dict[str, object]:

@@ -40,6 +40,7 @@ class Batches(Dataset[Batch | str]):
     transform: Transform | None
     seed: int
     shuffle: bool
+    balance: bool
     rank: int
     world: int
 
@@ -71,8 +72,19 @@ class Batches(Dataset[Batch | str]):
         known = self._last_order
         if epoch not in known:
             known.clear()
-            known[epoch] = np.random.default_rng([self.seed, epoch, 0]).permutation(self.indices)
+            chance = np.random.default_rng([self.seed, epoch, 0])
+            if self.balance:  # as torch's WeightedRandomSampler, but by seed and epoch alone
+                known[epoch] = chance.choice(self.indices, len(self.indices), p=self._shares)
+            else:
+                known[epoch] = chance.permutation(self.indices)
         return known[epoch]
+
+    @cached_property
+    def _shares(self) -> NDArray[np.float64]:
+        """The probability of every row of `indices`, float64 [N]: all classes that have images are as likely."""
+        _, places, counts = np.unique(self.images.labels[self.indices], return_inverse=True, return_counts=True)
+        shares: NDArray[np.float64] = 1 / (len(counts) * counts[places])
+        return shares
 
     @cached_property
     def _last_order(self) -> dict[int, NDArray[np.int64]]:
@@ -109,6 +121,7 @@ class Loader:
         transform: Augmentation (`train_transform`). None: images as they are.
         seed: Fixes order and augmentation.
         shuffle: Whether every epoch has an order of its own.
+        balance: Whether that order is drawn with replacement, all classes as likely.
         drop_last: Whether a last, smaller batch is left out.
         workers: Processes that make batches. 0: this one.
         rank: Number of this process, of those that share every batch.
@@ -128,6 +141,7 @@ class Loader:
         seed: int,
         shuffle: bool,
         drop_last: bool,
+        balance: bool = False,
         workers: int = 0,
         rank: int = 0,
         world: int = 1,
@@ -142,6 +156,7 @@ class Loader:
             transform=transform,
             seed=seed,
             shuffle=shuffle,
+            balance=balance,
             rank=rank,
             world=world,
         )

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import json
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from dasvit.config import Config, DataConfig
 from dasvit.config import recipe as recipes
-from dasvit.data import Data, load_data
+from dasvit.data import Data, ImageSet, load_data, test_names
 from dasvit.data.given import GIVEN
 from dasvit.errors import UserError
+from dasvit.extras import frame
+from dasvit.io.files import write_whole
 from dasvit.io.run_folder import find_model, find_run
 from dasvit.runtime.distributed import Runtime
 from dasvit.runtime.progress import Reporter
@@ -21,6 +25,10 @@ from dasvit.session import say_data
 from dasvit.training.classifier import check_finite, load_classifier, read_input
 from dasvit.training.evaluation import Evaluation, evaluate
 from dasvit.training.loop import test_batches
+from dasvit.training.predictions import prediction_rows, write_predictions
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 OPEN_SOURCES = ("imagefolder", "parquet", "csv", GIVEN)
 """Sources that can be any images; the others have splits of their own, or the package's."""
@@ -32,18 +40,34 @@ class ModelEvaluation:
 
     Attributes:
         model: The model's folder.
-        evaluation: Accuracies, loss and confusion matrix.
+        evaluation: Its figures, and every image's logits.
         classes: Names of the classes.
+        images: The images.
+        names: Names of their files, below the data's folder; their numbers where they are no files.
     """
 
     model: Path
     evaluation: Evaluation
     classes: tuple[str, ...]
+    images: ImageSet
+    names: Sequence[str]
 
     def to_dict(self) -> dict[str, Any]:
         """Return the figures by name, as JSON holds them."""
-        figures, confusion = self.evaluation.summary(), self.evaluation.confusion
-        return {"model": str(self.model), **figures, "classes": list(self.classes), "confusion": confusion}
+        return {"model": str(self.model), "classes": list(self.classes), **self.evaluation.record(self.classes)}
+
+    def write(self, folder: str | Path) -> None:
+        """Write the record, every image's prediction and the confusion matrix into a folder (docs/run-folder.md)."""
+        write_predictions(Path(folder), self.evaluation, self.classes, self.names, self.images)
+        text = json.dumps(self.to_dict(), indent=2, ensure_ascii=False) + "\n"
+        write_whole(Path(folder) / "result.json", lambda file: file.write(text.encode("utf-8", "backslashreplace")))
+
+    def to_frame(self) -> pd.DataFrame:
+        """Return every image's prediction as a pandas table, as `predictions.csv` holds them."""
+        heads, *rows = prediction_rows(self.evaluation, self.classes, self.names)
+        shares = range(3, len(heads))
+        values = [[float(str(x)) if i in shares else x for i, x in enumerate(row)] for row in rows]
+        return frame([dict(zip(map(str, heads), row, strict=True)) for row in values])
 
 
 def evaluate_model(path: str | Path, config: Config, reporter: Reporter) -> ModelEvaluation:
@@ -63,7 +87,7 @@ def evaluate_model(path: str | Path, config: Config, reporter: Reporter) -> Mode
     precision = config.runtime.precision
     runtime = Runtime(config.runtime, "float32" if precision == "auto" else precision)  # nothing is measured
     with runtime.first_of_machine():
-        data = _images_of(config, folder, described.side, names)
+        data, files = _images_of(config, folder, described.side, names)
     say_data(data, reporter)
     if len(data.classes) < len(names):
         raise UserError(
@@ -79,11 +103,13 @@ def evaluate_model(path: str | Path, config: Config, reporter: Reporter) -> Mode
     preprocess = described.preprocess.to(runtime.device)
     evaluation = evaluate(model, preprocess, batches, runtime, len(names))
     check_finite(folder, evaluation.loss)
-    return ModelEvaluation(folder, evaluation, names)
+    if described.temperature is not None:
+        evaluation = evaluation.calibrated(described.temperature)
+    return ModelEvaluation(folder, evaluation, names, data.test, files)
 
 
-def _images_of(config: Config, folder: Path, side: int, classes: tuple[str, ...]) -> Data:
-    """Load the images that a model is judged on.
+def _images_of(config: Config, folder: Path, side: int, classes: tuple[str, ...]) -> tuple[Data, list[str]]:
+    """Load the images that a model is judged on, and return them with the names of their files.
 
     Of the images that it was trained on, these are the test images, or the share that was held out then. Of others they
     are the test split, or all where there is none; sets with splits of their own have theirs.
@@ -91,9 +117,12 @@ def _images_of(config: Config, folder: Path, side: int, classes: tuple[str, ...]
     run = find_run(folder)
     own = recipes.load(run / "config.yaml", searching=False) if run else None
     if own is not None and own.data.name == config.data.name and _place(own.data) == _place(config.data):
-        return load_data(replace(config.data, val_fraction=own.data.val_fraction), side, own.runtime.seed)
-    known = config.data.name not in OPEN_SOURCES
-    return load_data(config.data, side, config.runtime.seed, None if known else classes)
+        where, seed, judged = replace(config.data, val_fraction=own.data.val_fraction), own.runtime.seed, None
+    else:
+        where, seed = config.data, config.runtime.seed
+        judged = classes if config.data.name in OPEN_SOURCES else None
+    data = load_data(where, side, seed, judged)
+    return data, test_names(where, data, seed, judged)
 
 
 def _place(data: DataConfig) -> tuple[str, ...]:

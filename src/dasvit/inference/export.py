@@ -22,6 +22,7 @@ from dasvit.extras import need
 from dasvit.io.files import sync_folder
 from dasvit.io.run_folder import find_model, find_run
 from dasvit.models.export import (
+    WithTemperature,
     describe_input,
     largest_difference,
     make_program,
@@ -96,6 +97,8 @@ def export_file(
     """Return the function that writes a model to a file with the one, reads it with the other, and compares."""
 
     def export(folder: Path, described: ModelInput, model: nn.Module, made: Path) -> float:
+        if described.temperature is not None:  # its softmax is then that of `dasvit predict`
+            model = WithTemperature(model, described.temperature).eval()
         write(make_program(model, described.side), made, describe_input(read_model_config(folder)))
         return largest_difference(model, read(made), described.side)
 

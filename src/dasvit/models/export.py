@@ -30,18 +30,33 @@ FACTS = "dasvit.json"
 """The file inside a .pt2 that holds `describe_input`."""
 
 
+class WithTemperature(nn.Module):
+    """A network whose logits are divided by a temperature."""
+
+    def __init__(self, model: nn.Module, temperature: float) -> None:
+        super().__init__()
+        self.model, self.temperature = model, temperature
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return logits [B, C] for images [B, 3, S, S]."""
+        logits: Tensor = self.model(images) / self.temperature
+        return logits
+
+
 def describe_input(config: Mapping[str, Any]) -> dict[str, Any]:
     """Return what a reader of an exported file must know, fit for JSON, from a model folder's `config.json`.
 
     Returns:
-        architecture, model_args (sizes and cell), labels, input_size, mean, std, crop_pct, interpolation, and the
-        version of dasvit that wrote it.
+        architecture, model_args (sizes and cell), labels, input_size, mean, std, crop_pct, interpolation, where one was
+        fitted the temperature that the logits are divided by already, and the version of dasvit that wrote it.
     """
     given = config["pretrained_cfg"]
     kept = {key: given.get(key) for key in ("input_size", "mean", "std", "crop_pct", "interpolation")}
     labels = given.get("label_names") or [str(i) for i in range(given.get("num_classes", 0))]
     named = {"architecture": config["architecture"], "model_args": config["model_args"]}
-    return {**named, "labels": list(labels), **kept, "dasvit": __version__}
+    fitted = (config.get("dasvit") or {}).get("temperature")
+    temperature = {} if fitted is None else {"temperature": fitted}
+    return {**named, "labels": list(labels), **kept, **temperature, "dasvit": __version__}
 
 
 def make_program(model: nn.Module, side: int) -> ExportedProgram:

@@ -8,6 +8,19 @@ from rich.text import Text
 
 from dasvit.errors import printable
 
+SHARES = {
+    "top1": "top-1",
+    "majority": "majority",
+    "top5": "top-5",
+    "balanced_accuracy": "balanced",
+    "macro_f1": "macro-F1",
+    "ece": "ECE",
+}
+"""The shares of an evaluation, in percent, and the heads of their columns (docs/tasks.md)."""
+
+MOST_CLASSES = 20
+"""Classes up to which all of them are shown."""
+
 
 def plain(name: str) -> Text:
     """Return a name as it stands: it may hold what a terminal, or the table's own markup, would act upon."""
@@ -23,18 +36,19 @@ def number(value: float) -> str:
 
 
 def network_table(rows: Sequence[Mapping[str, Any]], title: str | None = None) -> Table:
-    """Return the table of networks, each with network, params, macs, top1 and top5."""
+    """Return the table of networks, each with network, params, macs and the summary of its evaluation."""
+    shown = [(key, head) for key, head in SHARES.items() if any(key in row for row in rows)]
     table = Table(title=title)
     table.add_column("network")
-    for name in ("parameters", "multiply-adds", "test top-1", "test top-5"):
+    for name in ("parameters", "multiply-adds", *(head for _, head in shown)):
         table.add_column(name, justify="right")
     for row in rows:
-        accuracies = [f"{row[name]:.2f} %" for name in ("top1", "top5")]
-        table.add_row(plain(row["network"]), number(row["params"]), number(row["macs"]), *accuracies)
+        shares = [f"{row[key]:.2f} %" if key in row else "–" for key, _ in shown]
+        table.add_row(plain(row["network"]), number(row["params"]), number(row["macs"]), *shares)
     return table
 
 
-def confusion_table(confusion: Sequence[Sequence[int]], names: Sequence[str], most: int = 20) -> Table:
+def confusion_table(confusion: Sequence[Sequence[int]], names: Sequence[str], most: int = MOST_CLASSES) -> Table:
     """Return the confusion matrix, `[C][C]`, of up to `most` classes, or so many of the commonest entries of more."""
     if len(names) <= most:
         table = Table("", "is \\ taken for", title="confusion")  # columns by number: names would be cut to nothing
@@ -46,6 +60,17 @@ def confusion_table(confusion: Sequence[Sequence[int]], names: Sequence[str], mo
     table = Table("is", "taken for", "images", title="commonest confusions")
     for name, other, count in confusions(confusion, names)[:most]:
         table.add_row(plain(name), plain(other), str(count))
+    return table
+
+
+def class_table(rows: Sequence[Mapping[str, Any]]) -> Table:
+    """Return precision, recall and F1 of every class, as an evaluation's record holds them."""
+    table = Table("class", title="by class")
+    for head in ("images", "precision", "recall", "F1"):
+        table.add_column(head, justify="right")
+    for row in rows:
+        shares = [f"{row[key]:.2f} %" for key in ("precision", "recall", "f1")]
+        table.add_row(plain(row["class"]), str(row["images"]), *shares)
     return table
 
 

@@ -293,6 +293,14 @@ class Runtime:
         distributed.all_reduce(flags, distributed.ReduceOp.MAX)
         return [int(flag) for flag in flags.tolist()]
 
+    def from_all(self, made: T) -> list[T]:
+        """Return what every process has made, by rank; each returns the same."""
+        found: list[Any] = [made]
+        if self.world > 1:
+            found = [None] * self.world
+            distributed.all_gather_object(found, made)
+        return found
+
     def from_main(self, make: Callable[[], T]) -> T:
         """Return what a function gives on the main process; others do not call it."""
         made: list[Any] = [make() if self.is_main else None]

@@ -33,6 +33,7 @@ from dasvit.runtime.distributed import seed_everything
 from dasvit.search.cost import make_budget
 from dasvit.search.derive import Derivation
 from dasvit.search.halving import Candidate, Halving, Rung, Train
+from dasvit.search.metric import cheapest, keep, kept, ranking_of, ties, value_of
 from dasvit.search.proposal import Proposer
 from dasvit.search.remote import RemotePool
 from dasvit.search.stages import Stages
@@ -88,6 +89,7 @@ def train_candidates(
         ).run()
     if len(found) < options.cells:
         session.reporter.say(f"{len(found)} candidates, not {options.cells}: no other cell that fits was found")
+    found = runtime.from_main(lambda: settle(found, session))
     if runtime.is_main:
         for candidate in found:
             shutil.rmtree(folder_of(candidate.cell, session) / "checkpoints", ignore_errors=True)
@@ -99,6 +101,35 @@ def seconds_left(entered: Sequence[Candidate], options: FinalsConfig) -> float:
     seen = [candidate.last for candidate in entered if candidate.rungs]
     done, seconds = sum(rung.epochs for rung in seen), sum(rung.seconds for rung in seen)
     return max(0.0, options.trained_epochs() - done) * seconds / done
+
+
+def settle(candidates: Sequence[Candidate], session: Session) -> list[Candidate]:
+    """Return candidates with the search's first: of those that the validation images cannot tell apart, the cheapest.
+
+    Args:
+        candidates: Best first.
+        session: The search's session.
+    """
+    config, budget = session.config, make_budget(session.config, session.classes)
+    first = candidates[0]
+    last = [one for one in candidates if one.last.epochs == first.last.epochs]
+    if all(one.last.majority is not None and one.last.top1 <= one.last.majority for one in last):
+        session.reporter.say(
+            "on the validation images no candidate is better than a constant: make search.finals.rungs longer, or try "
+            "--train.balance sampler (docs/tasks.md)"
+        )
+    found = {i: seen for i, one in enumerate(last) if (seen := kept(folder_of(one.cell, session))) is not None}
+    tied = ties(found, 0, config.search.metric, config.runtime.seed) if 0 in found else [0]
+    if len(tied) == 1:
+        return list(candidates)
+    for number in tied:
+        last[number].tied = True
+    chosen = last[cheapest(tied, {number: float(budget.cost(last[number].cell)[1]) for number in tied})]
+    session.reporter.say(
+        f"{len(tied)} candidates are within the noise of {len(found[0].labels):,} validation images: the cheapest of "
+        f"them is taken ({chosen.last})"
+    )
+    return [chosen, *(one for one in candidates if one is not chosen)]
 
 
 @contextmanager
@@ -172,8 +203,11 @@ def train_to_rung(cell: Genotype, rung: int, session: Session) -> Rung:
     prefer_fast_attention(network, runtime.device, dtype)
     seen = train(network, own, evaluated_on="val", until=epochs[rung]).evaluation
     seconds = time.perf_counter() - start + (reached[-1].seconds if reached else 0.0)
-    found = Rung(epochs[rung], seen.loss, seen.top1, round(seconds, 3))
+    value = value_of(seen, ranking_of(config.search.metric, seen, "loss"))
+    shares = {name: getattr(seen, name) for name in ("top1", "majority", "balanced_accuracy", "macro_f1")}
+    found = Rung(epochs[rung], seen.loss, seconds=round(seconds, 3), value=value, **shares)
     if runtime.is_main:
+        keep(run.path, seen)
         write_rungs(run, [*reached, found])
     return found
 
@@ -204,14 +238,15 @@ def short_training(options: TrainConfig, epochs: int) -> TrainConfig:
     """Return a training of so many epochs, its warm-up as large a share of them as it was."""
     warmup = options.optim.warmup_epochs * epochs / options.epochs
     optim = replace(options.optim, warmup_epochs=warmup)
-    return replace(options, epochs=epochs, eval_every=epochs, optim=optim)
+    whole = {"val_fraction": 0.0, "monitor": "last", "patience": 0}  # the rungs look at validation images of their own
+    return replace(options, epochs=epochs, eval_every=epochs, optim=optim, **whole)  # type: ignore[arg-type]
 
 
 def describe(candidate: Candidate, number: int, cells: int) -> str:
     """Return the line of a result for the terminal."""
     rung = candidate.last
-    reached = f"val loss {rung.loss:.4f}, val top-1 {rung.top1:.2f} %, {rung.seconds:.0f} s"
-    return f"candidate {number}/{cells}, {epochs_text(rung.epochs)}: {reached}: {' '.join(candidate.cell.ops)}"
+    reached = f"{epochs_text(rung.epochs)}: val {rung}, {rung.seconds:.0f} s"
+    return f"candidate {number}/{cells}, {reached}: {' '.join(candidate.cell.ops)}"
 
 
 def epochs_text(epochs: float) -> str:
@@ -231,8 +266,11 @@ def choose_best(derivation: Derivation | None, candidates: Sequence[Candidate]) 
         return derivation or Derivation(best.cell, best.cell, "")
     before = next(candidate for candidate in candidates if candidate.cell == derivation.genotype)
     reason = (
-        f"Of {len(candidates)} candidates this cell was the best on the validation images (loss {best.last.loss:.4f} "
-        f"after {epochs_text(best.last.epochs)}); the one that derivation chose reached {before.last.loss:.4f} after "
+        f"Of {len(candidates)} candidates this cell was the best on the validation images ({best.last} "
+        f"after {epochs_text(best.last.epochs)}); the one that derivation chose reached {before.last} after "
         f"{epochs_text(before.last.epochs)}."
     )
+    if best.tied:
+        count = sum(candidate.tied for candidate in candidates)
+        reason += f" {count} candidates are within the noise of these images, and this is the cheapest of them."
     return Derivation(best.cell, derivation.genotype, f"{derivation.reason} {reason}".strip())

@@ -17,6 +17,7 @@ from dasvit.runtime.checkpoint import load_checkpoint
 from dasvit.runtime.distributed import Runtime
 from dasvit.runtime.progress import Reporter
 from dasvit.runtime.saver import Saver
+from dasvit.search.metric import score_of
 from dasvit.search.perturbation import perturbation_scores
 from dasvit.search.stages import StageWeights
 from dasvit.search.state import SearchBatches, SearchParts, StageState
@@ -39,7 +40,7 @@ class SupernetEvaluator:
     """
 
     def __init__(self, batches: SearchBatches, config: Config, runtime: Runtime, images: int) -> None:
-        self.runtime, self.loader = runtime, batches.evaluation_batches(images)
+        self.runtime, self.loader, self.metric = runtime, batches.evaluation_batches(images), config.search.metric
         self.preprocess = Preprocess(config.model.image_size).to(runtime.device)
 
     def __call__(self, supernet: Supernet, weights: Tensor, mode: ForwardMode = EVERYTHING) -> Evaluation:
@@ -51,17 +52,21 @@ class SupernetEvaluator:
         """Return a supernet's top-1 in percent."""
         return self(supernet, weights, mode).top1
 
+    def score(self, supernet: Supernet, weights: Tensor, mode: ForwardMode) -> float:
+        """Return what an evolution ranks a cell by (`search.metric`), in percent."""
+        return score_of(self(supernet, weights, mode), self.metric)
+
 
 def cell_evaluator(stage: StageState, evaluator: SupernetEvaluator, saver: Saver) -> Evaluator:
     """Return what evaluates cells at an epoch's end; it saves before each where it is time to."""
 
-    def top1(weights: Tensor) -> float:
+    def score(weights: Tensor) -> float:
         evaluations = stage.strategy.evaluations
         number = stage.done * stage.length + stage.step + evaluations
         saver.step(number, stage.state, f"{stage.where}, {evaluations} cells evaluated")
-        return evaluator.top1(stage.supernet, weights, ForwardMode(active=weights.argmax(dim=1).tolist()))
+        return evaluator.score(stage.supernet, weights, ForwardMode(active=weights.argmax(dim=1).tolist()))
 
-    return top1
+    return score
 
 
 def perturbed(stage: StageState, data: Data, config: Config, runtime: Runtime) -> StageWeights:

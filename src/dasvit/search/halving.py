@@ -1,10 +1,11 @@
 """Successive halving (Jamieson and Talwalkar 2016, arXiv:1502.07943): many candidates briefly, the best for longer.
 
-Sees cells and losses, never networks. Several candidates can be trained at the same time, and no worker waits for the
-others of a rung: towards its end the best of those that are there go on (as in arXiv:1810.05934), so that a few more
-than the share may. What is trained next depends on the order in which trainings end, which on a shared machine differs
-from run to run. So that the same search with as many workers always takes the same decisions, that order is the one of
-a virtual clock, on which a training takes its multiply-adds times its steps; a result that comes early waits its turn.
+Sees cells and what they reached, never networks. Several candidates can be trained at the same time, and no worker
+waits for the others of a rung: towards its end the best of those that are there go on (as in arXiv:1810.05934), so that
+a few more than the share may. What is trained next depends on the order in which trainings end, which on a shared
+machine differs from run to run. So that the same search with as many workers always takes the same decisions, that
+order is the one of a virtual clock, on which a training takes its multiply-adds times its steps; a result that comes
+early waits its turn.
 """
 
 from __future__ import annotations
@@ -26,20 +27,43 @@ class Rung(NamedTuple):
         loss: Mean cross-entropy.
         top1: In percent.
         seconds: What its training took so far.
+        majority: Share of the largest class, in percent; as what follows, None of an older run.
+        balanced_accuracy: In percent.
+        macro_f1: In percent.
+        value: What it is ranked by (`search.metric`), of which less is better. None: the loss.
     """
 
     epochs: float
     loss: float
     top1: float
     seconds: float = 0.0
+    majority: float | None = None
+    balanced_accuracy: float | None = None
+    macro_f1: float | None = None
+    value: float | None = None
+
+    @property
+    def ranked_by(self) -> float:
+        """What it is ranked by, of which less is better."""
+        return self.loss if self.value is None else self.value
+
+    @property
+    def order(self) -> tuple[float, float]:
+        """Smaller is better: what it is ranked by; of equal ones, as constants are, the smaller loss."""
+        return self.ranked_by, self.loss
 
     def reached(self) -> dict[str, float]:
-        """Return what is the same in every run: all but the seconds."""
-        return {"epochs": self.epochs, "loss": self.loss, "top1": self.top1}
+        """Return what is known and the same in every run: all but the seconds."""
+        return {name: value for name, value in self._asdict().items() if name != "seconds" and value is not None}
+
+    def __str__(self) -> str:
+        majority = "" if self.majority is None else f" (majority {self.majority:.2f} %)"
+        macro_f1 = "" if self.macro_f1 is None else f", macro-F1 {self.macro_f1:.2f} %"
+        return f"loss {self.loss:.4f}, top-1 {self.top1:.2f} %{majority}{macro_f1}"
 
 
 class Expectation(NamedTuple):
-    """What was expected of a candidate before it was trained: its loss at the first rung, and how surely.
+    """What was expected of a candidate before it was trained: its value at the first rung, and how surely.
 
     Attributes:
         loss: Mean.
@@ -58,11 +82,13 @@ class Candidate:
         cell: The cell.
         rungs: What it had reached at each rung so far.
         expected: What was expected of it; None where it was drawn without knowledge.
+        tied: Whether the validation images cannot tell it from the best.
     """
 
     cell: Genotype
     rungs: list[Rung] = field(default_factory=list)
     expected: Expectation | None = None
+    tied: bool = False
 
     @property
     def last(self) -> Rung:
@@ -70,9 +96,9 @@ class Candidate:
         return self.rungs[-1]
 
     @property
-    def rank(self) -> tuple[float, float]:
-        """Smaller is better: who was trained longer stands before others, of these the smaller loss."""
-        return -self.last.epochs, self.last.loss
+    def rank(self) -> tuple[float, ...]:
+        """Smaller is better: who was trained longer stands before others, of these the smaller value."""
+        return -self.last.epochs, *self.last.order
 
 
 class Train(Protocol):
@@ -146,7 +172,7 @@ class Halving:
         for rung in range(len(self.epochs) - 1):
             here = sorted(
                 (candidate for candidate in self.entered if len(candidate.rungs) > rung),
-                key=lambda candidate: candidate.rungs[rung].loss,
+                key=lambda candidate: candidate.rungs[rung].order,
             )
             best = here[: int(len(here) * self.keep)]
             for candidate in [*best, *(one for one in here if one.cell == self.pinned)]:

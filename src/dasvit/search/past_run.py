@@ -97,13 +97,14 @@ def read_candidates(run: RunFolder) -> list[Candidate]:
         found = [Candidate(Genotype.from_dict(row["genotype"]), _rungs(row)) for row in rows]
     except (KeyError, TypeError, ValueError, OverflowError):
         raise UserError(f"{run.path}/derivation.json is damaged: its finals are not as a search writes them.") from None
-    return sorted(found, key=lambda candidate: candidate.rank)
+    return found
 
 
 def _rungs(row: dict[str, Any]) -> list[Rung]:
     """Return what a candidate had reached at each rung; at its end alone, where an older version wrote it."""
     rows = row.get("rungs") or [{key: row[key] for key in ("epochs", "loss", "top1")}]
-    return [Rung(float(rung["epochs"]), float(rung["loss"]), float(rung["top1"])) for rung in rows]
+    known = [name for name in Rung._fields if name != "seconds"]
+    return [Rung(**{name: float(rung[name]) for name in known if name in rung}) for rung in rows]
 
 
 def candidate_stages(

@@ -268,7 +268,8 @@ def describe_candidate(candidate: Candidate, config: Config, classes: int) -> di
     reached = candidate.last.reached()
     expected = candidate.expected and {"loss": candidate.expected.loss, "sd": candidate.expected.sd}
     rungs = [rung.reached() for rung in candidate.rungs]
-    return {"genotype": candidate.cell.to_dict(), **reached, **cost, "expected": expected, "rungs": rungs}
+    tied = {"tied": True} if candidate.tied else {}
+    return {"genotype": candidate.cell.to_dict(), **reached, **cost, "expected": expected, "rungs": rungs, **tied}
 
 
 def describe_effects(

@@ -158,7 +158,7 @@ class LinearModel:
 
 
 def common_losses(candidates: Sequence[Candidate]) -> Array:
-    """Return what candidates reached on the scale of the first rung, [N], each by its last.
+    """Return what candidates are ranked by on the scale of the first rung, [N], each by its last.
 
     A later rung orders candidates better, but has only the best of those before, and other losses. So its losses are
     moved and stretched until those that reached it have the mean and the spread that they had in the rung before.
@@ -166,10 +166,10 @@ def common_losses(candidates: Sequence[Candidate]) -> Array:
     Args:
         candidates: Each has reached the first rung.
     """
-    values = np.array([candidate.rungs[0].loss for candidate in candidates])
+    values = np.array([candidate.rungs[0].ranked_by for candidate in candidates])
     for rung in range(1, max(len(candidate.rungs) for candidate in candidates)):
         here = np.array([len(candidate.rungs) > rung for candidate in candidates])
-        losses = np.array([candidate.rungs[rung].loss for candidate in candidates if len(candidate.rungs) > rung])
+        losses = np.array([one.rungs[rung].ranked_by for one in candidates if len(one.rungs) > rung])
         before = values[here]
         values[here] = before.mean() + (losses - losses.mean()) * (before.std() / (losses.std() or 1.0))
     return values

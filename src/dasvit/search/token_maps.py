@@ -6,18 +6,16 @@ is not. Shapes: n images, N tokens, P = N - 1 patches, L layers, S side of the n
 
 from __future__ import annotations
 
-import base64
-import io
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image
 from torch import Tensor
 
 from dasvit.config import Config
 from dasvit.data import Data, Preprocess
+from dasvit.data.thumbnail import encode
 from dasvit.io.run_folder import RunFolder
 from dasvit.runtime.distributed import Runtime
 from dasvit.search.supernet import Supernet
@@ -26,8 +24,6 @@ IMAGES, MAPS = "token_images.json", "tokens.jsonl"
 """The pictures themselves, once; and a line an epoch."""
 COUNT = 4
 """Images that are looked at, of classes as far from each other in the list as can be."""
-SIDE, SMALL = 96, 32
-"""Largest side of a picture as it is kept, in pixels; up to SMALL it is kept exactly."""
 MOST_PATCHES = 1024
 """Patches of an image beyond which nothing is kept: the run folder is to stay small."""
 
@@ -103,13 +99,3 @@ def shown(image: Tensor, side: int) -> NDArray[np.uint8]:
     border = max(0, (image.shape[-1] - side) // 2)
     end = min(image.shape[-1], border + side)
     return np.ascontiguousarray(image[:, border:end, border:end].permute(1, 2, 0).numpy())
-
-
-def encode(pixels: NDArray[np.uint8]) -> dict[str, str]:
-    """Return a picture as a small file: its format, and its bytes in base64."""
-    picture = Image.fromarray(pixels)
-    name, options = ("png", {}) if picture.width <= SMALL else ("jpeg", {"quality": 85})
-    picture.thumbnail((SIDE, SIDE))
-    file = io.BytesIO()
-    picture.save(file, name, **options)
-    return {"format": name, "data": base64.b64encode(file.getvalue()).decode("ascii")}

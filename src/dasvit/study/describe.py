@@ -16,6 +16,7 @@ from dasvit.errors import UserError
 from dasvit.io.run_folder import RunFolder
 from dasvit.models.cost import cost_of
 from dasvit.report.run.collapse import describe_epochs
+from dasvit.report.tables import SHARES
 from dasvit.search.candidates import FOLDER as FINALS
 from dasvit.search.candidates import read_rungs
 from dasvit.search.ranking import weight_scores
@@ -77,7 +78,8 @@ def describe_cell(
         folder = f"trainings/{key}/seed{seed}"
         if (root / folder / "model" / "config.json").is_file():
             result = read_json(root / folder / "result.json")
-            trainings.append({"run": folder, "seed": seed, "top1": result["top1"], "top5": result["top5"]})
+            shares = {key: result[key] for key in SHARES if key in result}
+            trainings.append({"run": folder, "seed": seed, **shares})
     top1 = [training["top1"] for training in trainings]
     return {
         "genotype": subject.to_dict() if isinstance(subject, Genotype) else None,

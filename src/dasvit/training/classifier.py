@@ -28,12 +28,14 @@ class ModelInput:
         crop_pct: Share of an image's side that is looked at.
         classes: Names of the classes.
         preprocess: The normalisation that the model was trained with.
+        temperature: What its logits are divided by before they become probabilities. None: nothing was fitted.
     """
 
     side: int
     crop_pct: float
     classes: tuple[str, ...]
     preprocess: Preprocess
+    temperature: float | None = None
 
 
 def read_input(folder: Path) -> ModelInput:
@@ -48,8 +50,12 @@ def read_input(folder: Path) -> ModelInput:
         side, crop_pct = int(cfg["input_size"][-1]), float(cfg.get("crop_pct", 1.0))
         mean, std = ([float(value) for value in cfg[key]] for key in ("mean", "std"))
         names = cfg.get("label_names") or description.get("label_names") or range(_class_count(cfg["num_classes"]))
-        found = ModelInput(side, crop_pct, tuple(map(str, names)), Preprocess(side, mean, std))
+        known = (description.get("dasvit") or {}).get("temperature")
+        temperature = None if known is None else float(known)
+        found = ModelInput(side, crop_pct, tuple(map(str, names)), Preprocess(side, mean, std), temperature)
         fits = 1 <= side <= MAX_IMAGE_SIDE and MIN_CROP_PCT <= crop_pct <= 1 and len(mean) == len(std) == 3
+        if temperature is not None and not (math.isfinite(temperature) and temperature > 0):
+            raise ValueError(f"a temperature of {temperature}")
         if not fits or not all(map(math.isfinite, mean + std)) or min(std) <= 0 or isinstance(names, (str, dict)):
             raise ValueError("its numbers cannot be meant")
     except (KeyError, TypeError, ValueError, IndexError, OverflowError, RuntimeError) as error:
@@ -96,7 +102,8 @@ class Classifier:
         Raises:
             UserError: The weights give no numbers.
         """
-        shares: Tensor = self.model(self.inputs(images)).float().softmax(dim=1).cpu()
+        logits = self.model(self.inputs(images)).float() / (self.described.temperature or 1.0)
+        shares: Tensor = logits.softmax(dim=1).cpu()
         check_finite(self.folder, float(shares.sum()))
         return shares
 

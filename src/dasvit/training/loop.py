@@ -5,12 +5,15 @@ Shapes: B images, S side of the model's image, C classes.
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+import torch
+from numpy.typing import NDArray
 from timm.data.mixup import Mixup
 from timm.loss.cross_entropy import SoftTargetCrossEntropy
 from timm.utils.model_ema import ModelEmaV3
@@ -18,26 +21,35 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from dasvit.config import Config, TrainConfig
-from dasvit.data import Data, Loader, Preprocess, train_transform
+from dasvit.data import Data, ImageSet, Loader, Preprocess, split_indices, train_transform
 from dasvit.errors import UserError
 from dasvit.runtime.distributed import Runtime, reseed
 from dasvit.runtime.saver import Saver
 from dasvit.session import Session
-from dasvit.training.evaluation import Evaluation, evaluate
+from dasvit.training.evaluation import Evaluation, evaluate, fit_temperature
 from dasvit.training.metrics import EpochMetrics, check_steps
 from dasvit.training.optim import make_optimizer, make_schedule
 from dasvit.training.steps import BatchLoss, Steps, at_least_float32
 
 LOGS = ("metrics.jsonl",)
+UNBALANCED = 10
+"""How many times the smallest class's training images the largest has where that is said."""
 ADVICE = "train.optim.lr, or raise train.optim.warmup_epochs"
 
 
 @dataclass
 class Trained:
-    """What a training gives: the network that was evaluated (the average, with EMA) and what it reached."""
+    """What a training gives.
+
+    Attributes:
+        model: The network that was evaluated (the average, with EMA).
+        evaluation: What it reached on the test images.
+        epoch: The epoch whose weights were kept. 0: the last one's, of a training that monitors nothing.
+    """
 
     model: nn.Module
     evaluation: Evaluation
+    epoch: int = 0
 
 
 def train(model: nn.Module, session: Session, evaluated_on: str = "test", until: float = math.inf) -> Trained:
@@ -53,7 +65,8 @@ def train(model: nn.Module, session: Session, evaluated_on: str = "test", until:
     Raises:
         Stopped: By a signal or the deadline; the state is saved.
     """
-    config, data, runtime, options = session.config, session.data, session.runtime, session.config.train
+    config, runtime, options = session.config, session.runtime, session.config.train
+    data, held_out = hold_out(session)
     loader = training_loader(data, config, runtime)
     preprocess = Preprocess(config.model.image_size, erasing=options.augment.erasing).to(runtime.device)
     runtime.share_of(options.batch_size, "train.batch_size")
@@ -61,12 +74,14 @@ def train(model: nn.Module, session: Session, evaluated_on: str = "test", until:
     if runtime.shards:
         params = sum(param.numel() for param in state.params)
         session.reporter.say(f"weights: {params:,}, of which this process keeps {runtime.kept(model):,}")
-    mixup, criterion = make_loss(options, session.classes, runtime.world)
+    weights = class_weights(data.train.labels, session.classes) if options.balance == "weights" else None
+    mixup, criterion = make_loss(options, session.classes, runtime.world, weights)
     evaluation = None
     with Saver(session.run, LOGS, runtime, session.reporter, session.deadline) as saver:
         state.load(saver.load())
         end = min(options.epochs * len(loader), max(1, round(until * len(loader)))) if until < math.inf else math.inf
-        while state.epoch < options.epochs and state.done < end:
+        while not state.is_over and state.done < end:
+            evaluation = None
             run_epoch(state, session, loader, preprocess, mixup, criterion, saver, end)
             if state.step < len(loader):
                 break
@@ -76,15 +91,26 @@ def train(model: nn.Module, session: Session, evaluated_on: str = "test", until:
             if epoch % options.eval_every == 0 or epoch == options.epochs:
                 batches = test_batches(data, config, runtime)
                 watched = saver.watch(batches, state.done, state.state, f"{state.where}, evaluation")
-                evaluation = evaluate(state.evaluated, preprocess, watched, runtime, session.classes)
-                row |= {"test_loss": evaluation.loss, "test_top1": evaluation.top1, "test_top5": evaluation.top5}
+                evaluation = evaluate(state.current, preprocess, watched, runtime, session.classes)
+                row |= prefixed("test", evaluation)
+            if held_out is not None and options.monitor != "last":
+                batches = in_order(held_out, config, runtime)
+                watched = saver.watch(batches, state.done, state.state, f"{state.where}, validation")
+                seen = evaluate(state.current, preprocess, watched, runtime, session.classes)
+                row |= prefixed("val", seen)
+                state.keep_best(epoch, seen)
             state.epoch, state.step = epoch, 0
             session.log(describe_epoch(row, options.epochs, evaluated_on), {"metrics.jsonl": row})
-        saver.finish(state.done, state.state, ended=state.epoch == options.epochs)
-    if evaluation is None:  # the run had ended before, or pauses
-        batches = test_batches(data, config, runtime)
-        evaluation = evaluate(state.evaluated, preprocess, batches, runtime, session.classes)
-    return Trained(state.evaluated, evaluation)
+        saver.finish(state.done, state.state, ended=state.is_over)
+
+    def on(images: ImageSet) -> Evaluation:
+        return evaluate(state.evaluated, preprocess, in_order(images, config, runtime), runtime, session.classes)
+
+    if evaluation is None or state.best is not None:  # the run had ended before, or pauses; or keeps another epoch
+        evaluation = on(data.test)
+    if held_out is not None:
+        evaluation = evaluation.calibrated(fit_temperature(on(held_out)))
+    return Trained(state.evaluated, evaluation, state.best_epoch)
 
 
 class TrainState:
@@ -103,7 +129,8 @@ class TrainState:
     """
 
     def __init__(self, model: nn.Module, options: TrainConfig, length: int, runtime: Runtime, steps: Steps) -> None:
-        self.model, self.length, self.epochs = model, length, options.epochs
+        self.model, self.length, self.epochs, self.options = model, length, options.epochs, options
+        self.best_epoch, self.best_value = 0, math.inf
         self.epoch = self.step = 0
         self.metrics = EpochMetrics(runtime.device)
         self.steps, self.runtime = steps, runtime
@@ -113,17 +140,37 @@ class TrainState:
         # Copied before it is shared, which it could not be afterwards.
         several = not runtime.shards  # shares and whole tensors, as statistics are, do not go into one call
         self.ema = ModelEmaV3(model, decay=options.ema, use_warmup=True, foreach=several) if options.ema else None
-        for network in [model, self.ema.module] if self.ema else [model]:
-            runtime.place(network)
+        self.best = copy.deepcopy(model) if options.monitor != "last" else None
+        for network in (model, self.ema and self.ema.module, self.best):
+            if network is not None:
+                runtime.place(network)
         self.params = list(model.parameters())
         self.optimizer = make_optimizer(model, options.optim)
         self.schedule = make_schedule(self.optimizer, options.optim, options.epochs, length)
 
     @property
-    def evaluated(self) -> nn.Module:
-        """The network that is evaluated."""
+    def current(self) -> nn.Module:
+        """The network as it is after the last step: the average, with EMA."""
         average: nn.Module | None = self.ema and self.ema.module
         return average or self.model
+
+    @property
+    def evaluated(self) -> nn.Module:
+        """The network that the training ends with: that of the best epoch so far, where one is monitored."""
+        return self.best if self.best is not None and self.best_epoch else self.current
+
+    def keep_best(self, epoch: int, seen: Evaluation) -> None:
+        """Keep an epoch's weights where it is better on the images held out than all before."""
+        value = getattr(seen, self.options.monitor) * (1 if self.options.monitor == "loss" else -1)
+        if self.best is not None and value < self.best_value:
+            self.best_epoch, self.best_value = epoch, value
+            self.best.load_state_dict(self.current.state_dict())
+
+    @property
+    def is_over(self) -> bool:
+        """Whether all epochs are done, or nothing became better for too long."""
+        patience = self.options.patience
+        return self.epoch >= self.epochs or bool(patience and self.epoch - self.best_epoch >= patience)
 
     @property
     def done(self) -> int:
@@ -150,7 +197,14 @@ class TrainState:
 
         Batches, rates and random numbers are functions of the position.
         """
-        position = {"epoch": self.epoch, "step": self.step, "rows": self.epoch, "parts": self.steps.micro_batches}
+        position: dict[str, float] = {
+            "epoch": self.epoch,
+            "step": self.step,
+            "rows": self.epoch,
+            "parts": self.steps.micro_batches,
+        }
+        if self.best is not None:
+            position |= {"best_epoch": self.best_epoch, "best_value": self.best_value}
         parts = {name: item.state_dict() for name, item in self.stateful().items()}
         return {**position, **self.runtime.full_state(parts)}
 
@@ -158,13 +212,16 @@ class TrainState:
         """Take over a checkpoint, where there is one."""
         if state is not None:
             self.epoch, self.step, self.steps.micro_batches = state["epoch"], state["step"], state["parts"]
+            if self.best is not None:
+                self.best_epoch, self.best_value = state["best_epoch"], state["best_value"]
             for name, item in self.stateful().items():
                 self.runtime.load(item, state[name])
 
     def stateful(self) -> dict[str, Any]:
         """Return everything that has a state dictionary."""
         parts: dict[str, Any] = {"metrics": self.metrics, "model": self.model, "optimizer": self.optimizer}
-        return {**parts, "ema": self.ema} if self.ema else parts
+        more = {"ema": self.ema, "best": self.best}
+        return {**parts, **{name: part for name, part in more.items() if part is not None}}
 
 
 def run_epoch(
@@ -223,7 +280,7 @@ def weight_step(
 
 
 def training_loader(data: Data, config: Config, runtime: Runtime) -> Loader:
-    """Return the shuffled, augmented batches of the whole training set."""
+    """Return the shuffled, augmented batches of the whole training set; balanced ones where the recipe asks for it."""
     options = config.train
     return Loader(
         data.train,
@@ -233,17 +290,41 @@ def training_loader(data: Data, config: Config, runtime: Runtime) -> Loader:
         seed=config.runtime.seed,
         shuffle=True,
         drop_last=True,
+        balance=options.balance == "sampler",
         workers=config.runtime.workers,
         rank=runtime.rank,
         world=runtime.world,
     )
 
 
+def hold_out(session: Session) -> tuple[Data, ImageSet | None]:
+    """Return the data without the training images that are held out, and these; None where none are.
+
+    Raises:
+        UserError: A class has too few images to be in both.
+    """
+    data, options = session.data, session.config.train
+    if not options.held_out:
+        return data, None
+    rest, held_out = split_indices(data.train.labels, options.held_out, session.config.runtime.seed, data.classes)
+    return replace(data, train=data.train.select(rest)), data.train.select(held_out)
+
+
+def prefixed(part: str, seen: Evaluation) -> dict[str, float]:
+    """Return an evaluation's figures as an epoch's line of metrics holds them, as val_loss."""
+    return {f"{part}_{name}": value for name, value in seen.summary().items() if name != "images"}
+
+
 def test_batches(data: Data, config: Config, runtime: Runtime) -> Loader:
     """Return the test set in order, as it is."""
+    return in_order(data.test, config, runtime)
+
+
+def in_order(images: ImageSet, config: Config, runtime: Runtime) -> Loader:
+    """Return images in order, as they are."""
     return Loader(
-        data.test,
-        np.arange(len(data.test)),
+        images,
+        np.arange(len(images)),
         batch_size=4 * config.train.batch_size,
         transform=None,
         seed=config.runtime.seed,
@@ -254,14 +335,45 @@ def test_batches(data: Data, config: Config, runtime: Runtime) -> Loader:
     )
 
 
-def make_loss(options: TrainConfig, classes: int, world: int) -> tuple[Mixup | None, Any]:
+def class_weights(labels: NDArray[np.int64], classes: int) -> Tensor:
+    """Return the weights that make all classes of a set count alike, float32 [C]; 1 on the average of the images.
+
+    N images of C' classes that have some: N / (C' n_c) for the n_c images of class c, and 0 of a class without any.
+    """
+    counts = np.bincount(labels, minlength=classes)
+    weights = len(labels) / ((counts > 0).sum() * np.maximum(counts, 1)) * (counts > 0)
+    return torch.from_numpy(weights.astype(np.float32))
+
+
+def say_unbalanced(session: Session) -> None:
+    """Say it where the largest class has ten times as many training images as the smallest, and nothing is done."""
+    counts = np.bincount(session.data.train.labels, minlength=session.classes)
+    counts, most = counts[counts > 0], int(counts.max(initial=0))
+    if session.config.train.balance == "none" and len(counts) and most >= UNBALANCED * counts.min():
+        session.reporter.say(
+            f"the largest class has {most:,} training images, the smallest {int(counts.min()):,}: look at balanced "
+            "accuracy and macro-F1, and try --train.balance sampler or weights (docs/tasks.md)"
+        )
+
+
+def make_loss(
+    options: TrainConfig, classes: int, world: int, weights: Tensor | None = None
+) -> tuple[Mixup | None, Any]:
     """Return timm's mixup/cutmix, where the recipe asks for it, and the loss that fits its targets.
 
     Args:
         options: The recipe's section.
         classes: Classes.
         world: Processes that share a batch.
+        weights: Of the classes, [C], their mean over the images 1. None: none.
     """
+
+    def weighted(logits: Tensor, targets: Tensor) -> Tensor:
+        # Divided by the rows, not by their weights: micro-batches and processes then add up to the whole batch's loss.
+        scale = None if weights is None else weights.to(logits)
+        smoothing = options.smoothing if targets.ndim == 1 else 0.0  # mixup has smoothed its own
+        return F.cross_entropy(logits, targets, scale, reduction="sum", label_smoothing=smoothing) / len(logits)
+
     augment = options.augment
     if augment.mixup or augment.cutmix:
         if options.batch_size % (2 * world):
@@ -275,17 +387,22 @@ def make_loss(options: TrainConfig, classes: int, world: int) -> tuple[Mixup | N
             label_smoothing=options.smoothing,
             num_classes=classes,
         )
-        return mixup, SoftTargetCrossEntropy()
+        return mixup, SoftTargetCrossEntropy() if weights is None else weighted
 
     def criterion(logits: Tensor, labels: Tensor) -> Tensor:
         return F.cross_entropy(logits, labels, label_smoothing=options.smoothing)
 
-    return None, criterion
+    return None, criterion if weights is None else weighted
 
 
 def describe_epoch(row: dict[str, Any], epochs: int, evaluated_on: str = "test") -> str:
     """Return an epoch's line for the terminal."""
-    test = f", {evaluated_on} top-1 {row['test_top1']:.2f} %" if "test_top1" in row else ""
+    test = ""
+    if "test_top1" in row:
+        test = f", {evaluated_on} top-1 {row['test_top1']:.2f} % (majority {row['test_majority']:.2f} %)"
+    if "val_macro_f1" in row:
+        test += f", val top-1 {row['val_top1']:.2f} % (majority {row['val_majority']:.2f} %)"
+        test += f", macro-F1 {row['val_macro_f1']:.2f} %"
     return (
         f"epoch {row['epoch']}/{epochs}: loss {row['train_loss']:.4f}{test}, {row['images_per_second']:.0f} images/s, "
         f"{row['seconds']:.0f} s"

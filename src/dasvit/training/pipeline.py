@@ -16,7 +16,7 @@ from dasvit.cell.cost import Cost
 from dasvit.cell.genotype import Genotype
 from dasvit.cell.subnet import FILE, Found, Subnet
 from dasvit.config import Config
-from dasvit.data import MEAN, STD, Data
+from dasvit.data import MEAN, STD, Data, test_names
 from dasvit.errors import UserError
 from dasvit.io.run_folder import find_model
 from dasvit.models.baselines import make_model, make_network, prefer_fast_attention
@@ -32,7 +32,8 @@ from dasvit.session import Probe, Session, check_memory, load_session
 from dasvit.training.classifier import read_input
 from dasvit.training.estimate import estimate_training
 from dasvit.training.evaluation import Evaluation
-from dasvit.training.loop import Trained, train
+from dasvit.training.loop import Trained, say_unbalanced, train
+from dasvit.training.predictions import write_predictions
 
 Subject = Found | str
 """What is trained: a cell's network, a network that was found, `vit`, or a model of timm's by its name."""
@@ -105,6 +106,7 @@ class TrainResult:
         evaluation: On the test images.
         model: The network that was evaluated (the average, with EMA), on this process's device.
         session: What the training was made of; its run folder holds the model.
+        epoch: The epoch whose weights were kept, where `train.monitor` chose one; else 0.
     """
 
     subject: Subject
@@ -112,10 +114,12 @@ class TrainResult:
     evaluation: Evaluation
     model: nn.Module
     session: Session
+    epoch: int = 0
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the run's folder, the network's cost and its accuracies."""
-        return {"run": str(self.session.run.path), **self.cost.to_dict(), **self.evaluation.summary()}
+        """Return the run's folder, the network's cost and the summary of its evaluation."""
+        kept = {"epoch": self.epoch} if self.epoch else {}
+        return {"run": str(self.session.run.path), **self.cost.to_dict(), **self.evaluation.summary(), **kept}
 
 
 def run_training(
@@ -166,6 +170,7 @@ def run_training(
         passes = 3 * cost.macs * len(session.data.train) * config.train.epochs
         if passes > LONG and "estimate" not in runtime.from_main(session.run.notes):
             session.expect({"training": estimate_training(make, session)})
+        say_unbalanced(session)
         seed_everything(config.runtime.seed)
         with session.timed(), session.followed(track) as session:
             trained = train(model, session)
@@ -207,7 +212,7 @@ def write_model(
 ) -> TrainResult:
     """Write what a training ended with: the genotype or the network's sizes, `result.json` and `model/`; return it."""
     run, runtime, config = session.run, session.runtime, session.config
-    result = TrainResult(subject, cost, trained.evaluation, trained.model, session)
+    result = TrainResult(subject, cost, trained.evaluation, trained.model, session, trained.epoch)
     state = runtime.full_state(trained.model.state_dict())
     if not runtime.is_main:
         return result
@@ -217,7 +222,12 @@ def write_model(
         model.load_state_dict(state)
     if not isinstance(subject, str):
         run.write_text(FILE if isinstance(subject, Subnet) else "genotype.json", subject.to_json())
-    run.write_json("result.json", {**result.to_dict(), "confusion": trained.evaluation.confusion})
+    run.write_json("result.json", {**result.to_dict(), **trained.evaluation.record(session.data.classes)})
+    data = session.data
+    names = test_names(config.data, data, config.runtime.seed)
+    write_predictions(run.path, trained.evaluation, data.classes, names, data.test)
+    fitted = trained.evaluation.temperature
+    temperature = {} if fitted is None else {"temperature": fitted}
     side = config.model.image_size
     save_model(
         model,
@@ -227,7 +237,7 @@ def write_model(
         mean=MEAN,
         std=STD,
         crop_pct=session.data.crop_pct,
-        extra={"result": result.to_dict(), "data": config.data.name},
+        extra={"result": result.to_dict(), "data": config.data.name, **temperature},
     )
     return result
 

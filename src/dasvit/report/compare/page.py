@@ -13,11 +13,12 @@ from dasvit.report.drawing.charts import Chart, Points, Series, limited, overlai
 from dasvit.report.drawing.palette import line_style
 from dasvit.report.rendering import render, write_page
 from dasvit.report.run.plots import operations_of
-from dasvit.report.run.reading import Run, read_run
+from dasvit.report.run.reading import Run, outcome_remark, read_run
 from dasvit.report.run.sections import facts, written
-from dasvit.report.tables import number
+from dasvit.report.tables import SHARES, number
 from dasvit.report.words import duration, known_interval, memory, percent, plain, weight
 
+TOOK = ("search took", "training took", "peak memory")
 COMPARED_FACTS = ("seed", "machine", "device", "precision", "versions", "classes", "fingerprint of the data")
 
 
@@ -46,7 +47,9 @@ def comparison_of(runs: Sequence[Run]) -> dict[str, Any]:
         "title": " · ".join(names),
         "operations": index,
         "runs": [(i, name, *line_style(i)) for i, name in enumerate(names)],
+        "heads": ["run", "parameters", "multiply-adds", "top-1 (95 %)", *list(SHARES.values())[1:], *TOOK],
         "results": results(runs, names),
+        "remarks": [(name, text) for run, name in zip(runs, names, strict=True) if (text := outcome_remark(run))],
         "cells": cells(runs, names, index),
         "searching": curves(SEARCH_CURVES, [run if run.kind == "search" else None for run in runs], names),
         "training": curves(TRAIN_CURVES, [run.training for run in runs], names),
@@ -79,9 +82,9 @@ def results(runs: Sequence[Run], names: Sequence[str]) -> list[list[str]]:
         costs = [number(outcome[key]) if key in outcome else "–" for key in ("params", "macs")]
         times = [one.seconds if one else 0.0 for one in (run if run.kind == "search" else None, judged)]
         peak = max(one.peak_memory for one in (run, judged or run))
-        top5 = percent(outcome["top5"]) if "top5" in outcome else "–"
+        shares = [percent(outcome[key]) if key in outcome else "–" for key in SHARES if key != "top1"]
         took = [duration(seconds) if seconds else "–" for seconds in times]
-        rows.append([name, *costs, accuracy(outcome), top5, *took, memory(peak) if peak else "–"])
+        rows.append([name, *costs, accuracy(outcome), *shares, *took, memory(peak) if peak else "–"])
     return rows
 
 

@@ -13,13 +13,14 @@ from rich.table import Table
 from dasvit.config.recipe import flatten
 from dasvit.config.units import time_text
 from dasvit.report.markup import latex_table, markdown_table
-from dasvit.report.tables import number
+from dasvit.report.scores import no_better
+from dasvit.report.tables import SHARES, number
 
 Row = Mapping[str, Any]
 """A network: `network`, `name`, `design`, `classes`, `params` and `macs`; `paper_flops` where ptflops counted;
-`latency` (`median` and `iqr` in seconds, `machine`) where it was measured; `top1`, `top1_sd`, `top5`, `top5_sd`,
-`seconds_per_epoch` and `images_per_second` where it was trained; `published` (`params`, `flops`, and by data set `top1`
-and `top5`) where the paper has it."""
+`latency` (`median` and `iqr` in seconds, `machine`) where it was measured; the keys of `SHARES`, each with a `_sd` over
+the seeds, `images`, `seconds_per_epoch` and `images_per_second` where it was trained; `published` (`params`, `flops`,
+and by data set `top1` and `top5`) where the paper has it."""
 MISSING = "–"
 DATASETS = {"cifar10": "CIFAR-10", "cifar100": "CIFAR-100", "imagenet100": "ImageNet-100"}
 
@@ -41,11 +42,9 @@ def columns(rows: Sequence[Row], published: Sequence[str] | None = None) -> list
         published: Data sets whose published accuracies are shown, beside the published cost. None: nothing published.
     """
     chosen = [Column("network", lambda row: str(row["network"]), number=False)]
-    if any("top1" in row for row in rows):
-        chosen += [
-            Column("top-1", lambda row: _percent(row, "top1")),
-            Column("top-5", lambda row: _percent(row, "top5")),
-        ]
+    for key, head in SHARES.items():
+        if any(key in row for row in rows):
+            chosen.append(Column(head, partial(_percent, key=key)))
     for name in published or ():
         chosen.append(Column(f"paper {DATASETS[name]}", partial(_published_accuracy, dataset=name)))
     chosen.append(Column("parameters", lambda row: number(row["params"])))
@@ -88,6 +87,16 @@ def _published_accuracy(row: Row, dataset: str) -> str:
 
 def _published_cost(row: Row, key: str, unit: str) -> str:
     return f"{row['published'][key]:.1f}{unit}" if "published" in row else MISSING
+
+
+def remarks(rows: Sequence[Row]) -> list[str]:
+    """Return a sentence for every network that is no better than a constant."""
+    found = [
+        (row["network"], no_better(row["top1"], row["majority"], row.get("images", 0)))
+        for row in rows
+        if "top1" in row and "majority" in row
+    ]
+    return [f"{name}: {sentence}" for name, sentence in found if sentence]
 
 
 def terminal_table(rows: Sequence[Row], shown: Sequence[Column], title: str) -> Table:

@@ -35,8 +35,10 @@ def row_of(candidate: Candidate) -> list[str]:
     numbers: Mapping[str, float] = candidate.numbers
     expected = "–" if candidate.expected is None else f"{candidate.expected:.3f} ± {candidate.deviation or 0:.3f}"
     return [
-        " · ".join(candidate.cell.ops),
+        " · ".join(candidate.cell.ops) + (" (tie)" if candidate.tied else ""),
         percent(numbers["top1"]),
+        percent(numbers["majority"]) if "majority" in numbers else "–",
+        percent(numbers["macro_f1"]) if "macro_f1" in numbers else "–",
         f"{numbers['loss']:.4f}" if "loss" in numbers else "–",
         f"{numbers['epochs']:g}" if "epochs" in numbers else "–",
         expected,
@@ -56,8 +58,9 @@ def rung_chart(run: Run) -> Chart | None:
         style = line_style(0) if place == 0 else ("line-rest", "")
         lines.append(Series(f"{place + 1}", points, *style, pruned=len(points) < len(longest)))
     epochs = ", ".join(f"{epochs:g}" for epochs, _ in longest)
-    note = f"On the validation images, after {epochs} epochs. A cross marks who did not go on; the best is in colour."
-    return Chart("Loss at each rung", lines[::-1], plain, len(longest), axis="rung", labels=False, note=note)
+    what = f"Loss, or what search.metric says (less is better), on the validation images, after {epochs} epochs."
+    note = f"{what} A cross marks who did not go on; the first is in colour."
+    return Chart("What decides, at each rung", lines[::-1], plain, len(longest), axis="rung", labels=False, note=note)
 
 
 def expectation_plot(run: Run) -> Scatter | None:
@@ -69,5 +72,5 @@ def expectation_plot(run: Run) -> Scatter | None:
     ]
     if len(dots) < 3:
         return None
-    note = "Loss at the first rung. Candidates that were given or drawn evenly are not shown."
+    note = "What decides, at the first rung. Candidates that were given or drawn evenly are not shown."
     return Scatter("Expected and reached", [("line-0", dots)], ("expected", "reached"), (plain, plain), note)

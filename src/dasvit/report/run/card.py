@@ -14,11 +14,25 @@ from dasvit.cell.genotype import Genotype
 from dasvit.errors import UserError, printable
 from dasvit.report.markup import markdown
 from dasvit.report.rendering import render_text
-from dasvit.report.run.reading import Run, finite, look_up
+from dasvit.report.run.reading import Run, finite, look_up, outcome_remark
+from dasvit.report.scores import no_better
 from dasvit.report.tables import number
 from dasvit.report.words import duration, known_interval, percent
 
 CARD, PICTURE = "README.md", "cell.png"
+METRICS = {
+    "majority": "majority class (a constant's top-1)",
+    "balanced_accuracy": "balanced accuracy",
+    "macro_f1": "macro-F1",
+    "ece": "expected calibration error",
+}
+HUB_METRICS = {
+    "top1": ("accuracy", "Top-1 accuracy"),
+    "top5": ("accuracy", "Top-5 accuracy"),
+    "balanced_accuracy": ("balanced_accuracy", "Balanced accuracy"),
+    "macro_f1": ("f1", "Macro-F1"),
+}
+"""What the hub calls the metrics."""
 MOST_CLASSES = 200
 """Class names that the card lists; `config.json` has them all."""
 RECIPE = ("data.name", "data.limit", "data.val_fraction", "model", "train", "runtime.seed")
@@ -60,6 +74,7 @@ def card_text(config: Mapping[str, Any], run: Run | None, genotype: Genotype | N
         "takes": f"{takes}{look_up(config, 'num_classes', 0)} classes apart.",
         "patch": sides(args.get("patch_size")),
         "results": result_rows(results),
+        "remark": outcome_remark(run) if run else constant_remark(results),
         "picture": PICTURE,
         "look_up": partial(look_up, look_up(config, "pretrained_cfg", {})),
         "run": run,
@@ -93,11 +108,11 @@ def head(
             task_type="image-classification",
             dataset_type=data_name(config, None),
             dataset_name=data_name(config, run),
-            metric_type="accuracy",
+            metric_type=kind,
             metric_name=name,
             metric_value=round(results[key] / 100, 6),
         )
-        for key, name in (("top1", "Top-1 accuracy"), ("top5", "Top-5 accuracy"))
+        for key, (kind, name) in HUB_METRICS.items()
         if known_interval(results, key)
     ]
     named: dict[str, Any] = {"model_name": title, "eval_results": measured} if measured else {}
@@ -126,6 +141,9 @@ def result_rows(results: Mapping[str, float]) -> list[tuple[str, str]]:
         if found := known_interval(results, key):
             spread = f"(95 % interval {percent(found[0])} to {percent(found[1])})"
             rows.append((name, f"{percent(results[key])} {spread}"))
+    for key in ("majority", "balanced_accuracy", "macro_f1", "ece"):
+        if key in results:
+            rows.append((f"test {METRICS[key]}", percent(results[key])))
     if "images" in results:
         rows.append(("test images", f"{results['images']:,.0f}"))
     if "loss" in results:
@@ -134,6 +152,13 @@ def result_rows(results: Mapping[str, float]) -> list[tuple[str, str]]:
         if key in results:
             rows.append((name, f"{number(results[key])} ({results[key]:,.0f})"))
     return rows
+
+
+def constant_remark(results: Mapping[str, float]) -> str:
+    """Return a sentence where a model's figures are no better than a constant's, empty where they are."""
+    if not {"top1", "majority"} <= results.keys():
+        return ""
+    return no_better(results["top1"], results["majority"], results.get("images", 0.0))
 
 
 def recipe(run: Run) -> str:

@@ -26,7 +26,7 @@ from dasvit.report.drawing.palette import LINES, colours, dash, ink, line_style
 from dasvit.report.markup import latex_table
 from dasvit.report.run.plots import edge_charts, frame, operations_of, shown_in
 from dasvit.report.run.reading import Run, Weights, read_run
-from dasvit.report.tables import number
+from dasvit.report.tables import SHARES, number
 
 COLUMN, PAGE = 3.5, 7.2
 """Width of a column and of a page, in inches."""
@@ -235,10 +235,11 @@ def _write(axes: Axes, centre: Point, words: tuple[str, str], colour: str, sizes
 
 def network_table(runs: Sequence[Run], names: Sequence[str]) -> str:
     """Return the results as a table for LaTeX, in the manner of the paper's Table I."""
-    rows = []
+    rows, shown = [], [key for key in SHARES if any(key in run.outcome for run in runs)]
     for run, name in zip(runs, names, strict=True):
         outcome = run.outcome
-        tops = [f"{outcome[key]:.1f}" if key in outcome else "–" for key in ("top1", "top5")]
+        shares = [f"{outcome[key]:.1f}" if key in outcome else "–" for key in shown]
         costs = [number(outcome[key]) if key in outcome else "–" for key in ("params", "macs")]
-        rows.append([name, *tops, *costs])
-    return latex_table(["network", "top-1 (%)", "top-5 (%)", "parameters", "multiply-adds"], rows, "lrrrr")
+        rows.append([name, *shares, *costs])
+    heads = ["network", *(f"{SHARES[key]} (%)" for key in shown), "parameters", "multiply-adds"]
+    return latex_table(heads, rows, "l" + "r" * (len(heads) - 1))

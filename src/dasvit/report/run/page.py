@@ -10,11 +10,11 @@ from typing import Any
 from dasvit.report.drawing.cells import describe_cell, found_cell, warnings_of
 from dasvit.report.rendering import render, write_page
 from dasvit.report.run.candidates import candidate_section
+from dasvit.report.run.confusions import class_section, confusion_section, mistake_section
 from dasvit.report.run.plots import all_charts, operations_of, shown_in
-from dasvit.report.run.reading import Run, read_run
+from dasvit.report.run.reading import Run, outcome_remark, read_run
 from dasvit.report.run.sections import (
     choices,
-    confusion_section,
     cost_section,
     facts,
     mixture,
@@ -96,7 +96,10 @@ def page_of(run: Run, live: bool) -> dict[str, Any]:
         "charts": all_charts(run, index),
         "tokens": token_section(run),
         "cost": cost_section(run, index),
+        "remark": outcome_remark(run),
+        "classes": class_section(run),
         "confusion": confusion_section(run),
+        "mistakes": mistake_section(run),
         "settings": settings(run),
         "facts": facts(run),
     }
@@ -152,14 +155,24 @@ def accuracy_tiles(run: Run) -> list[Tile]:
     if "top1" in judged:
         images, bounds = judged.get("images", 0.0), known_interval(judged)
         where = "trained: " if run.trained else ""
-        spread = f"95 %: {bounds[0]:.1f} to {bounds[1]:.1f}" if bounds else ""
-        found.append(Tile(f"{where}test top-1", percent(judged["top1"]), spread))
-        if "top5" in judged:
-            found.append(Tile(f"{where}test top-5", percent(judged["top5"]), f"{images:,.0f} images" if images else ""))
+        spread = [f"95 %: {bounds[0]:.1f} to {bounds[1]:.1f}"] if bounds else []
+        spread += [f"majority {percent(judged['majority'])}"] if "majority" in judged else []
+        spread += [f"epoch {judged['epoch']:.0f} kept"] if "epoch" in judged else []
+        found.append(Tile(f"{where}test top-1", percent(judged["top1"]), "; ".join(spread)))
+        others = {"top5": "test top-5", "balanced_accuracy": "balanced accuracy", "macro_f1": "macro-F1", "ece": "ECE"}
+        before = judged.get("ece_uncalibrated")
+        calibration = "of its probabilities" if before is None else f"{percent(before)} without temperature"
+        remarks = {"top5": f"{images:,.0f} images" if images else "", "ece": calibration}
+        found += [
+            Tile(f"{where}{name}", percent(judged[key]), remarks.get(key, "over the classes"))
+            for key, name in others.items()
+            if key in judged
+        ]
     elif run.column("test_top1"):
         epoch, top1 = run.column("test_top1")[-1]
-        found.append(Tile("test top-1", percent(top1), f"after epoch {epoch}"))
-    if run.column("val_top1"):
+        majority = "".join(f", majority {percent(share)}" for _, share in run.column("test_majority")[-1:])
+        found.append(Tile("test top-1", percent(top1), f"after epoch {epoch}{majority}"))
+    if run.kind == "search" and run.column("val_top1"):
         epoch, top1 = run.column("val_top1")[-1]
         found.append(Tile("supernet top-1", percent(top1), f"validation, epoch {epoch}"))
     return found

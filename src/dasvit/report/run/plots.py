@@ -120,11 +120,12 @@ def learning_charts(run: Run) -> list[Chart]:
     """Return losses, accuracies and the learning rate."""
     common = frame(run)
     losses = {"train_loss": "training", "val_loss": "validation", "test_loss": "test"}
-    accuracies = {"val_top1": "validation", "test_top1": "top-1", "test_top5": "top-5"}
+    accuracies = {"val_top1": "validation", "test_top1": "top-1", "test_top5": "top-5", "test_macro_f1": "macro-F1"}
+    majority = [(share, "majority") for _, share in run.column("test_majority")[-1:]]
     where = "supernet, validation half" if run.kind == "search" else "test images"
     return [
         Chart("Loss", _metrics(run, losses), plain, **common),
-        Chart(f"Accuracy ({where})", _metrics(run, accuracies), percent, **common),
+        Chart(f"Accuracy ({where})", _metrics(run, accuracies), percent, bounds=majority, **common),
         Chart("Learning rate", _metrics(run, {"lr": "learning rate"}), plain, zero=True, **common),
     ]
 

@@ -19,6 +19,7 @@ from dasvit.cell.genotype import Genotype
 from dasvit.cell.subnet import FILE, Subnet
 from dasvit.config.methods import METHODS
 from dasvit.errors import UserError
+from dasvit.report import scores
 
 MOST_EPOCHS = 1_000_000
 """No run has more; a larger number is damage."""
@@ -71,10 +72,11 @@ class Candidate(NamedTuple):
 
     Attributes:
         cell: The cell.
-        numbers: What it reached and costs: top1, loss, epochs, params, macs.
-        losses: Epochs and loss at each rung.
+        numbers: What it reached and costs: top1, loss, macro_f1, epochs, params, macs.
+        losses: Epochs and what it is ranked by (the loss, in older runs) at each rung.
         expected: The loss at the first rung that was expected of it; None where it was drawn without knowledge.
         deviation: How surely.
+        tied: Whether the validation images cannot tell it from the best.
     """
 
     cell: Genotype
@@ -82,6 +84,7 @@ class Candidate(NamedTuple):
     losses: tuple[tuple[float, float], ...]
     expected: float | None
     deviation: float | None
+    tied: bool = False
 
 
 @dataclass(frozen=True)
@@ -104,12 +107,13 @@ class Run:
         reason: Why that was not taken; empty where it was.
         candidates: The candidates of a search, best first.
         effects: Operation, what it adds to the loss of a cell as a model of the candidates has it, and the deviation.
-        result: Numbers of the outcome: params, macs, macs_linear; of a training also top1, top5, loss, images.
+        result: Numbers of the outcome: params, macs, macs_linear; of a training also those of its evaluation.
         confusion: Images of class i that were taken for class j.
         classes: Names of the classes, where the folder knows them.
         ended: Whether the run came to its end.
         unreadable: File → lines, or 1 for the whole file, that could not be read.
         trained: The training inside a search's folder.
+        mistakes: What `mistakes.json` holds.
         token_images: What `token_images.json` holds.
         token_lines: Epoch of the whole run, stage and what was kept, of the lines of `tokens.jsonl`.
     """
@@ -135,6 +139,7 @@ class Run:
     unreadable: dict[str, int]
     trained: Run | None
     network: Subnet | None
+    mistakes: dict[str, Any]
     token_images: dict[str, Any]
     token_lines: tuple[tuple[int, int, Any], ...]
 
@@ -178,6 +183,12 @@ class Run:
     def outcome(self) -> dict[str, float]:
         """Numbers of the result, those of its training among them."""
         return {**self.result, **(self.trained.result if self.trained else {})}
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """Names of the classes of the confusion matrix; their numbers, where the folder does not know them."""
+        count = len(self.confusion)
+        return self.classes if len(self.classes) == count else tuple(map(str, range(count)))
 
     def column(self, name: str) -> list[tuple[int, float]]:
         """Return (epoch, value) of a metric, where it was measured."""
@@ -227,6 +238,7 @@ def read_run(folder: Path, inner: bool = True) -> Run:
     trained = folder / "train"
     has_training = inner and kind == "search" and (trained / "config.yaml").is_file()
     genotype = _genotype(files.whole("genotype.json")) or _genotype(derivation.get("genotype"))
+    confusion = _confusion(result.get("confusion"))
     names = look_up(files.whole("model/config.json"), "pretrained_cfg.label_names")
     return Run(
         path=folder,
@@ -243,13 +255,14 @@ def read_run(folder: Path, inner: bool = True) -> Run:
         reason=str(derivation.get("reason") or ""),
         candidates=_candidates(derivation.get("finals")),
         effects=_effects(derivation.get("effects")),
-        result=_numbers(outcome),
-        confusion=_confusion(result.get("confusion")),
+        result=_result(outcome, confusion),
+        confusion=confusion,
         classes=tuple(map(str, names)) if isinstance(names, list) else (),
         ended=bool(outcome),
         unreadable=files.unreadable,
         network=_network(files.whole(FILE)),
         trained=read_run(trained, inner=False) if has_training else None,
+        mistakes=files.whole("mistakes.json"),
         token_images=files.whole("token_images.json"),
         token_lines=tuple(
             (epoch, _position(row)[0], row.get("kept"))
@@ -257,6 +270,12 @@ def read_run(folder: Path, inner: bool = True) -> Run:
             if (epoch := _epoch(row, stages))
         ),
     )
+
+
+def outcome_remark(run: Run) -> str:
+    """Return a sentence where the network that a run trained is no better than a constant, empty where it is."""
+    judged = run.training
+    return scores.remark(judged.confusion, judged.class_names) if judged and judged.confusion else ""
 
 
 class _Files:
@@ -426,8 +445,10 @@ def _candidates(rows: Any) -> tuple[Candidate, ...]:
         cell, numbers, expected = _genotype(row.get("genotype")), _numbers(row), _numbers(row.get("expected"))
         rungs = [_numbers(rung) for rung in _dicts(row.get("rungs"))]
         if cell and "top1" in numbers:
-            losses = tuple((rung["epochs"], rung["loss"]) for rung in rungs if {"epochs", "loss"} <= rung.keys())
-            found.append(Candidate(cell, numbers, losses, expected.get("loss"), expected.get("sd")))
+            values = ((rung.get("epochs"), rung.get("value", rung.get("loss"))) for rung in rungs)
+            losses = tuple((epochs, value) for epochs, value in values if epochs is not None and value is not None)
+            tied = row.get("tied") is True
+            found.append(Candidate(cell, numbers, losses, expected.get("loss"), expected.get("sd"), tied))
     return tuple(found)
 
 
@@ -439,6 +460,14 @@ def _effects(rows: Any) -> tuple[tuple[str, float, float], ...]:
 
 def _dicts(rows: Any) -> list[dict[str, Any]]:
     return [row for row in rows if isinstance(row, dict)] if isinstance(rows, list) else []
+
+
+def _result(outcome: Any, confusion: list[list[int]]) -> dict[str, float]:
+    """Return the numbers of an outcome; older runs left the metrics to the confusion matrix, and had top-5 of any."""
+    found = {**(scores.metrics(confusion) if confusion else {}), **_numbers(outcome)}
+    if 0 < len(confusion) <= scores.FEW:
+        found.pop("top5", None)
+    return found
 
 
 def _confusion(table: Any) -> list[list[int]]:

@@ -1,4 +1,4 @@
-"""What the sections of a run's page show beside the charts: choices, mixture, cost, confusions, configuration."""
+"""What the sections of a run's page show beside the charts: choices, mixture, cost, configuration."""
 
 from __future__ import annotations
 
@@ -18,13 +18,11 @@ from dasvit.report.drawing.cells import edge_name, edges_of, mixed_cell, nodes_o
 from dasvit.report.drawing.charts import bars, thin
 from dasvit.report.drawing.palette import in_order
 from dasvit.report.run.reading import Run, Weights, whole
-from dasvit.report.tables import confusions, number
+from dasvit.report.tables import number
 from dasvit.report.words import ratio, weight
 
 MOST_FRAMES = 40_000
 """Weights that the slider holds: epochs × edges × operations."""
-MOST_CLASSES = 20
-"""Classes up to which the whole confusion matrix is shown."""
 
 
 def choices(run: Run, weights: Weights) -> list[list[str]]:
@@ -108,21 +106,6 @@ def _cost_bars(genotype: Genotype, model: ModelConfig, classes: int, index: Mapp
             rows.append((f"{word}, {name}", number(sum(size for _, _, size in pieces)), pieces))
         drawings.append(bars(rows, "; ".join(f"{name}: {total}" for name, total, _ in rows)))
     return Markup("").join(drawings)
-
-
-def confusion_section(run: Run) -> dict[str, Any] | None:
-    """Return the confusion matrix of few classes, the commonest confusions of many."""
-    table = run.confusion
-    if not table:
-        return None
-    names = run.classes if len(run.classes) == len(table) else tuple(map(str, range(len(table))))
-    if len(table) <= MOST_CLASSES:
-        rows = [
-            (name, [(count, round(count / max(1, sum(row)), 3)) for count in row])
-            for name, row in zip(names, table, strict=True)
-        ]
-        return {"names": names, "rows": rows, "pairs": []}
-    return {"names": (), "rows": [], "pairs": confusions(table, names)[:MOST_CLASSES]}
 
 
 def settings(run: Run) -> list[tuple[str, list[tuple[str, str]]]]:

@@ -62,12 +62,19 @@ def pictures(content: Mapping[str, Any]) -> tuple[int, list[dict[str, str]]]:
         return 0, []
     images = []
     for image in found:
-        data = image.get("data") if isinstance(image, dict) else None
-        if not isinstance(data, str) or len(data) > LARGEST or not re.fullmatch(r"[A-Za-z0-9+/]+={0,2}", data):
+        source = picture_source(image)
+        if not source:
             return 0, []
-        kind = "png" if image.get("format") == "png" else "jpeg"
-        images.append({"name": str(image.get("class", "image"))[:80], "source": f"data:image/{kind};base64,{data}"})
+        images.append({"name": str(image.get("class", "image"))[:80], "source": source})
     return grid, images
+
+
+def picture_source(image: Any) -> str:
+    """Return an entry with a picture as the address that a page shows it by, empty where it is none."""
+    data = image.get("data") if isinstance(image, dict) else None
+    if not isinstance(data, str) or len(data) > LARGEST or not re.fullmatch(r"[A-Za-z0-9+/]+={0,2}", data):
+        return ""
+    return f"data:image/{'png' if image.get('format') == 'png' else 'jpeg'};base64,{data}"
 
 
 def read_frames(run: Run, grid: int, images: int) -> list[Frame]:

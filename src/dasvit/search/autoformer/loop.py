@@ -22,6 +22,7 @@ from dasvit.runtime.saver import Saver
 from dasvit.search.autoformer.evolution import Evolution
 from dasvit.search.autoformer.space import SPACES
 from dasvit.search.autoformer.supernet import EntangledSupernet
+from dasvit.search.metric import score_of
 from dasvit.search.state import SearchBatches
 from dasvit.session import Probe, Session
 from dasvit.training.evaluation import evaluate
@@ -167,7 +168,8 @@ class Judged:
             if key not in self.scores:
                 saver.step(self.number, self.state, f"the evolution, {len(self.scores)} networks judged")
                 self.supernet.subnet = subnet
-                self.scores[key] = evaluate(self.supernet, preprocess, loader, runtime, session.classes).top1
+                found = evaluate(self.supernet, preprocess, loader, runtime, session.classes)
+                self.scores[key] = score_of(found, config.search.metric)
             return self.scores[key]
 
         def ended(generation: int) -> None:
