@@ -9,20 +9,18 @@ from rich.console import Console
 from dasvit.commands.common import print_json
 from dasvit.commands.options import EvaluateOptions
 from dasvit.config import Config
-from dasvit.errors import UserError, printable
-from dasvit.inference.evaluate import ModelEvaluation, evaluate_model
-from dasvit.io.run_folder import find_run
+from dasvit.errors import printable
+from dasvit.inference.evaluate import evaluate_model
+from dasvit.io.run_folder import find_model, find_run
 from dasvit.report.tables import MOST_CLASSES, class_table, confusion_table
 from dasvit.runtime.progress import Reporter
 from dasvit.training.predictions import CONFUSION, PREDICTIONS
 
 
 def evaluate_command(options: EvaluateOptions, config: Config) -> None:
-    found = evaluate_model(options.model, config, Reporter())
-    run = find_run(found.model)
+    run = find_run(find_model(options.model))
     out = Path(options.out) if options.out else run / "evaluation" if run else None
-    if out:
-        write(found, out)
+    found = evaluate_model(options.model, config, Reporter(), out)
     if options.json:
         print_json(found.to_dict())
         return
@@ -35,15 +33,3 @@ def evaluate_command(options: EvaluateOptions, config: Config) -> None:
     console.print(confusion_table(reached.confusion, found.classes))
     if out:
         print(f"{out}/{PREDICTIONS} holds every image's prediction, {CONFUSION} the confusion matrix.")
-
-
-def write(found: ModelEvaluation, out: Path) -> None:
-    """Write an evaluation into a folder.
-
-    Raises:
-        UserError: It cannot be written.
-    """
-    try:
-        found.write(out)
-    except OSError as error:
-        raise UserError(f"cannot write into {out} ({error.strerror}): give --out another folder.") from None

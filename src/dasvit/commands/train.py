@@ -48,6 +48,7 @@ def train_command(options: TrainOptions, config: Config) -> None:
         print_json(trained.to_dict())
         return
     Console().print(network_table([{"network": name, **trained.to_dict()}]))
+    print(trained.evaluation.describe())
     if remark := trained.evaluation.remark(trained.session.data.classes):
         print(printable(remark))
     print(f"{folder}/model: dasvit predict {folder} IMAGE... | dasvit evaluate {folder}")

@@ -70,16 +70,17 @@ class ModelEvaluation:
         return frame([dict(zip(map(str, heads), row, strict=True)) for row in values])
 
 
-def evaluate_model(path: str | Path, config: Config, reporter: Reporter) -> ModelEvaluation:
+def evaluate_model(path: str | Path, config: Config, reporter: Reporter, out: Path | None = None) -> ModelEvaluation:
     """Evaluate a trained model on the test images of a data set.
 
     Args:
         path: Run folder of a training, or a model folder.
         config: Which data, and the runtime.
         reporter: Where progress goes.
+        out: Folder that the evaluation is written into, by one of several processes. None: it is not.
 
     Raises:
-        UserError: No model, no data, or data of other classes.
+        UserError: No model, no data, or data of other classes; or the folder cannot be written.
     """
     folder = find_model(path)
     described = read_input(folder)
@@ -105,7 +106,13 @@ def evaluate_model(path: str | Path, config: Config, reporter: Reporter) -> Mode
     check_finite(folder, evaluation.loss)
     if described.temperature is not None:
         evaluation = evaluation.calibrated(described.temperature)
-    return ModelEvaluation(folder, evaluation, names, data.test, files)
+    found = ModelEvaluation(folder, evaluation, names, data.test, files)
+    if out and runtime.is_main:
+        try:
+            found.write(out)
+        except OSError as error:
+            raise UserError(f"cannot write into {out} ({error.strerror}): give --out another folder.") from None
+    return found
 
 
 def _images_of(config: Config, folder: Path, side: int, classes: tuple[str, ...]) -> tuple[Data, list[str]]:

@@ -36,14 +36,14 @@ def number(value: float) -> str:
 
 
 def network_table(rows: Sequence[Mapping[str, Any]], title: str | None = None) -> Table:
-    """Return the table of networks, each with network, params, macs and the summary of its evaluation."""
-    shown = [(key, head) for key, head in SHARES.items() if any(key in row for row in rows)]
+    """Return the table of networks, each with network, params, macs, top1, majority and macro_f1: 80 columns."""
+    shown = [(key, SHARES[key]) for key in ("top1", "majority", "macro_f1")]
     table = Table(title=title)
     table.add_column("network")
     for name in ("parameters", "multiply-adds", *(head for _, head in shown)):
         table.add_column(name, justify="right")
     for row in rows:
-        shares = [f"{row[key]:.2f} %" if key in row else "–" for key, _ in shown]
+        shares = [f"{row[key]:.2f} %" for key, _ in shown]
         table.add_row(plain(row["network"]), number(row["params"]), number(row["macs"]), *shares)
     return table
 

@@ -16,6 +16,8 @@ from dasvit.report.words import percent
 
 MOST_DRAWN = 200
 """Classes up to which the matrix is drawn."""
+MOST_SQUARES = 4000
+"""Squares of a drawing, which keep the page small."""
 MOST_MISTAKES = 24
 """Mistakes that a file of others may ask the page to show."""
 
@@ -45,7 +47,10 @@ def confusion_section(run: Run) -> dict[str, Any] | None:
 
 
 def matrix(table: Sequence[Sequence[int]], names: Sequence[str]) -> Markup:
-    """Draw a confusion matrix: a square for each pair of classes that occurs, as dark as its share of the row."""
+    """Draw a confusion matrix: a square for each pair of classes, as strong as its share of the row; the commonest."""
+    found = [(i, j, count) for i, row in enumerate(table) for j, count in enumerate(row) if count]
+    shares = {(i, j): count / sum(table[i]) for i, j, count in found}
+    found = sorted(found, key=lambda pair: -shares[pair[:2]])[:MOST_SQUARES]
     squares = [
         tag(
             "rect",
@@ -55,11 +60,9 @@ def matrix(table: Sequence[Sequence[int]], names: Sequence[str]) -> Markup:
             width=1,
             height=1,
             class_="right" if i == j else "wrong",
-            fill_opacity=max(0.08, round(count / sum(row), 2)),
+            fill_opacity=max(0.08, round(shares[i, j], 2)),
         )
-        for i, row in enumerate(table)
-        for j, count in enumerate(row)
-        if count
+        for i, j, count in found
     ]
     size, hits = len(table), sum(row[i] for i, row in enumerate(table))
     label = f"Confusion matrix of {size} classes: {hits:,} of {sum(map(sum, table)):,} images on the diagonal"
