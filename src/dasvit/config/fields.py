@@ -38,6 +38,10 @@ class DataConfig:
         endings: Endings of the images in folders, as jpg or jpg,png. Empty: all that can be read.
         image_column: Column of the images in parquet files. Empty: found by name and content.
         label_column: Column of the labels in parquet files. Empty: found by name.
+        fit: How an image becomes a square: crop (its centre), pad (all of it, grey beside it) or squash (all of it, its
+            sides scaled apart).
+        window: Grey levels of images of more than 8 bits that become black and white, as 0,4095. auto: those that the
+            training images use, where these are less than half of the type's range; full: the type's range.
         cache: Folder for decoded images. Empty: $DASVIT_CACHE, or dasvit/ in the user's cache folder. A file can name
             one that is a cache already.
     """
@@ -52,6 +56,8 @@ class DataConfig:
     endings: str = ""
     image_column: str = ""
     label_column: str = ""
+    fit: Literal["crop", "pad", "squash"] = "crop"
+    window: str = "auto"
     cache: str = ""
 
 

@@ -3,24 +3,28 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 
 from dasvit.config import DataConfig
-from dasvit.data.cache import Prepared, fingerprint, obtain
+from dasvit.data.cache import Cached, Prepared, fingerprint, obtain, open_or_none
 from dasvit.data.copies import say_copies
-from dasvit.data.decode import square_side
-from dasvit.data.image_set import Data
+from dasvit.data.image_set import Data, ImageSet
 from dasvit.data.listing import Content, Part, Source
 from dasvit.data.sources import cache_folder, find_source
 from dasvit.data.splits import balanced_subset, split_indices
 from dasvit.data.understanding import Understanding
+from dasvit.data.view import PLAIN, View
 from dasvit.errors import UserError, printable
 from dasvit.io.main_guard import end_second_run
 
 _NAMED = 5  # classes that a remark names
+_LOOKED_AT = 64  # images whose levels are looked at
+_TAIL = 0.001  # share of the levels at either end that does not count
+_NARROW = 64  # levels of 256 below which a remark is made
 
 
 def load_data(config: DataConfig, image_size: int, seed: int, judged: Sequence[str] | None = None) -> Data:
@@ -38,16 +42,7 @@ def load_data(config: DataConfig, image_size: int, seed: int, judged: Sequence[s
     """
     end_second_run()
     source = find_source(config, judged is not None)
-    facts = _facts(config, source, image_size, seed, judged)
-    name = fingerprint(source.files, facts)
-    folder = cache_folder(config) / f"{config.name}-{name}"
-    cached = obtain(
-        folder,
-        lambda: prepare(source.read(), config, seed, judged),
-        image_size,
-        config.on_error,
-        lambda: fingerprint(source.files, facts) == name,
-    )
+    name, folder, cached = _obtain(config, source, image_size, seed, judged)
     if set(cached.sets) != ({"train", "test"} if judged is None else {"test"}):
         raise UserError(f"the cached images in {folder} are not those that they should be: remove that folder.")
     for part, images in cached.sets.items():
@@ -57,7 +52,7 @@ def load_data(config: DataConfig, image_size: int, seed: int, judged: Sequence[s
     understood = replace(
         source.understood,
         parts=_parts(config, source, seed, judged),
-        remarks=source.understood.remarks + cached.remarks,
+        remarks=source.understood.remarks + cached.remarks + _say_range(cached.sets),
     )
     return Data(
         train=test.select(np.empty(0, dtype=np.int64)) if judged is not None else cached.sets["train"],
@@ -67,7 +62,37 @@ def load_data(config: DataConfig, image_size: int, seed: int, judged: Sequence[s
         crop_pct=cached.plan.crop_pct(image_size),
         skipped=cached.skipped,
         understood=understood,
+        view=replace(cached.plan.view, window="full") if cached.deep is False else cached.plan.view,
+        enlarged=cached.plan.native and cached.plan.side < image_size,
+        oblong=None if cached.oblong is None else cached.oblong / max(1, sum(map(len, cached.sets.values()))),
     )
+
+
+def _obtain(
+    config: DataConfig, source: Source, image_size: int, seed: int, judged: Sequence[str] | None
+) -> tuple[str, Path, Cached]:
+    """Return the images of a source from the cache, with their fingerprint and folder."""
+    view = View.of(config)
+    facts = _facts(config, source, image_size, seed, judged)
+    if view.window != "auto":
+        # A window changes nothing where all images have 8 bits: they are cached once.
+        plain = fingerprint(source.files, facts)
+        folder = cache_folder(config) / f"{config.name}-{plain}"
+        cached = open_or_none(folder)
+        if cached is not None and cached.deep is False:
+            return plain, folder, cached
+        facts["window"] = config.window
+    name = fingerprint(source.files, facts)
+    folder = cache_folder(config) / f"{config.name}-{name}"
+    cached = obtain(
+        folder,
+        lambda: prepare(source.read(), config, seed, judged),
+        image_size,
+        view,
+        config.on_error,
+        lambda: fingerprint(source.files, facts) == name,
+    )
+    return name, folder, cached
 
 
 def read_data(config: DataConfig, seed: int) -> tuple[Prepared, Understanding]:
@@ -80,6 +105,20 @@ def read_data(config: DataConfig, seed: int) -> tuple[Prepared, Understanding]:
     prepared = prepare(source.read(), config, seed)
     remarks = source.understood.remarks + prepared.remarks
     return prepared, replace(source.understood, parts=_parts(config, source, seed, None), remarks=remarks)
+
+
+def _say_range(sets: Mapping[str, ImageSet]) -> tuple[str, ...]:
+    """Return a remark where the images use a small part of the levels from black to white."""
+    images = next(iter(sets.values()))
+    rows = np.unique(np.linspace(0, len(images) - 1, min(len(images), _LOOKED_AT)).round().astype(np.int64))
+    counts = np.bincount(images.images[rows].ravel(), minlength=256)
+    low, high = np.searchsorted(np.cumsum(counts) / counts.sum(), [_TAIL, 1 - _TAIL])
+    if high - low >= _NARROW:
+        return ()
+    return (
+        f"the images use the levels {low} to {high} of 0 to 255 alone: where their files hold more, give --data.window "
+        "LOW,HIGH; where not, convert them so that they use all of it",
+    )
 
 
 def _facts(
@@ -96,8 +135,9 @@ def _facts(
         "held_out": config.val_fraction if holds_out else 0,
         "seed": seed if chosen else None,
         "on_error": config.on_error,
-        "side": square_side(image_size),
+        "side": PLAIN.side(image_size),
         "judged": judged if judged is None else list(judged),
+        **({} if config.fit == "crop" else {"fit": config.fit}),
     }
 
 

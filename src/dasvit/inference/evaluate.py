@@ -18,7 +18,7 @@ from dasvit.io.run_folder import find_model, find_run
 from dasvit.runtime.distributed import Runtime
 from dasvit.runtime.progress import Reporter
 from dasvit.session import say_data
-from dasvit.training.classifier import check_finite, load_classifier, read_input
+from dasvit.training.classifier import ModelInput, check_finite, load_classifier, read_input
 from dasvit.training.evaluation import Evaluation, evaluate
 from dasvit.training.loop import test_batches
 
@@ -63,7 +63,7 @@ def evaluate_model(path: str | Path, config: Config, reporter: Reporter) -> Mode
     precision = config.runtime.precision
     runtime = Runtime(config.runtime, "float32" if precision == "auto" else precision)  # nothing is measured
     with runtime.first_of_machine():
-        data = _images_of(config, folder, described.side, names)
+        data = _images_of(config, folder, described)
     say_data(data, reporter)
     if len(data.classes) < len(names):
         raise UserError(
@@ -82,18 +82,19 @@ def evaluate_model(path: str | Path, config: Config, reporter: Reporter) -> Mode
     return ModelEvaluation(folder, evaluation, names)
 
 
-def _images_of(config: Config, folder: Path, side: int, classes: tuple[str, ...]) -> Data:
-    """Load the images that a model is judged on.
+def _images_of(config: Config, folder: Path, described: ModelInput) -> Data:
+    """Load the images that a model is judged on, as squares and in grey levels as it was trained.
 
     Of the images that it was trained on, these are the test images, or the share that was held out then. Of others they
     are the test split, or all where there is none; sets with splits of their own have theirs.
     """
     run = find_run(folder)
     own = recipes.load(run / "config.yaml", searching=False) if run else None
+    asked, side = described.view.asked_by(config.data), described.side
     if own is not None and own.data.name == config.data.name and _place(own.data) == _place(config.data):
-        return load_data(replace(config.data, val_fraction=own.data.val_fraction), side, own.runtime.seed)
+        return load_data(replace(asked, val_fraction=own.data.val_fraction), side, own.runtime.seed)
     known = config.data.name not in OPEN_SOURCES
-    return load_data(config.data, side, config.runtime.seed, None if known else classes)
+    return load_data(asked, side, config.runtime.seed, None if known else described.classes)
 
 
 def _place(data: DataConfig) -> str:

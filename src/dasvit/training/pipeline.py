@@ -17,6 +17,7 @@ from dasvit.cell.genotype import Genotype
 from dasvit.cell.subnet import FILE, Found, Subnet
 from dasvit.config import Config
 from dasvit.data import MEAN, STD, Data
+from dasvit.data.view import CROP_MODES
 from dasvit.errors import UserError
 from dasvit.io.run_folder import find_model
 from dasvit.models.baselines import make_model, make_network, prefer_fast_attention
@@ -195,7 +196,8 @@ def write_model(
     if not isinstance(subject, str):
         run.write_text(FILE if isinstance(subject, Subnet) else "genotype.json", subject.to_json())
     run.write_json("result.json", {**result.to_dict(), "confusion": trained.evaluation.confusion})
-    side = config.model.image_size
+    side, view = config.model.image_size, session.data.view
+    window = None if isinstance(view.window, str) else list(view.window)
     save_model(
         model,
         run.path / "model",
@@ -204,7 +206,9 @@ def write_model(
         mean=MEAN,
         std=STD,
         crop_pct=session.data.crop_pct,
-        extra={"result": result.to_dict(), "data": config.data.name},
+        crop_mode=CROP_MODES[view.fit],
+        interpolation="bilinear" if session.data.enlarged else "bicubic",
+        extra={"result": result.to_dict(), "data": config.data.name, **({} if window is None else {"window": window})},
     )
     return result
 

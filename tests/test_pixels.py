@@ -1,0 +1,288 @@
+"""Pixels are what the picture shows: oblong images, and grey levels of more than 8 bits, in every command alike."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import timm
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from timm.data.config import resolve_data_config
+from timm.data.transforms_factory import create_transform
+
+import dasvit
+from dasvit.config import DataConfig
+from dasvit.data import Data, Preprocess, cache, load_data, predict_transform
+from dasvit.data.view import CROP_MODES, Fit, View
+from dasvit.training.classifier import read_input
+from helpers import call_cli
+
+SIDE = 32
+Levels = NDArray[Any]
+
+
+def stripes(number: int, rising: bool) -> Levels:
+    """Return stripes of one of two directions, at a phase of their own, as floats [32, 32] of 0 to 1."""
+    rows, columns = np.mgrid[0:32, 0:32]
+    phase = np.random.default_rng(number).uniform(0, 6)
+    along = rows + columns if rising else rows - columns
+    levels: Levels = 0.5 + 0.5 * np.sin(along / 2 + phase)
+    return levels
+
+
+def write(folder: Path, form: Callable[[Levels], Levels], ending: str = "png", images: int = 6) -> Path:
+    for part in ("train", "val"):
+        for name in ("falling", "rising"):
+            place = folder / part / name
+            place.mkdir(parents=True)
+            for i in range(images):
+                number = 1000 * (part == "val") + i
+                Image.fromarray(form(stripes(number, name == "rising"))).save(place / f"{i}.{ending}")
+    return folder
+
+
+def open_folder(folder: Path, **options: Any) -> Data:
+    return load_data(DataConfig(name="imagefolder", path=str(folder), **options), SIDE, seed=0)
+
+
+def pixels(data: Data) -> Levels:
+    return np.concatenate([data.train.images[np.arange(len(data.train))], data.test.images[np.arange(len(data.test))]])
+
+
+def to_12_bits(levels: Levels) -> Levels:
+    found: Levels = np.rint(4095 * levels).astype(np.uint16)
+    return found
+
+
+FORMS: dict[str, tuple[Callable[[Levels], Levels], str]] = {
+    "12 bits in a png of 16": (to_12_bits, "png"),
+    "12 bits in a tiff of 16": (to_12_bits, "tif"),
+    "32 bits": (lambda levels: np.rint(4095 * levels).astype(np.int32), "tif"),
+    "signed": (lambda levels: np.rint(2000 * levels - 1000).astype(np.int32), "tif"),
+    "floats to 4": (lambda levels: (4 * levels).astype(np.float32), "tif"),
+    "floats to 0.01": (lambda levels: (levels / 100).astype(np.float32), "tif"),
+}
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_levels_that_are_used_become_black_to_white(form: str, tmp_path: Path) -> None:
+    make, ending = FORMS[form]
+    data = open_folder(write(tmp_path / "deep", make, ending))
+    plain = open_folder(write(tmp_path / "plain", lambda levels: np.rint(255 * levels).astype(np.uint8)))
+    assert np.abs(pixels(data).astype(int) - pixels(plain)).max() <= 1
+    assert any(line.startswith("window: ") for line in data.pixels()) and not plain.pixels()
+
+
+@pytest.mark.parametrize("top", [65535, 40000])
+def test_images_that_use_most_of_their_range_are_read_as_ever(top: int, tmp_path: Path) -> None:
+    data = open_folder(write(tmp_path / "set", lambda levels: np.rint(top * levels).astype(np.uint16)))
+    expected = np.rint(np.rint(top * stripes(0, False)) * (255 / 65535)).astype(np.uint8)
+    assert data.view.window == "full" and np.array_equal(data.train.images[np.array([0])][0, :, :, 0], expected)
+
+
+def test_a_dead_pixel_does_not_widen_the_window(tmp_path: Path) -> None:
+    def form(levels: Levels) -> Levels:
+        found = to_12_bits(levels)
+        found[3, 4] = 65535
+        return found
+
+    window = open_folder(write(tmp_path / "set", form)).view.window
+    assert not isinstance(window, str) and 0 <= window[0] < 50 and 4000 < window[1] < 4096
+
+
+def test_a_window_that_is_given_counts(tmp_path: Path) -> None:
+    folder = write(tmp_path / "set", to_12_bits)
+    data = open_folder(folder, window="1000,3000")
+    expected = np.clip(np.rint((np.rint(4095 * stripes(0, False)) - 1000) * (255 / 2000)), 0, 255)
+    assert np.array_equal(data.train.images[np.array([0])][0, :, :, 0], expected.astype(np.uint8))
+    assert pixels(open_folder(folder, window="full")).max() == 16
+    assert "use the levels 0 to 16" in " ".join(open_folder(folder, window="full").understood.remarks)
+
+
+@pytest.mark.parametrize("window", ["4095,0", "12", "a,b", "0,inf", "0,nan", ""])
+def test_a_window_that_is_none_is_refused(window: str, tmp_path: Path) -> None:
+    status, _, err = call_cli("train", "--model=vit", f"--data.path={tmp_path}", f"--data.window={window}")
+    assert status == 2 and "data.window" in err and "0,4095" in err
+
+
+def test_the_window_is_measured_where_images_are_decoded_as_they_are_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = write(tmp_path / "set", to_12_bits)
+    expected = pixels(open_folder(folder, cache=str(tmp_path / "one")))
+    monkeypatch.setattr(cache, "LARGEST", 1)
+    for options in ({"on_error": "stop"}, {"on_error": "skip"}):
+        assert np.array_equal(
+            pixels(open_folder(folder, cache=str(tmp_path / options["on_error"]), **options)), expected
+        )
+
+
+def test_caches_of_8_bits_stay_as_they_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder, kept = (
+        write(tmp_path / "set", lambda levels: np.rint(255 * levels).astype(np.uint8)),
+        str(tmp_path / "cache"),
+    )
+    before = open_folder(folder, cache=kept)
+    [meta] = Path(kept).glob("imagefolder-*/meta.json")
+    content = json.loads(meta.read_text())
+    del content["oblong"], content["deep"], content["plan"]["view"]
+    meta.write_text(json.dumps(content))
+    monkeypatch.setattr(cache, "_build", lambda *args: pytest.fail("the images were decoded anew"))
+    for window in ("auto", "full", "0,4095", "auto"):
+        after = open_folder(folder, cache=kept, window=window)
+        assert after.fingerprint == before.fingerprint and np.array_equal(pixels(after), pixels(before))
+
+
+def test_caches_of_more_bits_are_made_anew(tmp_path: Path) -> None:
+    folder, kept = write(tmp_path / "set", to_12_bits), str(tmp_path / "cache")
+    expected = pixels(open_folder(folder, cache=kept))
+    [meta] = Path(kept).glob("imagefolder-*/meta.json")
+    content = json.loads(meta.read_text())
+    del content["oblong"], content["deep"], content["plan"]["view"]
+    meta.write_text(json.dumps(content))
+    for name in ("train", "test"):
+        images = meta.parent / f"{name}_images.npy"
+        np.save(images, np.zeros_like(np.load(images)))
+    assert np.array_equal(pixels(open_folder(folder, cache=kept)), expected)
+
+
+# --- fit --------------------------------------------------------------------------------------------------------------
+
+
+def scratched(folder: Path, images: int = 20) -> Path:
+    """Write grey images of 96 × 32 pixels, half of them with a bright line at their left end."""
+    generator = np.random.default_rng(0)
+    for part in ("train", "val"):
+        for name in ("good", "scratched"):
+            (folder / part / name).mkdir(parents=True)
+            for i in range(images):
+                levels = generator.integers(90, 110, size=(32, 96, 3), dtype=np.uint8)
+                if name == "scratched":
+                    levels[:, 2:8] = 250
+                Image.fromarray(levels).save(folder / part / name / f"{i}.png")
+    return folder
+
+
+@pytest.mark.parametrize("fit", ["crop", "pad", "squash"])
+def test_what_is_at_the_ends_is_seen_unless_it_is_cropped(fit: str, tmp_path: Path) -> None:
+    data = open_folder(scratched(tmp_path / "set", 3), fit=fit)
+    bright = [int((data.test.images[np.array([row])] > 180).sum()) > 0 for row in range(6)]
+    assert bright == [False] * 3 + [fit != "crop"] * 3
+    assert data.oblong == 1.0 and [line for line in data.pixels() if line.startswith(f"fit: {fit}") and "100 %" in line]
+    assert data.test.size == (37 if fit == "crop" else SIDE) and data.crop_pct == (0.875 if fit == "crop" else 1.0)
+
+
+def test_each_fit_is_cached_by_itself(tmp_path: Path) -> None:
+    folder = scratched(tmp_path / "set", 2)
+    names = {open_folder(folder, fit=fit).fingerprint for fit in ("crop", "pad", "squash")}
+    assert len(names) == 3
+    assert open_folder(folder).fingerprint in names
+
+
+@pytest.mark.parametrize("size", [(96, 32), (30, 75), (50, 50), (20, 20)])
+@pytest.mark.parametrize("fit", ["pad", "squash"])
+def test_timm_and_prediction_see_what_training_sees(fit: Fit, size: tuple[int, int], tmp_path: Path) -> None:
+    small = np.random.default_rng(0).integers(256, size=(3, 3, 3), dtype=np.uint8)
+    image = Image.fromarray(small).resize(size, Image.Resampling.BICUBIC)
+    for name in ("a", "b"):
+        (tmp_path / "train" / name).mkdir(parents=True)
+        for i in range(4):
+            image.save(tmp_path / "train" / name / f"{i}.png")
+    data = open_folder(tmp_path, fit=fit)
+    preprocess, enlarge = Preprocess(SIDE).eval(), "bilinear" if data.enlarged else "bicubic"
+    kept = torch.from_numpy(data.test.images[np.array([0])]).permute(0, 3, 1, 2)
+    predicted = preprocess(predict_transform(SIDE, data.crop_pct, data.view, enlarge)(image)[None])
+    assert float((predicted - preprocess(kept)).abs().max()) <= 1.01 * 2 / 255
+    cfg = {"crop_mode": CROP_MODES[fit], "crop_pct": 1.0, "interpolation": enlarge, "mean": [0.5] * 3, "std": [0.5] * 3}
+    theirs = create_transform(**resolve_data_config({**cfg, "input_size": (3, SIDE, SIDE)}))(image)
+    assert float((torch.as_tensor(theirs) - predicted[0]).abs().max()) <= 0.02
+
+
+# --- the same everywhere ----------------------------------------------------------------------------------------------
+
+TINY = (
+    "--config=folder-small",
+    "--model.image_size=32",
+    "--model.width=32",
+    "--model.layers=2",
+    "--train.epochs=12",
+    "--train.batch_size=10",
+    "--train.eval_every=12",
+    '--train.augment={"crop_scale":1.0,"flip":0.0}',
+    "--train.optim.warmup_epochs=1",
+    "--runtime.device=cpu",
+    "--runtime.precision=float32",
+)
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
+    """A training on oblong images of 12 bits, whose classes differ at their left ends alone."""
+    root = tmp_path_factory.mktemp("pixels")
+    scratched(root / "set", 20)
+    for path in (root / "set").rglob("*.png"):
+        Image.fromarray(np.asarray(Image.open(path).convert("L")).astype(np.uint16) * 16).save(path)
+    status, out, err = call_cli(
+        "train", "--model=vit", *TINY, f"--data.path={root / 'set'}", "--data.fit=squash", f"--run={root / 'run'}"
+    )
+    assert status == 0, err
+    return SimpleNamespace(set=root / "set", run=root / "run", said=out + err)
+
+
+def test_the_start_and_the_run_folder_say_it(trained: SimpleNamespace) -> None:
+    assert "fit: squash, all of each image; 100 % of the images are longer than 1.5 : 1" in trained.said
+    assert "window: grey levels" in trained.said
+    noted = json.loads((trained.run / "data.json").read_text())
+    assert noted["fit"] == "squash" and noted["oblong"] == 1.0 and noted["window"] == "1440,4000"
+
+
+def test_the_model_and_its_exports_know_fit_and_window(trained: SimpleNamespace) -> None:
+    described = read_input(trained.run / "model")
+    config = json.loads((trained.run / "model" / "config.json").read_text())
+    assert config["pretrained_cfg"]["crop_mode"] == "squash" and described.view.fit == "squash"
+    assert config["dasvit"]["window"] == list(described.view.window)
+    assert call_cli("export", trained.run, "--to", "onnx")[0] == 0
+    assert call_cli("export", trained.run, "--to", "hub")[0] == 0
+    import onnx
+
+    model = onnx.load(trained.run / "export" / "model.onnx", load_external_data=False)
+    facts = {entry.key: entry.value for entry in model.metadata_props}
+    assert facts["crop_mode"] == "squash" and json.loads(facts["window"]) == config["dasvit"]["window"]
+    card = (trained.run / "export" / "hub" / "README.md").read_text()
+    assert "their sides scaled apart (crop_mode squash)" in card and "fit: squash" in card and "level 1440" in card
+    assert timm.create_model(f"local-dir:{trained.run / 'export' / 'hub'}", pretrained=True) is not None
+
+
+def test_prediction_and_evaluation_agree_with_training(trained: SimpleNamespace) -> None:
+    result = json.loads((trained.run / "result.json").read_text())
+    assert result["top1"] == 100.0
+    model = dasvit.TrainedModel(trained.run)
+    paths = sorted(map(str, (trained.set / "val").rglob("*.png")))
+    names = [row["predictions"][0]["label"] for row in model.predict(paths)]
+    assert names == [Path(path).parent.name for path in paths]
+    pictures = [Image.open(path) for path in paths]
+    assert [row["predictions"][0] for row in model.predict(pictures)] == [
+        row["predictions"][0] for row in model.predict(paths)
+    ]
+    for data in (None, str(trained.set)):
+        evaluated = model.evaluate(data, quiet=True).evaluation
+        assert evaluated.top1 == result["top1"] and evaluated.loss == pytest.approx(result["loss"], rel=1e-5)
+
+
+def test_a_run_that_began_before_windows_goes_on_without(trained: SimpleNamespace, tmp_path: Path) -> None:
+    arguments = ["train", "--model=vit", *TINY, "--train.epochs=1", f"--data.path={trained.set}", f"--run={tmp_path}"]
+    assert call_cli(*arguments, "--data.window=full")[0] == 0
+    kept = (tmp_path / "config.yaml").read_text()
+    (tmp_path / "config.yaml").write_text(kept.replace("window: full, ", "").replace(", window: full", ""))
+    assert "window" not in (tmp_path / "config.yaml").read_text()
+    before = json.loads((tmp_path / "environment.json").read_text())["data_fingerprint"]
+    status, _, err = call_cli(*arguments)
+    assert status == 0 and json.loads((tmp_path / "environment.json").read_text())["data_fingerprint"] == before, err
+    assert read_input(tmp_path / "model").view == View()
