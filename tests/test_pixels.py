@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -20,6 +20,8 @@ from timm.data.transforms_factory import create_transform
 import dasvit
 from dasvit.config import DataConfig
 from dasvit.data import Data, Preprocess, cache, load_data, predict_transform
+from dasvit.data.image_set import HeldPixels, ImageSet
+from dasvit.data.mirrored import mirrored_classes
 from dasvit.data.view import CROP_MODES, Fit, View
 from dasvit.training.classifier import read_input
 from helpers import call_cli
@@ -286,3 +288,51 @@ def test_a_run_that_began_before_windows_goes_on_without(trained: SimpleNamespac
     status, _, err = call_cli(*arguments)
     assert status == 0 and json.loads((tmp_path / "environment.json").read_text())["data_fingerprint"] == before, err
     assert read_input(tmp_path / "model").view == View()
+
+
+# --- flips ------------------------------------------------------------------------------------------------------------
+
+
+def striped(number: int, rising: bool) -> Levels:
+    noise = np.random.default_rng(number).normal(0, 0.1, size=(32, 32))
+    levels: Levels = np.clip(40 + 150 * (stripes(number, rising) + noise), 0, 255).astype(np.uint8)
+    return np.repeat(levels[..., None], 3, axis=2)
+
+
+def image_set(images: Sequence[Levels], labels: Sequence[int]) -> ImageSet:
+    return ImageSet(HeldPixels(np.stack(images)), np.array(labels, dtype=np.int64))
+
+
+def test_classes_that_are_mirror_images_are_found() -> None:
+    noise = np.random.default_rng(0).integers(256, size=(30, 32, 32, 3), dtype=np.uint8)
+    pair = [striped(i, rising) for rising in (False, True) for i in range(30)]
+    labels = [0] * 30 + [2] * 30 + [1] * 30
+    assert mirrored_classes(image_set([*pair, *noise], labels), 3) == [(0, 2)]
+    half = [image[:, ::-1] if i % 2 else image for i, image in enumerate(pair)]  # both classes show both directions
+    assert mirrored_classes(image_set([*half, *noise], labels), 3) == []
+    assert mirrored_classes(image_set(pair[:19] + pair[30:49], [0] * 19 + [1] * 19), 2) == []  # too few
+
+
+def test_the_test_for_flips_leaves_the_random_generators_alone() -> None:
+    images = image_set([striped(i, i % 2 == 0) for i in range(60)], [i % 2 for i in range(60)])
+    states = torch.get_rng_state(), np.random.get_state()[1]
+    assert mirrored_classes(images, 2) == mirrored_classes(images, 2) == [(0, 1)]
+    assert torch.equal(torch.get_rng_state(), states[0]) and np.array_equal(np.random.get_state()[1], states[1])
+
+
+@pytest.mark.parametrize("flip", [0.0, 0.5])
+def test_flips_are_said_at_the_start_and_what_they_erase(flip: float, tmp_path: Path) -> None:
+    folder = write(tmp_path / "set", lambda levels: np.rint(255 * levels).astype(np.uint8), images=25)
+    status, out, err = call_cli(
+        "train",
+        "--model=vit",
+        *TINY,
+        "--train.epochs=1",
+        f"--train.augment.flip={flip}",
+        f"--data.path={folder}",
+        f"--run={tmp_path / 'run'}",
+    )
+    assert status == 0, err
+    assert ("train.augment.flip 0.5; 0: never" in out + err) == bool(flip)
+    [*remarks] = json.loads((tmp_path / "run" / "data.json").read_text())["remarks"]
+    assert any("images of falling and rising look like one another" in remark for remark in remarks) == bool(flip)

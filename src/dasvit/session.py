@@ -16,6 +16,7 @@ from dasvit.config import Config, DataConfig, recipe
 from dasvit.config.limits import MAX_CLASSES
 from dasvit.config.units import window_text
 from dasvit.data import Data, load_data
+from dasvit.data.mirrored import flips_of, with_mirrored
 from dasvit.errors import UserError, printable
 from dasvit.io.run_folder import RunFolder
 from dasvit.report import refresh_report
@@ -174,7 +175,13 @@ def load_session(config: Config, folder: str, kind: str, reporter: Reporter, dea
     runtime = Runtime(config.runtime)
     with runtime.first_of_machine():
         data = load_data(as_begun(config.data, Path(folder)), config.model.image_size, config.runtime.seed)
+    flips = flips_of(config, searching=kind != "train")
+    if runtime.is_main:
+        data = with_mirrored(data, flips)
     say_data(data, reporter)
+    if flips:
+        shares = ", ".join(f"{name} {share:g}" for name, share in flips.items())
+        reporter.say(f"  flips: training images are flipped left to right by chance ({shares}; 0: never)")
     # The run goes on with images that are there, from whichever folder: fetching them is what a command does.
     path = Path(config.data.path).expanduser() if config.data.path else Path()
     where = os.path.abspath(path) if config.data.path and path.exists() else config.data.path
