@@ -9,6 +9,8 @@ from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import timm
 import torch
@@ -19,10 +21,11 @@ from timm.data.transforms_factory import create_transform
 
 import dasvit
 from dasvit.config import DataConfig
-from dasvit.data import Data, Preprocess, cache, load_data, predict_transform
+from dasvit.data import Data, Preprocess, cache, load_data, predict_transform, split_indices
 from dasvit.data.image_set import HeldPixels, ImageSet
 from dasvit.data.mirrored import mirrored_classes
 from dasvit.data.view import CROP_MODES, Fit, View
+from dasvit.errors import UserError
 from dasvit.training.classifier import read_input
 from helpers import call_cli
 
@@ -336,3 +339,77 @@ def test_flips_are_said_at_the_start_and_what_they_erase(flip: float, tmp_path: 
     assert ("train.augment.flip 0.5; 0: never" in out + err) == bool(flip)
     [*remarks] = json.loads((tmp_path / "run" / "data.json").read_text())["remarks"]
     assert any("images of falling and rising look like one another" in remark for remark in remarks) == bool(flip)
+
+
+# --- groups -----------------------------------------------------------------------------------------------------------
+
+
+def patients(folder: Path, part: str = "", first: int = 0) -> Path:
+    """Write images of two classes and twelve patients, four of each patient."""
+    for name in ("ill", "well"):
+        place = folder / part / name
+        place.mkdir(parents=True)
+        for number in range(24):
+            patient = first + number // 4 + 6 * (name == "ill")
+            pixels = np.random.default_rng([number, name == "ill", first]).integers(256, size=(8, 8, 3), dtype=np.uint8)
+            Image.fromarray(pixels).save(place / f"patient_{patient}_{number}.png")
+    return folder
+
+
+def patient_of(name: str) -> str:
+    return Path(name).name.split("_")[1]
+
+
+def test_groups_are_held_out_whole(tmp_path: Path) -> None:
+    folder = patients(tmp_path / "set")
+    data = open_folder(folder, groups=r"patient_(\d+)_", val_fraction=0.3)
+    held_out = {patient_of(name) for name in data.held_out}
+    everybody = {patient_of(str(path)) for path in folder.rglob("*.png")}
+    assert len(data.held_out) == len(data.test) == 4 * len(held_out) and 0 < len(held_out) < len(everybody)
+    assert set(data.test.labels.tolist()) == {0, 1} and len(data.train) + len(data.test) == 48
+    plain = open_folder(folder, val_fraction=0.3)
+    assert len({patient_of(name) for name in plain.held_out}) > len(plain.held_out) / 4
+    again = open_folder(folder, groups=r"patient_(\d+)_", val_fraction=0.3)  # from the cache
+    assert again.held_out == data.held_out and again.train.groups is not None
+    lower, upper = split_indices(again.train.labels, 0.5, 0, groups=again.train.groups)
+    assert not set(again.train.groups[lower]) & set(again.train.groups[upper])
+
+
+def test_a_run_keeps_what_was_held_out_and_evaluation_finds_it_again(tmp_path: Path) -> None:
+    folder, run = patients(tmp_path / "set"), tmp_path / "run"
+    options = ["--train.epochs=1", f"--data.path={folder}", "--data.groups=patient_[0-9]+"]
+    assert call_cli("train", "--model=vit", *TINY, *options, f"--run={run}")[0] == 0
+    names = (run / "held_out.txt").read_text().splitlines()
+    result = json.loads((run / "result.json").read_text())
+    assert len(names) == result["images"] and all(Path(name).is_file() for name in names)
+    evaluated = dasvit.TrainedModel(run).evaluate(str(folder), quiet=True).evaluation
+    assert evaluated.loss == pytest.approx(result["loss"], rel=1e-5)
+
+
+def test_groups_across_given_splits_are_said(tmp_path: Path) -> None:
+    folder = patients(patients(tmp_path / "set", "train"), "test", first=10)
+    remarks = " ".join(open_folder(folder, groups="patient_[0-9]+").understood.remarks)
+    assert "2 groups stand in both train and test (patient_10, patient_11; 8 test images)" in remarks
+
+
+def test_a_column_of_groups(tmp_path: Path) -> None:
+    folder = patients(tmp_path / "images")
+    paths = sorted(folder.rglob("*.png"))
+    labels = [int(path.parent.name == "well") for path in paths]
+    table = {"image": [{"bytes": path.read_bytes()} for path in paths], "label": labels}
+    (tmp_path / "set").mkdir()
+    groups = [int(patient_of(str(path))) for path in paths]
+    pq.write_table(pa.table({**table, "patient": groups}), tmp_path / "set" / "train.parquet")
+    data = load_data(DataConfig(name="parquet", path=str(tmp_path / "set"), group_column="patient"), 8, seed=0)
+    rows = [int(name.rpartition(" ")[2]) for name in data.held_out]
+    held_out = {groups[row] for row in rows}
+    assert len(rows) == len(data.test) and all((row in rows) == (groups[row] in held_out) for row in range(48))
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [({"groups": "("}, "no regular expression"), ({"groups": "nobody"}, "matches no path"), ({"groups": "i|w"}, "few")],
+)
+def test_groups_that_cannot_be_held_out(options: dict[str, str], said: str, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=said):
+        open_folder(patients(tmp_path / "set"), **options)

@@ -260,6 +260,8 @@ def note_data(run: RunFolder, data: Data, reporter: Reporter) -> None:
     skipped = [printable(name) for name in data.skipped]
     run.note(classes=len(data.classes), data_fingerprint=data.fingerprint, skipped_images=skipped)
     run.write_json("data.json", describe_data(data))
+    if data.held_out:
+        run.write_text("held_out.txt", "".join(f"{printable(name)}\n" for name in data.held_out))
 
 
 def noted_classes(run: RunFolder) -> int:

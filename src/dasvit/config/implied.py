@@ -31,7 +31,9 @@ def with_implied_name(data: DataConfig, given: Collection[str]) -> DataConfig:
     if name == data.name:
         return data
     own: dict[str, Any] = {
-        field: "" for field in ("endings", "image_column", "label_column") if f"data.{field}" not in given
+        field: ""
+        for field in ("endings", "image_column", "label_column", "groups", "group_column")
+        if f"data.{field}" not in given
     }
     return replace(data, name=name, **own)
 

@@ -41,7 +41,7 @@ from dasvit.io.files import write_whole
 
 FORMAT = 2
 """Raised with the rules by which sources are understood, and with what a folder holds."""
-META = "meta.json"
+META, NAMES = "meta.json", "test_names.json"
 log = logging.getLogger("dasvit")
 T = TypeVar("T")
 LARGEST = 8 * 10**9
@@ -75,6 +75,7 @@ class Cached:
         remarks: What the user should look at, as sentences.
         oblong: How many are longer than 1.5 : 1; None: an older version did not count them.
         deep: Whether images have more than 8 bits; None: an older version did not say, or the window was given.
+        names: Names of the test images; none of an older version's.
     """
 
     classes: tuple[str, ...]
@@ -84,6 +85,7 @@ class Cached:
     remarks: tuple[str, ...]
     oblong: int | None
     deep: bool | None
+    names: tuple[str, ...]
 
 
 def fingerprint(files: Sequence[Path], facts: Mapping[str, object]) -> str:
@@ -224,6 +226,10 @@ def _build(folder: Path, prepared: Prepared, decoding: Decoding, plan: Plan, dee
             write = _write_encoded if lazy else _write_pixels
             kept, broken = write(folder, name, part, decoding, plan)
             np.save(folder / f"{name}_labels.npy", part.labels[kept])
+            if (groups := part.group_numbers()) is not None:
+                np.save(folder / f"{name}_groups.npy", groups[kept])
+            if name == "test":
+                (folder / NAMES).write_text(json.dumps(decoding.names), encoding="utf-8")
             counts[name] = len(kept)
             skipped += broken
     meta = {
@@ -285,9 +291,14 @@ def _open(folder: Path) -> Cached:
             raise ValueError(f"{name} has not the {count} images that it should")
         if labels.dtype != np.int64 or (count and not 0 <= labels.min() <= labels.max() < len(classes)):
             raise ValueError(f"{name} has labels that are none")
-        sets[name] = ImageSet(pixels, labels)
+        file = folder / f"{name}_groups.npy"
+        groups = np.load(file, allow_pickle=False) if file.exists() else None
+        if groups is not None and (groups.shape != (count,) or groups.dtype != np.int64):
+            raise ValueError(f"{name} has not the groups of its {count} images")
+        sets[name] = ImageSet(pixels, labels, groups)
     remarks = tuple(map(str, meta["remarks"]))
-    return Cached(classes, sets, plan, tuple(meta["skipped"]), remarks, meta.get("oblong"), meta.get("deep"))
+    names = tuple(json.loads((folder / NAMES).read_text("utf-8"))) if (folder / NAMES).exists() else ()
+    return Cached(classes, sets, plan, tuple(meta["skipped"]), remarks, meta.get("oblong"), meta.get("deep"), names)
 
 
 def _plan(side: int, native: bool, view: Mapping[str, Any] | None = None) -> Plan:
@@ -340,7 +351,8 @@ def _held(cache: Path, prepared: Prepared, decoding: Decoding, plan: Plan, deep:
                 raise UserError(
                     f"the images are too many for memory and cannot be cached in {cache}: set --data.cache."
                 )
-            sets[name] = ImageSet(pixels, part.labels[kept])
+            groups = part.group_numbers()
+            sets[name] = ImageSet(pixels, part.labels[kept], None if groups is None else groups[kept])
             skipped += broken
     remarks = prepared.remarks
-    return Cached(prepared.classes, sets, plan, tuple(skipped), remarks, decoding.oblong, deep)
+    return Cached(prepared.classes, sets, plan, tuple(skipped), remarks, decoding.oblong, deep, tuple(decoding.names))

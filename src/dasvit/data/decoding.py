@@ -98,12 +98,14 @@ class Decoding:
 
     Attributes:
         oblong: Good images of this pass that are longer than OBLONG : 1.
+        names: Good images of the part that was decoded last.
     """
 
     def __init__(self, total: int, skip: bool) -> None:
         self.total = total
         self.skip = skip
         self.oblong = 0
+        self.names: list[str] = []
 
     def __enter__(self) -> None:
         self.pool = ThreadPoolExecutor(min(16, os.cpu_count() or 1))
@@ -167,6 +169,7 @@ class Decoding:
                 raise
 
         kept: list[int] = []
+        self.names = []
         broken: list[str] = []
         row = 0
         remaining = iter(records)
@@ -177,6 +180,7 @@ class Decoding:
                     broken.append(name)
                 else:
                     kept.append(row)
+                    self.names.append(name)
                     self.oblong += is_oblong(result[0])
                     done.append((encoded, result[1]))
                 row += 1

@@ -187,10 +187,12 @@ class ImageSet:
     Attributes:
         images: Pixels, uint8 [N, H, W, 3]; `images[rows]` reads some of them.
         labels: Class of every image, int64 [N].
+        groups: Images of one number are not to be split, int64 [N]. None: each is by itself.
     """
 
     images: Pixels
     labels: NDArray[np.int64]
+    groups: NDArray[np.int64] | None = None
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -202,7 +204,8 @@ class ImageSet:
 
     def select(self, rows: Rows) -> ImageSet:
         """Return some of the images, in the order of the rows [N]."""
-        return ImageSet(SomePixels(self.images, rows), self.labels[rows])
+        groups = None if self.groups is None else self.groups[rows]
+        return ImageSet(SomePixels(self.images, rows), self.labels[rows], groups)
 
     def image(self, i: int) -> Image.Image:
         """Return an image as RGB."""
@@ -224,6 +227,7 @@ class Data:
         view: How pictures became squares of 8-bit pixels.
         enlarged: Whether they are smaller than the network's input, and are enlarged on the device.
         oblong: Share of the images that are longer than 1.5 : 1; None: not known of an older cache.
+        held_out: Names of the test images, where they were held out from the others.
     """
 
     train: ImageSet
@@ -236,6 +240,7 @@ class Data:
     view: View = PLAIN
     enlarged: bool = False
     oblong: float | None = None
+    held_out: tuple[str, ...] = ()
 
     def pixels(self) -> list[str]:
         """Say how pictures became squares, where some of them are cut, and which grey levels became black and white."""

@@ -12,6 +12,7 @@ import numpy as np
 from dasvit.config import DataConfig
 from dasvit.data.cache import Cached, Prepared, fingerprint, obtain, open_or_none
 from dasvit.data.copies import say_copies
+from dasvit.data.groups import say_groups, with_groups
 from dasvit.data.image_set import Data, ImageSet
 from dasvit.data.listing import Content, Part, Source
 from dasvit.data.sources import cache_folder, find_source
@@ -64,6 +65,7 @@ def load_data(config: DataConfig, image_size: int, seed: int, judged: Sequence[s
         understood=understood,
         view=replace(cached.plan.view, window="full") if cached.deep is False else cached.plan.view,
         enlarged=cached.plan.native and cached.plan.side < image_size,
+        held_out=cached.names if judged is None and not source.has_test else (),
         oblong=None if cached.oblong is None else cached.oblong / max(1, sum(map(len, cached.sets.values()))),
     )
 
@@ -138,6 +140,7 @@ def _facts(
         "side": PLAIN.side(image_size),
         "judged": judged if judged is None else list(judged),
         **({} if config.fit == "crop" else {"fit": config.fit}),
+        **({} if not (config.groups or config.group_column) else {"groups": [config.groups, config.group_column]}),
     }
 
 
@@ -147,7 +150,10 @@ def _parts(config: DataConfig, source: Source, seed: int, judged: Sequence[str] 
     if judged is not None:
         said = {"test": said["test"] if source.has_test else f"all of {said['train']}"}
     elif not source.has_test:
-        held_out = f"a share of {config.val_fraction:g} of each class of {said['train']}, held out by seed {seed}"
+        whole = " in whole groups" if config.groups or config.group_column else ""
+        held_out = (
+            f"a share of {config.val_fraction:g} of each class of {said['train']}, held out by seed {seed}{whole}"
+        )
         said = {"train": f"{said['train']}, without what is held out", "test": held_out}
     for part, limit, option in (("train", config.limit, "limit"), ("test", config.eval_limit, "eval_limit")):
         if limit and part in said:
@@ -169,7 +175,9 @@ def prepare(content: Content, config: DataConfig, seed: int, judged: Sequence[st
         remarks += say_copies({"test": test}, tuple(judged))
         rows = balanced_subset(test.labels, config.eval_limit, seed, "eval_limit")
         return Prepared(tuple(judged), {"test": test.select(rows)}, tuple(remarks))
+    content = with_groups(content, config)
     train, test = _both(content, config, seed, where)
+    remarks += say_groups(train, test)
     remarks += _say_classes(train, test, content.classes) + say_copies({"train": train, "test": test}, content.classes)
     parts = {
         "train": train.select(balanced_subset(train.labels, config.limit, seed, "limit")),
@@ -195,7 +203,7 @@ def _both(content: Content, config: DataConfig, seed: int, where: str) -> tuple[
         )
     if content.test is not None:
         return train, content.test
-    kept, held_out = split_indices(train.labels, config.val_fraction, seed, content.classes)
+    kept, held_out = split_indices(train.labels, config.val_fraction, seed, content.classes, train.group_numbers())
     return train.select(kept), train.select(held_out)
 
 

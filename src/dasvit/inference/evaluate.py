@@ -92,7 +92,8 @@ def _images_of(config: Config, folder: Path, described: ModelInput) -> Data:
     own = recipes.load(run / "config.yaml", searching=False) if run else None
     asked, side = described.view.asked_by(config.data), described.side
     if own is not None and own.data.name == config.data.name and _place(own.data) == _place(config.data):
-        return load_data(replace(asked, val_fraction=own.data.val_fraction), side, own.runtime.seed)
+        kept = {name: getattr(own.data, name) for name in ("val_fraction", "groups", "group_column")}
+        return load_data(replace(asked, **kept), side, own.runtime.seed)
     known = config.data.name not in OPEN_SOURCES
     return load_data(asked, side, config.runtime.seed, None if known else described.classes)
 
