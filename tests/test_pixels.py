@@ -413,3 +413,37 @@ def test_a_column_of_groups(tmp_path: Path) -> None:
 def test_groups_that_cannot_be_held_out(options: dict[str, str], said: str, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=said):
         open_folder(patients(tmp_path / "set"), **options)
+
+
+# --- dasvit data ------------------------------------------------------------------------------------------------------
+
+
+def test_the_screen_and_the_page_of_a_data_set(tmp_path: Path) -> None:
+    folder = write(tmp_path / "set", to_12_bits)
+    for part in ("train", "val"):
+        for i in range(6):
+            Image.fromarray(to_12_bits(np.tile(stripes(i, True), (1, 2)))).save(
+                folder / part / "rising" / f"wide{i}.png"
+            )
+    page = tmp_path / "page.html"
+    status, out, err = call_cli("data", folder, "--report", page, "--model.image_size", 64)
+    assert status == 0, err
+    assert "33 % of the images are longer than 1.5 : 1" in out and "window: grey levels 0 to 4,09" in out
+    assert "modes: I;16, 16 bit (36)" in out and "disk: 1 MB at model.image_size 64 (decoded)" in out
+    text = page.read_text()
+    assert text.count("<img ") == 4 * 6 and "without window" in text and 'src="http' not in text
+    found = json.loads(call_cli("data", folder, "--json")[1])
+    assert found["oblong"] == pytest.approx(1 / 3) and found["held_out"] == [] and found["window"].startswith("0,")
+    (tmp_path / "mine.html").write_text("mine")
+    status, _, err = call_cli("data", folder, "--report", tmp_path / "mine.html")
+    assert status == 2 and "no page of dasvit's" in err
+
+
+def test_what_would_be_held_out_is_what_a_run_holds_out(tmp_path: Path) -> None:
+    folder = patients(tmp_path / "set")
+    options = [f"--data.path={folder}", "--data.groups=patient_[0-9]+", "--train.epochs=1"]
+    names = tmp_path / "names.txt"
+    status, out, err = call_cli("data", folder, "--held-out", names, "--data.groups=patient_[0-9]+")
+    assert status == 0 and f"held out: {len(names.read_text().splitlines())} images" in out, err
+    assert call_cli("train", "--model=vit", *TINY, *options, f"--run={tmp_path / 'run'}")[0] == 0
+    assert (tmp_path / "run" / "held_out.txt").read_text() == names.read_text()

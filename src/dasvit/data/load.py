@@ -97,8 +97,8 @@ def _obtain(
     return name, folder, cached
 
 
-def read_data(config: DataConfig, seed: int) -> tuple[Prepared, Understanding]:
-    """Find a data set and split it as `load_data` does, without decoding it.
+def read_data(config: DataConfig, seed: int) -> tuple[Prepared, Understanding, bool]:
+    """Find a data set and split it as `load_data` does, without decoding it; tell whether it has its own test images.
 
     Raises:
         UserError: As `load_data`, but for broken images.
@@ -106,7 +106,11 @@ def read_data(config: DataConfig, seed: int) -> tuple[Prepared, Understanding]:
     source = find_source(config)
     prepared = prepare(source.read(), config, seed)
     remarks = source.understood.remarks + prepared.remarks
-    return prepared, replace(source.understood, parts=_parts(config, source, seed, None), remarks=remarks)
+    return (
+        prepared,
+        replace(source.understood, parts=_parts(config, source, seed, None), remarks=remarks),
+        source.has_test,
+    )
 
 
 def _say_range(sets: Mapping[str, ImageSet]) -> tuple[str, ...]:

@@ -65,8 +65,9 @@ def split_indices(
         missing = np.setdiff1d(classes, labels[part])
         if len(missing):
             count = counts[np.searchsorted(classes, missing[0])]
-            what = f"{count} images" if groups is None else f"its {count} images in few groups"
-            raise UserError(f"class {_name(missing[0], names)} has {what}, too few {too_few}")
+            if groups is not None:
+                raise UserError(f"class {_name(missing[0], names)} has its {count} images in too few groups {too_few}")
+            raise UserError(f"class {_name(missing[0], names)} has {count} images, too few {too_few}")
     return np.sort(first), np.sort(second)
 
 
