@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import struct
+import zlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import SimpleNamespace
@@ -83,6 +85,61 @@ def test_levels_that_are_used_become_black_to_white(form: str, tmp_path: Path) -
     plain = open_folder(write(tmp_path / "plain", lambda levels: np.rint(255 * levels).astype(np.uint8)))
     assert np.abs(pixels(data).astype(int) - pixels(plain)).max() <= 1
     assert any(line.startswith("window: ") for line in data.pixels()) and not plain.pixels()
+
+
+def png_of_16_bits(colours: Levels) -> bytes:
+    """Return a PNG of 16 bits a colour, which PIL does not write: [h, w, 3] of 0 to 65535."""
+
+    def chunk(kind: bytes, content: bytes) -> bytes:
+        return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+
+    height, width, _ = colours.shape
+    rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in colours)
+    head = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 16, 2, 0, 0, 0))
+    return b"\x89PNG\r\n\x1a\n" + head + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
+
+
+def tiff_of_16_bits(colours: Levels, order: str) -> bytes:
+    """Return an uncompressed TIFF of 16 bits a colour in a byte order, < or >."""
+    height, width, _ = colours.shape
+    tags = [(256, 3, 1, width), (257, 3, 1, height), (258, 3, 3, 8), (259, 3, 1, 1), (262, 3, 1, 2), (273, 4, 1, 14)]
+    tags += [(277, 3, 1, 3), (278, 3, 1, height), (279, 4, 1, colours.size * 2)]
+    entries = b"".join(
+        struct.pack(f"{order}HHI", *tag[:3])
+        + (struct.pack(f"{order}HH", tag[3], 0) if tag[1:3] == (3, 1) else struct.pack(f"{order}I", tag[3]))
+        for tag in tags
+    )
+    start = 14 + colours.size * 2
+    head = (
+        (b"II" if order == "<" else b"MM")
+        + struct.pack(f"{order}HI", 42, start)
+        + struct.pack(f"{order}HHH", 16, 16, 16)
+    )
+    return head + colours.astype(f"{order}u2").tobytes() + struct.pack(f"{order}H", len(tags)) + entries + b"\0" * 4
+
+
+DEEP_COLOURS: dict[str, tuple[str, Callable[[Levels], bytes]]] = {
+    "png": ("png", png_of_16_bits),
+    "tiff": ("tif", lambda colours: tiff_of_16_bits(colours, "<")),
+    "tiff of the other byte order": ("tif", lambda colours: tiff_of_16_bits(colours, ">")),
+}
+
+
+@pytest.mark.parametrize("form", DEEP_COLOURS)
+@pytest.mark.parametrize("top", [4095, 65535])
+def test_colours_of_16_bits(top: int, form: str, tmp_path: Path) -> None:
+    ending, encode = DEEP_COLOURS[form]
+    folder = write(tmp_path / "set", lambda levels: np.rint(255 * levels).astype(np.uint8))
+    plain = pixels(open_folder(folder, cache=str(tmp_path / "plain")))
+    for path in folder.rglob("*.png"):
+        levels = stripes(int(path.stem) + 1000 * (path.parts[-3] == "val"), path.parent.name == "rising")
+        path.unlink()
+        path.with_suffix(f".{ending}").write_bytes(encode(np.repeat(np.rint(top * levels)[..., None], 3, axis=2)))
+    for on_error in ("stop", "skip"):
+        data = open_folder(folder, on_error=on_error)
+        assert (data.view.window == "full") == (top == 65535)
+        assert np.abs(pixels(data).astype(int) - plain).max() <= 1
+    assert open_folder(folder, window="full").train.images[np.array([0])].max() == top // 256
 
 
 @pytest.mark.parametrize("top", [65535, 40000])

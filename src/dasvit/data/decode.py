@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import io
 import os
+import sys
 from collections.abc import Callable
-from functools import cache
+from functools import cache, partial
 from typing import Any, Literal, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError
 
 from dasvit.errors import UserError
 
@@ -29,6 +30,12 @@ Window = tuple[float, float] | Literal["auto", "full"]
 measured (auto), or the range of the images' type (full)."""
 _TOPS = (1.0, 255.0, 65535.0)
 """White in images of floats and of 32-bit numbers, whose type does not say it: the first that no level is above."""
+_OTHER_ORDER = {
+    "RGB;16B": "RGB;16L",
+    "RGB;16L": "RGB;16B",
+    "RGB;16N": "RGB;16B" if sys.byteorder == "little" else "RGB;16L",
+}
+"""PIL's layouts of 16 bits a colour, each with that of the other byte order."""
 LARGEST_IMAGE = 89_478_485
 """Pixels above which an image is refused before it is decoded: where PIL begins to warn."""
 _ADVICE = "remove it, or leave such images out with --data.on_error skip"
@@ -67,25 +74,39 @@ def decode(encoded: Encoded, name: str, advice: str = _ADVICE, window: Window = 
         UserError: The image cannot be decoded, or is absurdly large.
         DeepImage: It has more than 8 bits, and the window is auto.
     """
-    return _decoded(encoded, name, advice, lambda image: to_rgb(image, window))
+
+    def work(image: Image.Image, colours: Callable[[], Pixels] | None) -> Image.Image:
+        if colours is None or window == "full":  # as ever, the upper 8 of the 16 bits of a colour
+            return to_rgb(image, window)
+        return Image.fromarray(_windowed(colours(), window))
+
+    return _decoded(encoded, name, advice, work)
 
 
 def grey_levels(encoded: Encoded, name: str) -> NDArray[np.generic] | None:
-    """Return the levels [h, w] of a grey image of more than 8 bits as they are; None: it has 8.
+    """Return the levels of an image of more than 8 bits as they are, [h, w] or [h, w, 3]; None: it has 8.
 
     Raises:
         UserError: As `decode`.
     """
-    return _decoded(encoded, name, _ADVICE, lambda image: np.asarray(image) if is_deep(image) else None)
+
+    def work(image: Image.Image, colours: Callable[[], Pixels] | None) -> Pixels | None:
+        return colours() if colours else np.asarray(image) if is_deep(image) else None
+
+    return _decoded(encoded, name, _ADVICE, work)
 
 
-def _decoded(encoded: Encoded, name: str, advice: str, work: Callable[[Image.Image], T]) -> T:
-    """Return what `work` makes of an image, upright; see `decode` for errors."""
+def _decoded(
+    encoded: Encoded, name: str, advice: str, work: Callable[[Image.Image, Callable[[], Pixels] | None], T]
+) -> T:
+    """Return what `work` makes of an upright image and of what reads its colours of 16 bits; see `decode`."""
     try:
         if isinstance(encoded, np.ndarray):
-            return work(Image.fromarray(encoded))
+            return work(Image.fromarray(encoded), None)
         with open_header(encoded, name) as image:
-            return work(_upright(image))
+            has_deep_colours = image.mode == "RGB" and is_deep(image)
+            upright = _upright(image)
+            return work(upright, partial(_colours, encoded, name) if has_deep_colours and upright is image else None)
     except (UserError, DeepImage):
         raise
     except FileNotFoundError:
@@ -97,7 +118,7 @@ def _decoded(encoded: Encoded, name: str, advice: str, work: Callable[[Image.Ima
         raise UserError(f"cannot read the image {name} ({reason}): {advice}.") from None
 
 
-def open_header(encoded: str | bytes, name: str) -> Image.Image:
+def open_header(encoded: str | bytes, name: str) -> ImageFile.ImageFile:
     """Open an image without decoding it yet, to be closed by the caller.
 
     Raises:
@@ -124,8 +145,28 @@ def _upright(image: Image.Image) -> Image.Image:
 
 
 def is_deep(image: Image.Image) -> bool:
-    """Tell whether an image holds grey levels of more than 8 bits."""
-    return image.mode.startswith(("I", "F"))
+    """Tell whether an image holds grey levels of more than 8 bits, or, not loaded yet, colours of 16 bits each."""
+    return image.mode.startswith(("I", "F")) or any(_raw(tile) in _OTHER_ORDER for tile in getattr(image, "tile", ()))
+
+
+def _raw(tile: Any) -> Any:
+    """Return what PIL calls the layout of the bytes in a part of a file."""
+    return tile.args if isinstance(tile.args, str) else (tile.args or ("",))[0]
+
+
+def _colours(encoded: str | bytes, name: str) -> Pixels:
+    """Return colours of 16 bits each, uint16 [h, w, 3]: PIL reads the upper 8; by the other byte order, the lower."""
+    with open_header(encoded, name) as image:
+        upper = np.asarray(image).astype(np.uint16)
+    with open_header(encoded, name) as image:
+        raws = [_raw(tile) for tile in image.tile]
+        args = [
+            _OTHER_ORDER[raw] if isinstance(tile.args, str) else (_OTHER_ORDER[raw], *(tile.args or ())[1:])
+            for raw, tile in zip(raws, image.tile, strict=True)
+        ]
+        image.tile = [tile._replace(args=other) for tile, other in zip(image.tile, args, strict=True)]
+        found: Pixels = upper * 256 + np.asarray(image)
+    return found
 
 
 def to_rgb(image: Image.Image, window: Window = "full") -> Image.Image:
@@ -147,7 +188,7 @@ def to_rgb(image: Image.Image, window: Window = "full") -> Image.Image:
 
 
 def _windowed(values: NDArray[np.generic], window: Window) -> NDArray[np.uint8]:
-    """Scale grey levels [h, w] of more than 8 bits to 0..255; what lies outside becomes black or white."""
+    """Scale levels of more than 8 bits to 0..255; what lies outside becomes black or white."""
     levels = np.nan_to_num(values.astype(np.float64))
     if window == "auto":
         raise DeepImage

@@ -14,7 +14,7 @@ from PIL import Image
 
 from dasvit.config import DataConfig
 from dasvit.data.cache import Prepared
-from dasvit.data.decode import Encoded, decode, open_header
+from dasvit.data.decode import Encoded, decode, is_deep, open_header
 from dasvit.data.load import read_data
 from dasvit.data.understanding import Understanding
 from dasvit.data.view import PLAIN, View, is_oblong, measure_window
@@ -151,12 +151,12 @@ def _look(record: tuple[str, Encoded]) -> _Look | None:
     try:
         image = decode(encoded, name)
         if isinstance(encoded, np.ndarray):
-            mode = "L" if encoded.ndim == 2 else "RGB"
+            mode, deep = "L" if encoded.ndim == 2 else "RGB", False
         else:
             with open_header(encoded, name) as header:
-                mode = header.mode
+                mode, deep = header.mode, is_deep(header)
     except UserError:
         return None
     small = np.asarray(image.convert("L").resize((SIDE, SIDE), Image.Resampling.BOX), dtype=np.float64)
     bits = np.packbits(small > small.mean())
-    return _Look(image.size, f"{mode}, {_DEPTHS.get(mode, 8)} bit", bits.tobytes())
+    return _Look(image.size, f"{mode}, {_DEPTHS.get(mode, 16 if deep else 8)} bit", bits.tobytes())

@@ -122,9 +122,8 @@ def _say_range(sets: Mapping[str, ImageSet]) -> tuple[str, ...]:
     if high - low >= _NARROW:
         return ()
     return (
-        f"the images use the levels {low} to {high} of 0 to 255 alone: of grey images of more than 8 bits another "
-        "--data.window LOW,HIGH may show more; others are to be converted so that they use all of it (of colours of 16 "
-        "bits the upper 8 are read)",
+        f"the images use the levels {low} to {high} of 0 to 255 alone: of images of more than 8 bits another "
+        "--data.window LOW,HIGH may show more; others are to be converted so that they use all of it",
     )
 
 
