@@ -442,7 +442,7 @@ def test_mistakes(
     monkeypatch.chdir(tmp_path)
     assert words in fails(capsys, *arguments)
     # and, once the mistake is mended, no half-made run stands in the way
-    head = (".lock", "config.yaml", "environment.json", "data.json", "report.html")
+    head = (".lock", "config.yaml", "environment.json", "data.json", "held_out.txt", "report.html")
     assert not any(path.name not in head for path in tmp_path.rglob("*.*"))
 
 

@@ -17,9 +17,9 @@ from PIL import Image
 from dasvit.config import DataConfig
 from dasvit.config.recipe import CACHE_TAG
 from dasvit.data import Data, cache, load, load_data
-from dasvit.data.decode import square
 from dasvit.data.image_set import HeldPixels, LazyPixels, StoredPixels
 from dasvit.data.sources import cache_folder
+from dasvit.data.view import View
 from dasvit.errors import UserError
 
 
@@ -156,7 +156,7 @@ def test_images_of_various_sizes_are_cut_square(folder: Path) -> None:
     smooth(5, 40, 30).save(folder / "train" / "dog" / "3.png")
     data = load_data(config_of(folder), 28, seed=0)
     assert data.train.size == 32 and data.crop_pct == 0.875
-    assert np.array_equal(np.asarray(data.train.image(0)), np.asarray(square(smooth(0, 8, 8), 32)))
+    assert np.array_equal(np.asarray(data.train.image(0)), np.asarray(View().square(smooth(0, 8, 8), 32)))
     cut = np.asarray(smooth(5, 40, 30).crop((5, 0, 35, 30)).resize((32, 32), Image.Resampling.BICUBIC))
     assert np.abs(np.asarray(data.train.image(7)).astype(int) - cut).max() <= 2
 

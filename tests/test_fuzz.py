@@ -369,7 +369,7 @@ def test_run_folders(profile: str, small_run: Path, tmp_path: Path, record_prope
             path.write_bytes(content)
         try:
             # A run that goes on notes its data again, and its page is always written anew.
-            with unharmed(home, "environment.json", "data.json", "report.html"):
+            with unharmed(home, "environment.json", "data.json", "held_out.txt", "report.html"):
                 harmless(*command)
         finally:
             shutil.rmtree(home)

@@ -13,9 +13,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from dasvit.config import Config
+from dasvit.config import Config, DataConfig, recipe
 from dasvit.config.limits import MAX_CLASSES
+from dasvit.config.units import window_text
 from dasvit.data import Data, load_data
+from dasvit.data.mirrored import flips_of, with_mirrored
 from dasvit.errors import UserError, printable
 from dasvit.io.run_folder import RunFolder
 from dasvit.report import refresh_report
@@ -210,14 +212,27 @@ def load_session(config: Config, folder: str, kind: str, reporter: Reporter, dea
     """
     runtime = Runtime(config.runtime)
     with runtime.first_of_machine():
-        data = load_data(config.data, config.model.image_size, config.runtime.seed)
+        data = load_data(as_begun(config.data, Path(folder)), config.model.image_size, config.runtime.seed)
+    flips = flips_of(config, searching=kind != "train")
+    if runtime.is_main:
+        data = with_mirrored(data, flips)
     say_data(data, reporter)
+    if flips:
+        shares = ", ".join(f"{name} {share:g}" for name, share in flips.items())
+        reporter.say(f"  flips: training images are flipped left to right by chance ({shares}; 0: never)")
     # The run goes on with images that are there, from whichever folder: fetching them is what a command does.
     path = Path(config.data.path).expanduser() if config.data.path else Path()
     where = os.path.abspath(path) if config.data.path and path.exists() else config.data.path
     listed = os.path.abspath(os.path.expanduser(config.data.csv)) if config.data.csv else ""
     config = replace(config, data=replace(config.data, path=where, csv=listed, download=False))
     return Session(config, data, RunFolder(folder, kind), runtime, reporter, deadline)
+
+
+def as_begun(data: DataConfig, folder: Path) -> DataConfig:
+    """Return the section data by which a run reads its images: one that began before there were windows has none."""
+    begun = recipe.read_recipe(str(folder / "config.yaml")) if (folder / "config.yaml").is_file() else {}
+    section = begun.get("data")
+    return replace(data, window="full") if isinstance(section, Mapping) and "window" not in section else data
 
 
 def say_data(data: Data, reporter: Reporter) -> None:
@@ -230,6 +245,8 @@ def say_data(data: Data, reporter: Reporter) -> None:
         f"data: {counts} images of {data.test.size}×{data.test.size} pixels, {len(data.classes)} classes{skipped}"
     )
     for line in data.understood.lines({part: count_classes(data, part) for part in data.understood.parts}):
+        reporter.say(f"  {line}")
+    for line in data.pixels():
         reporter.say(f"  {line}")
 
 
@@ -251,6 +268,9 @@ def describe_data(data: Data) -> dict[str, Any]:
         **parts,
         "classes": list(data.classes),
         "labels": printable(understood.labels),
+        "fit": data.view.fit,
+        "window": window_text(data.view.window),
+        "oblong": data.oblong,
         "left_out": understood.left_out.to_list(),
         "skipped": [printable(name) for name in data.skipped],
         "remarks": [printable(remark) for remark in understood.remarks],
@@ -279,6 +299,8 @@ def note_data(run: RunFolder, data: Data, reporter: Reporter) -> None:
     skipped = [printable(name) for name in data.skipped]
     run.note(classes=len(data.classes), data_fingerprint=data.fingerprint, skipped_images=skipped)
     run.write_json("data.json", describe_data(data))
+    if data.held_out:
+        run.write_text("held_out.txt", "".join(f"{printable(name)}\n" for name in data.held_out))
 
 
 def noted_classes(run: RunFolder) -> int:

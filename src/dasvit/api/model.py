@@ -10,8 +10,7 @@ import torch
 from torch import nn
 
 from dasvit.api.recipe import make_config
-from dasvit.data import find_images, open_image, predict_transform
-from dasvit.data.given import picture
+from dasvit.data import find_images
 from dasvit.errors import UserError
 from dasvit.inference.evaluate import ModelEvaluation, evaluate_model
 from dasvit.inference.export import Exported, export_model
@@ -110,11 +109,10 @@ class TrainedModel:
         """
         pairs = _named_images(images)
         described, top = self.classifier.described, min(top, len(self.classes))
-        transform = predict_transform(described.side, described.crop_pct)
         rows: list[Row] = []
         for start in range(0, len(pairs), BATCH):
             part = pairs[start : start + BATCH]
-            pixels = torch.stack([transform(open_image(one) if isinstance(one, str) else one) for _, one in part])
+            pixels = torch.stack([described.shown(one) for _, one in part])
             rows += predictions(self.classifier, [name for name, _ in part], pixels, top)
         return rows
 
@@ -146,4 +144,4 @@ def _named_images(images: Any) -> list[tuple[str, Any]]:
     items = list(images)
     if all(isinstance(one, (str, Path)) for one in items):
         return [(path, path) for path in find_images([str(one) for one in items])]
-    return [(f"image {place}", picture(one)) for place, one in enumerate(items)]
+    return [(f"image {place}", one) for place, one in enumerate(items)]

@@ -44,7 +44,7 @@ COMMANDS = {
     "derive": Command(own.DeriveOptions, "RUN"),
     "train": Command(own.TrainOptions, recipe="cifar10-small", sections=ALL),
     "evaluate": Command(own.EvaluateOptions, "MODEL", sections=("data", "runtime")),
-    "data": Command(own.DataOptions, "FOLDER", sections=("data", "runtime")),
+    "data": Command(own.DataOptions, "FOLDER", sections=("data", "model", "runtime")),
     "predict": Command(own.PredictOptions, "MODEL IMAGE|FOLDER..."),
     "export": Command(own.ExportOptions, "MODEL --to onnx|torch|hub"),
     "demo": Command(own.DemoOptions, "MODEL"),

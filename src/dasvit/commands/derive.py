@@ -22,7 +22,7 @@ from dasvit.runtime.progress import Reporter
 from dasvit.search.evaluation import perturbed, restore
 from dasvit.search.past_run import PastSearch, read_search
 from dasvit.search.pipeline import describe_derivation
-from dasvit.session import say_data
+from dasvit.session import as_begun, say_data
 
 
 def derive_command(options: DeriveOptions) -> None:
@@ -79,7 +79,7 @@ def perturbed_again(past: PastSearch, folder: Path, choice: DeriveConfig) -> Pas
     config = replace(config, search=replace(config.search, derive=choice))
     runtime = Runtime(config.runtime, "bfloat16" if run.notes().get("precision") == "bfloat16" else "float32")
     last = restore(config, past.classes, run, runtime, reporter)
-    data = load_data(config.data, config.model.image_size, config.runtime.seed)
+    data = load_data(as_begun(config.data, folder), config.model.image_size, config.runtime.seed)
     say_data(data, reporter)
     return replace(past, stages=[*past.stages[:-1], perturbed(last, data, config, runtime)])
 

@@ -171,9 +171,13 @@ class DataOptions(Options):
 
     Attributes:
         folder: Folder of images or of parquet files.
+        report: A page (HTML) of it, with what fit, flip and window do to four of the images. Empty: none.
+        held_out: A file for the names of the images that would be held out, a line each. Empty: none.
     """
 
     folder: str = positional("FOLDER")
+    report: str = ""
+    held_out: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)

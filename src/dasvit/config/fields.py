@@ -41,6 +41,13 @@ class DataConfig:
         image_column: Column of the images in parquet files, or of their files in a CSV file. Empty: found by name and
             content.
         label_column: Column of the labels. Empty: found by name.
+        groups: Pattern (a regular expression) in the paths of images below path, as patient_[0-9]+: images of the same
+            text there (of its first bracket, where it has one) are held out together or not at all. Empty: none.
+        group_column: Column of parquet files, or of a CSV file, with the same meaning. Empty: none.
+        fit: How an image becomes a square: crop (its centre), pad (all of it, grey beside it) or squash (all of it, its
+            sides scaled apart).
+        window: Grey levels of images of more than 8 bits that become black and white, as 0,4095. auto: those that the
+            training images use, where these are less than half of the type's range; full: the type's range.
         cache: Folder for decoded images. Empty: $DASVIT_CACHE, or dasvit/ in the user's cache folder. A file can name
             one that is a cache already.
     """
@@ -56,6 +63,10 @@ class DataConfig:
     endings: str = ""
     image_column: str = ""
     label_column: str = ""
+    groups: str = ""
+    group_column: str = ""
+    fit: Literal["crop", "pad", "squash"] = "crop"
+    window: str = "auto"
     cache: str = ""
 
 

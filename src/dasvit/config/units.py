@@ -1,8 +1,10 @@
-"""Times with a unit, as an option or a recipe has them: 8ms."""
+"""Values with a form of their own, as an option or a recipe has them: times (8ms), windows of grey levels (0,4095)."""
 
 from __future__ import annotations
 
+import math
 import re
+from typing import Literal
 
 from dasvit.errors import UserError
 
@@ -32,3 +34,33 @@ def parse_time(text: str, option: str) -> float:
 def time_text(seconds: float) -> str:
     """Return a time as it is read, as 7.93 ms."""
     return f"{1e3 * seconds:.2f} ms" if seconds >= 1e-3 else f"{1e6 * seconds:.0f} us"
+
+
+def parse_window(text: str, option: str) -> tuple[float, float] | Literal["auto", "full"]:
+    """Return a window of grey levels, as 0,4095, or auto or full.
+
+    Args:
+        text: The window.
+        option: Where it stands, for the message.
+
+    Raises:
+        UserError: It is none.
+    """
+    if text == "auto":
+        return "auto"
+    if text == "full":
+        return "full"
+    try:
+        low, high = map(float, text.split(","))
+    except ValueError:
+        low = high = math.nan
+    if not -math.inf < low < high < math.inf:
+        raise UserError(f"{option} takes two grey levels that rise, as 0,4095, or auto or full, not {text!r}.")
+    return low, high
+
+
+def window_text(window: tuple[float, float] | str) -> str:
+    """Return a window as `parse_window` reads it."""
+    if isinstance(window, str):
+        return window
+    return ",".join(str(int(level)) if level.is_integer() else repr(level) for level in window)

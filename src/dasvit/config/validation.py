@@ -11,7 +11,7 @@ from dasvit.config.fields import Config, SpaceConfig, StagesConfig
 from dasvit.config.limits import MAX_PATCHES, MIN_TEMPERATURE
 from dasvit.config.methods import check_method, find_method
 from dasvit.config.ranges import RANGE
-from dasvit.config.units import parse_time
+from dasvit.config.units import parse_time, parse_window
 from dasvit.errors import UserError, unknown
 
 RELAXATION_NAMES = ("softmax", "sigmoid", "gumbel_softmax")
@@ -32,6 +32,7 @@ def validate(config: Config, searching: bool = True) -> None:
     if config.search.relaxation not in RELAXATION_NAMES:
         raise unknown("relaxation", config.search.relaxation, RELAXATION_NAMES)
     parse_time(config.search.derive.max_latency, "search.derive.max_latency")
+    parse_window(config.data.window, "data.window")
     _check_images(config)
     if searching:
         _check_supernet(config)

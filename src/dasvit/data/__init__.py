@@ -1,7 +1,7 @@
 """Where images come from: sources, the cache of decoded images, splits, augmentation, batches."""
 
 from dasvit.data.augment import CropFlip, EachImage, Transform, train_transform
-from dasvit.data.decode import open_image, predict_transform
+from dasvit.data.decode import open_image
 from dasvit.data.folders import find_images
 from dasvit.data.image_set import Data, ImageSet
 from dasvit.data.load import load_data, test_names
@@ -9,6 +9,7 @@ from dasvit.data.loader import Loader
 from dasvit.data.preprocess import MEAN, STD, Preprocess
 from dasvit.data.sources import SOURCES
 from dasvit.data.splits import split_indices
+from dasvit.data.view import View, predict_transform
 
 __all__ = [
     "MEAN",
@@ -21,6 +22,7 @@ __all__ = [
     "Loader",
     "Preprocess",
     "Transform",
+    "View",
     "find_images",
     "load_data",
     "open_image",

@@ -13,14 +13,18 @@ import os
 import shutil
 import uuid
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from dasvit.config.recipe import CACHE_TAG
-from dasvit.data.decoding import Decoding, MixedSizes, NpyWriter, Plan, plans
+from dasvit.config.units import parse_window, window_text
+from dasvit.data.decode import DeepImage
+from dasvit.data.decoding import Decoding, MixedSizes, NpyWriter, Plan, holds_deep, plans
 from dasvit.data.image_set import (
     EncodedBlob,
     EncodedFiles,
@@ -31,13 +35,15 @@ from dasvit.data.image_set import (
     StoredPixels,
 )
 from dasvit.data.listing import FileRecords, Part
+from dasvit.data.view import View, measure_window
 from dasvit.errors import UserError
+from dasvit.io.files import write_whole
 
 FORMAT = 2
 """Raised with the rules by which sources are understood, and with what a folder holds."""
+META, NAMES = "meta.json", "test_names.json"
 log = logging.getLogger("dasvit")
-
-
+T = TypeVar("T")
 LARGEST = 8 * 10**9
 """Bytes of decoded images above which they stay encoded."""
 
@@ -64,9 +70,12 @@ class Cached:
     Attributes:
         classes: Names of the classes.
         sets: The images of each part.
-        plan: The size they were brought to.
+        plan: The size they were brought to, and how.
         skipped: Broken images that were left out.
         remarks: What the user should look at, as sentences.
+        oblong: How many are longer than 1.5 : 1; None: an older version did not count them.
+        deep: Whether images have more than 8 bits; None: an older version did not say, or the window was given.
+        names: Names of the test images; none of an older version's.
     """
 
     classes: tuple[str, ...]
@@ -74,6 +83,9 @@ class Cached:
     plan: Plan
     skipped: tuple[str, ...]
     remarks: tuple[str, ...]
+    oblong: int | None
+    deep: bool | None
+    names: tuple[str, ...]
 
 
 def fingerprint(files: Sequence[Path], facts: Mapping[str, object]) -> str:
@@ -98,7 +110,12 @@ def fingerprint(files: Sequence[Path], facts: Mapping[str, object]) -> str:
 
 
 def obtain(
-    folder: Path, prepare: Callable[[], Prepared], image_size: int, on_error: str, unchanged: Callable[[], bool]
+    folder: Path,
+    prepare: Callable[[], Prepared],
+    image_size: int,
+    view: View,
+    on_error: str,
+    unchanged: Callable[[], bool],
 ) -> Cached:
     """Open the cache folder of a source; where there is none, or a damaged one, decode the source into it.
 
@@ -108,30 +125,36 @@ def obtain(
         folder: The folder, named by the source's fingerprint.
         prepare: Reads and splits the source; not called on a hit.
         image_size: Side of the network's input.
+        view: How pictures become squares; a window that is still to be measured is, where images have more than 8 bits.
         on_error: What a broken image does: stop or skip.
         unchanged: Tells whether the source still is what the folder is named by; asked when it was read.
 
     Raises:
         UserError: The source changed while it was read, or an image is broken and is not to be left out.
     """
-    found = _open_or_none(folder)
-    if found is not None:
+    found = open_or_none(folder)
+    if found is not None and not (found.deep is None and view.window == "auto"):
         return found
     prepared = prepare()
+    if found is not None and not any(holds_deep(part.records) for part in prepared.parts.values()):
+        note(folder, deep=False)
+        return found
+    if found is not None:
+        shutil.rmtree(folder, ignore_errors=True)  # of a version that knew no windows
     decoding = Decoding(sum(len(part.labels) for part in prepared.parts.values()), on_error == "skip")
     try:
         _mark(folder.parent)
         building = folder.with_name(f".{folder.name}-{uuid.uuid4().hex[:8]}")
         building.mkdir()
     except OSError as error:
-        return _hold(prepared, decoding, image_size, folder.parent, error, unchanged)
+        return _hold(prepared, decoding, image_size, view, folder.parent, error, unchanged)
     try:
-        _build(building, prepared, decoding, image_size)
+        planned(prepared, decoding, image_size, view, partial(_build, building, prepared, decoding))
         _check(unchanged)
         _publish(building, folder)
         return _open(folder)
     except OSError as error:
-        return _hold(prepared, decoding, image_size, folder.parent, error, unchanged)
+        return _hold(prepared, decoding, image_size, view, folder.parent, error, unchanged)
     finally:
         shutil.rmtree(building, ignore_errors=True)
 
@@ -150,7 +173,8 @@ def _mark(folder: Path) -> None:
         tag.write_text("Signature: 8a477f597d28d172789f06886806bc55\n# Images decoded by dasvit.\n", encoding="utf-8")
 
 
-def _open_or_none(folder: Path) -> Cached | None:
+def open_or_none(folder: Path) -> Cached | None:
+    """Open a cache folder; None: there is none, or it is damaged."""
     if not folder.is_dir():
         return None
     try:
@@ -162,25 +186,38 @@ def _open_or_none(folder: Path) -> Cached | None:
 
 def _publish(building: Path, folder: Path) -> None:
     """Rename a finished folder into place; where another process was faster, its folder stays."""
-    if folder.is_dir() and _open_or_none(folder) is None:
+    if folder.is_dir() and open_or_none(folder) is None:
         shutil.rmtree(folder, ignore_errors=True)
     try:
         building.rename(folder)
     except OSError:
-        if _open_or_none(folder) is None:
+        if open_or_none(folder) is None:
             raise
 
 
-def _build(folder: Path, prepared: Prepared, decoding: Decoding, image_size: int) -> None:
-    for plan in plans([part.records for part in prepared.parts.values()], image_size, decoding.skip):
+def planned(
+    prepared: Prepared, decoding: Decoding, image_size: int, view: View, work: Callable[[Plan, bool | None], T]
+) -> T:
+    """Return what `work` makes of the images by the first plan that takes all of them.
+
+    It is also told whether they have more than 8 bits (None: not known). Where they turn out to have, and the window is
+    auto, it is measured on the training images, and all begins anew.
+    """
+    deep = False if view.window == "auto" else None
+    while True:
         try:
-            _write(folder, prepared, decoding, plan)
-            return
-        except MixedSizes:
-            continue
+            for plan in plans([part.records for part in prepared.parts.values()], image_size, decoding.skip, view):
+                try:
+                    return work(plan, deep)
+                except MixedSizes:
+                    continue
+            raise AssertionError("the last plan takes images of every size")
+        except DeepImage:
+            measured = measure_window(next(iter(prepared.parts.values())).records)
+            view, deep = replace(view, window=measured), True
 
 
-def _write(folder: Path, prepared: Prepared, decoding: Decoding, plan: Plan) -> None:
+def _build(folder: Path, prepared: Prepared, decoding: Decoding, plan: Plan, deep: bool | None) -> None:
     lazy = _too_large(prepared, plan)
     skipped: list[str] = []
     counts = {}
@@ -189,17 +226,32 @@ def _write(folder: Path, prepared: Prepared, decoding: Decoding, plan: Plan) -> 
             write = _write_encoded if lazy else _write_pixels
             kept, broken = write(folder, name, part, decoding, plan)
             np.save(folder / f"{name}_labels.npy", part.labels[kept])
+            if (groups := part.group_numbers()) is not None:
+                np.save(folder / f"{name}_groups.npy", groups[kept])
+            if name == "test":
+                (folder / NAMES).write_text(json.dumps(decoding.names), encoding="utf-8")
             counts[name] = len(kept)
             skipped += broken
     meta = {
         "classes": prepared.classes,
         "plan": asdict(plan),
+        "oblong": decoding.oblong,
+        "deep": deep,
         "lazy": lazy,
         "counts": counts,
         "skipped": skipped,
         "remarks": prepared.remarks,
     }
-    (folder / "meta.json").write_text(json.dumps(meta), encoding="utf-8")
+    (folder / META).write_text(json.dumps(meta), encoding="utf-8")
+
+
+def note(folder: Path, **facts: Any) -> None:
+    """Add facts to a folder's meta.json, where it can be written."""
+    meta = json.loads((folder / META).read_text(encoding="utf-8"))
+    try:
+        write_whole(folder / META, lambda file: file.write(json.dumps({**meta, **facts}).encode()))
+    except OSError as error:
+        log.warning("cannot write into the image cache %s (%s)", folder, error.strerror)
 
 
 def _too_large(prepared: Prepared, plan: Plan) -> bool:
@@ -226,8 +278,8 @@ def _write_encoded(folder: Path, name: str, part: Part, decoding: Decoding, plan
 
 
 def _open(folder: Path) -> Cached:
-    meta = json.loads((folder / "meta.json").read_text(encoding="utf-8"))
-    plan = Plan(**meta["plan"])
+    meta = json.loads((folder / META).read_text(encoding="utf-8"))
+    plan = _plan(**meta["plan"])
     classes = tuple(meta["classes"])
     sets = {}
     for name, count in meta["counts"].items():
@@ -239,39 +291,49 @@ def _open(folder: Path) -> Cached:
             raise ValueError(f"{name} has not the {count} images that it should")
         if labels.dtype != np.int64 or (count and not 0 <= labels.min() <= labels.max() < len(classes)):
             raise ValueError(f"{name} has labels that are none")
-        sets[name] = ImageSet(pixels, labels)
-    return Cached(classes, sets, plan, tuple(meta["skipped"]), tuple(map(str, meta["remarks"])))
+        file = folder / f"{name}_groups.npy"
+        groups = np.load(file, allow_pickle=False) if file.exists() else None
+        if groups is not None and (groups.shape != (count,) or groups.dtype != np.int64):
+            raise ValueError(f"{name} has not the groups of its {count} images")
+        sets[name] = ImageSet(pixels, labels, groups)
+    remarks = tuple(map(str, meta["remarks"]))
+    names = tuple(json.loads((folder / NAMES).read_text("utf-8"))) if (folder / NAMES).exists() else ()
+    return Cached(classes, sets, plan, tuple(meta["skipped"]), remarks, meta.get("oblong"), meta.get("deep"), names)
+
+
+def _plan(side: int, native: bool, view: Mapping[str, Any] | None = None) -> Plan:
+    """Return a plan as it is noted; those of older versions say nothing of a view."""
+    if view is None:
+        return Plan(side, native)
+    window = view["window"] if isinstance(view["window"], str) else window_text(view["window"])
+    return Plan(side, native, View(view["fit"], parse_window(window, "the window")))
 
 
 def _open_encoded(folder: Path, name: str, plan: Plan) -> Pixels:
     paths = folder / f"{name}_paths.json"
     if paths.exists():
         # Their states need no file: the folder's name, the source's fingerprint, changes with them.
-        return LazyPixels(EncodedFiles.of(json.loads(paths.read_text(encoding="utf-8"))), plan.side)
-    return LazyPixels(EncodedBlob(folder / f"{name}_images.bin", folder / f"{name}_ends.npy"), plan.side)
+        return LazyPixels(EncodedFiles.of(json.loads(paths.read_text(encoding="utf-8"))), plan.side, plan.view)
+    return LazyPixels(EncodedBlob(folder / f"{name}_images.bin", folder / f"{name}_ends.npy"), plan.side, plan.view)
 
 
 def _hold(
     prepared: Prepared,
     decoding: Decoding,
     image_size: int,
+    view: View,
     cache: Path,
     error: OSError,
     unchanged: Callable[[], bool],
 ) -> Cached:
     """Decode into memory, because the cache folder cannot be written."""
     log.warning("cannot write the image cache %s (%s): images are held in memory", cache, error.strerror)
-    for plan in plans([part.records for part in prepared.parts.values()], image_size, decoding.skip):
-        try:
-            held = _held(prepared, decoding, plan, cache)
-        except MixedSizes:
-            continue
-        _check(unchanged)
-        return held
-    raise AssertionError("the last plan takes images of every size")
+    held = planned(prepared, decoding, image_size, view, partial(_held, cache, prepared, decoding))
+    _check(unchanged)
+    return held
 
 
-def _held(prepared: Prepared, decoding: Decoding, plan: Plan, cache: Path) -> Cached:
+def _held(cache: Path, prepared: Prepared, decoding: Decoding, plan: Plan, deep: bool | None) -> Cached:
     sets: dict[str, ImageSet] = {}
     skipped: list[str] = []
     with decoding:
@@ -283,11 +345,14 @@ def _held(prepared: Prepared, decoding: Decoding, plan: Plan, cache: Path) -> Ca
                 pixels = HeldPixels(np.concatenate(chunks))
             elif isinstance(part.records, FileRecords):
                 kept, broken = decoding.scan(part.records, plan, lambda encoded: None)
-                pixels = LazyPixels(EncodedFiles.of([part.records.paths[row] for row in kept]), plan.side)
+                files = EncodedFiles.of([part.records.paths[row] for row in kept])
+                pixels = LazyPixels(files, plan.side, plan.view)
             else:
                 raise UserError(
                     f"the images are too many for memory and cannot be cached in {cache}: set --data.cache."
                 )
-            sets[name] = ImageSet(pixels, part.labels[kept])
+            groups = part.group_numbers()
+            sets[name] = ImageSet(pixels, part.labels[kept], None if groups is None else groups[kept])
             skipped += broken
-    return Cached(prepared.classes, sets, plan, tuple(skipped), prepared.remarks)
+    remarks = prepared.remarks
+    return Cached(prepared.classes, sets, plan, tuple(skipped), remarks, decoding.oblong, deep, tuple(decoding.names))

@@ -34,6 +34,7 @@ class Columns:
         names: Names of the classes, by label. Empty: labels are their own names.
         others: Columns that are not used.
         where: The file or data set that the columns were found in.
+        group: Column of what is not to be split. Empty: none.
     """
 
     image: str
@@ -41,6 +42,12 @@ class Columns:
     names: tuple[str, ...]
     others: tuple[str, ...]
     where: str
+    group: str = ""
+
+    @property
+    def plain(self) -> list[str]:
+        """The columns besides the images'."""
+        return [self.label, *([self.group] if self.group else [])]
 
 
 def find_columns(schema: pa.Schema, where: str, config: DataConfig, values: Values) -> Columns:
@@ -62,8 +69,9 @@ def find_columns(schema: pa.Schema, where: str, config: DataConfig, values: Valu
     label = _named(config.label_column, "label", schema, pa.types.is_integer, where) or _label_column(
         schema, where, there
     )
-    others = tuple(name for name in schema.names if name not in (image, label))
-    return Columns(image, label, class_names(schema, label), others, where)
+    group = _named(config.group_column, "group", schema, lambda kind: not pa.types.is_nested(kind), where)
+    others = tuple(name for name in schema.names if name not in (image, label, group))
+    return Columns(image, label, class_names(schema, label), others, where, group)
 
 
 def _named(name: str, what: str, schema: pa.Schema, fits: Callable[[Any], bool], where: str) -> str:

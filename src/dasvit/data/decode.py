@@ -1,46 +1,57 @@
-"""From an encoded image to RGB pixels, and the one geometry that caching and prediction share."""
+"""From an encoded image to RGB pixels."""
 
 from __future__ import annotations
 
 import io
 import os
+import sys
 from collections.abc import Callable
-from functools import cache
+from functools import cache, partial
+from typing import Any, Literal, TypeVar
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError
 
 from dasvit.errors import UserError
 
-Encoded = str | bytes | NDArray[np.uint8]
-"""An image as a source holds it: the path of a file, a file's content, or pixels [h, w] or [h, w, 3]."""
-
-CROP_PCT = 0.875
-"""Share of the square's side that evaluation looks at, where images come in larger or various sizes."""
+T = TypeVar("T")
+Pixels = NDArray[Any]
+"""Pixels of an image: uint8 [h, w] or [h, w, 3], or grey levels of more than 8 bits [h, w]."""
+Encoded = str | bytes | Pixels
+"""An image as a source holds it: the path of a file, a file's content, or pixels."""
 
 _ORIENTATION = 0x0112  # the EXIF tag
 _FORMATS = ("JPEG", "PNG", "GIF", "WEBP", "BMP", "TIFF", "PPM", "JPEG2000", "AVIF")
 """What is decoded, by content and whatever a file is called. PIL knows forty formats more, and hands some of them (EPS)
 to programs outside of it."""
+Window = tuple[float, float] | Literal["auto", "full"]
+"""Grey levels of images of more than 8 bits that become black and white: two levels, those that are still to be
+measured (auto), or the range of the images' type (full)."""
+_TOPS = (1.0, 255.0, 65535.0)
+"""White in images of floats and of 32-bit numbers, whose type does not say it: the first that no level is above."""
+_OTHER_ORDER = {
+    "RGB;16B": "RGB;16L",
+    "RGB;16L": "RGB;16B",
+    "RGB;16N": "RGB;16B" if sys.byteorder == "little" else "RGB;16L",
+}
+"""PIL's layouts of 16 bits a colour, each with that of the other byte order."""
 LARGEST_IMAGE = 89_478_485
 """Pixels above which an image is refused before it is decoded: where PIL begins to warn."""
 _ADVICE = "remove it, or leave such images out with --data.on_error skip"
 
 
-def square_side(image_size: int) -> int:
-    """Return the side of the square that images are cached at, so that evaluation can cut its centre."""
-    return round(image_size / CROP_PCT)
+class DeepImage(Exception):
+    """An image has more than 8 bits, and its window is still to be measured."""
 
 
-def open_image(path: str | os.PathLike[str]) -> Image.Image:
-    """Read an image file as upright RGB.
+def open_image(path: str | os.PathLike[str], window: Window = "full") -> Image.Image:
+    """Read an image file as upright RGB; see `decode`.
 
     Raises:
         UserError: The file is missing, is no image, is damaged, or is absurdly large.
     """
-    return decode(os.fspath(path), os.fspath(path), "give another file")
+    return decode(os.fspath(path), os.fspath(path), "give another file", window)
 
 
 @cache
@@ -50,23 +61,53 @@ def image_formats() -> tuple[str, ...]:
     return tuple(name for name in _FORMATS if name in Image.OPEN)
 
 
-def decode(encoded: Encoded, name: str, advice: str = _ADVICE) -> Image.Image:
+def decode(encoded: Encoded, name: str, advice: str = _ADVICE, window: Window = "full") -> Image.Image:
     """Decode an image to upright RGB.
 
     Args:
         encoded: The image as its source holds it.
         name: What an error calls it.
         advice: What an error advises.
+        window: Which grey levels of an image of more than 8 bits become black and white.
 
     Raises:
         UserError: The image cannot be decoded, or is absurdly large.
+        DeepImage: It has more than 8 bits, and the window is auto.
     """
+
+    def work(image: Image.Image, colours: Callable[[], Pixels] | None) -> Image.Image:
+        if colours is None or window == "full":  # as ever, the upper 8 of the 16 bits of a colour
+            return to_rgb(image, window)
+        return Image.fromarray(_windowed(colours(), window))
+
+    return _decoded(encoded, name, advice, work)
+
+
+def grey_levels(encoded: Encoded, name: str) -> NDArray[np.generic] | None:
+    """Return the levels of an image of more than 8 bits as they are, [h, w] or [h, w, 3]; None: it has 8.
+
+    Raises:
+        UserError: As `decode`.
+    """
+
+    def work(image: Image.Image, colours: Callable[[], Pixels] | None) -> Pixels | None:
+        return colours() if colours else np.asarray(image) if is_deep(image) else None
+
+    return _decoded(encoded, name, _ADVICE, work)
+
+
+def _decoded(
+    encoded: Encoded, name: str, advice: str, work: Callable[[Image.Image, Callable[[], Pixels] | None], T]
+) -> T:
+    """Return what `work` makes of an upright image and of what reads its colours of 16 bits; see `decode`."""
     try:
         if isinstance(encoded, np.ndarray):
-            return to_rgb(Image.fromarray(encoded))
+            return work(Image.fromarray(encoded), None)
         with open_header(encoded, name) as image:
-            return to_rgb(_upright(image))
-    except UserError:
+            has_deep_colours = image.mode == "RGB" and is_deep(image)
+            upright = _upright(image)
+            return work(upright, partial(_colours, encoded, name) if has_deep_colours and upright is image else None)
+    except (UserError, DeepImage):
         raise
     except FileNotFoundError:
         if isinstance(encoded, str) and os.path.islink(encoded):
@@ -77,7 +118,7 @@ def decode(encoded: Encoded, name: str, advice: str = _ADVICE) -> Image.Image:
         raise UserError(f"cannot read the image {name} ({reason}): {advice}.") from None
 
 
-def open_header(encoded: str | bytes, name: str) -> Image.Image:
+def open_header(encoded: str | bytes, name: str) -> ImageFile.ImageFile:
     """Open an image without decoding it yet, to be closed by the caller.
 
     Raises:
@@ -103,13 +144,42 @@ def _upright(image: Image.Image) -> Image.Image:
     return ImageOps.exif_transpose(image)
 
 
-def to_rgb(image: Image.Image) -> Image.Image:
-    """Convert an image of any mode to 8-bit RGB: transparency over white, deeper grey levels scaled."""
+def is_deep(image: Image.Image) -> bool:
+    """Tell whether an image holds grey levels of more than 8 bits, or, not loaded yet, colours of 16 bits each."""
+    return image.mode.startswith(("I", "F")) or any(_raw(tile) in _OTHER_ORDER for tile in getattr(image, "tile", ()))
+
+
+def _raw(tile: Any) -> Any:
+    """Return what PIL calls the layout of the bytes in a part of a file."""
+    return tile.args if isinstance(tile.args, str) else (tile.args or ("",))[0]
+
+
+def _colours(encoded: str | bytes, name: str) -> Pixels:
+    """Return colours of 16 bits each, uint16 [h, w, 3]: PIL reads the upper 8; by the other byte order, the lower."""
+    with open_header(encoded, name) as image:
+        upper = np.asarray(image).astype(np.uint16)
+    with open_header(encoded, name) as image:
+        raws = [_raw(tile) for tile in image.tile]
+        args = [
+            _OTHER_ORDER[raw] if isinstance(tile.args, str) else (_OTHER_ORDER[raw], *(tile.args or ())[1:])
+            for raw, tile in zip(raws, image.tile, strict=True)
+        ]
+        image.tile = [tile._replace(args=other) for tile, other in zip(image.tile, args, strict=True)]
+        found: Pixels = upper * 256 + np.asarray(image)
+    return found
+
+
+def to_rgb(image: Image.Image, window: Window = "full") -> Image.Image:
+    """Convert an image of any mode to 8-bit RGB: transparency over white, deeper grey levels by their window.
+
+    Raises:
+        DeepImage: It has more than 8 bits, and the window is auto.
+    """
     if image.mode == "RGB":
         image.load()
         return image
-    if image.mode.startswith(("I", "F")):
-        return Image.fromarray(_grey_levels(np.asarray(image))).convert("RGB")
+    if is_deep(image):
+        return Image.fromarray(_windowed(np.asarray(image), window)).convert("RGB")
     if image.has_transparency_data:
         layer = image.convert("RGBA")
         white = Image.new("RGBA", layer.size, "white")
@@ -117,47 +187,19 @@ def to_rgb(image: Image.Image) -> Image.Image:
     return image.convert("RGB")
 
 
-def _grey_levels(values: NDArray[np.generic]) -> NDArray[np.uint8]:
-    """Scale grey levels [h, w] of more than 8 bits to 0..255, by the range their type or content implies."""
+def _windowed(values: NDArray[np.generic], window: Window) -> NDArray[np.uint8]:
+    """Scale levels of more than 8 bits to 0..255; what lies outside becomes black or white."""
     levels = np.nan_to_num(values.astype(np.float64))
-    if np.issubdtype(values.dtype, np.floating):
-        full = 1.0 if levels.max(initial=0.0) <= 1.0 else 255.0
-    else:
-        # PIL opens 16-bit files as 16 or as 32 bits, depending on the format and its version.
-        full = 65535.0 if values.dtype.itemsize == 2 or levels.max(initial=0.0) > 255 else 255.0
-    return np.clip(np.rint(levels * (255.0 / full)), 0, 255).astype(np.uint8)
+    if window == "auto":
+        raise DeepImage
+    low, high = (0.0, type_top(values.dtype, levels.max(initial=0.0))) if window == "full" else window
+    return np.clip(np.rint((levels - low) * (255.0 / (high - low))), 0, 255).astype(np.uint8)
 
 
-def square(image: Image.Image, side: int, resample: Image.Resampling = Image.Resampling.BICUBIC) -> Image.Image:
-    """Resize the central square of an image to side × side pixels; PIL antialiases where it shrinks."""
-    width, height = image.size
-    short = min(width, height)
-    left, top = (width - short) / 2, (height - short) / 2
-    return image.resize((side, side), resample, box=(left, top, left + short, top + short))
-
-
-def to_tensor(image: Image.Image) -> torch.Tensor:
-    """Return the pixels of an RGB image as uint8 [3, H, W]."""
-    return torch.from_numpy(np.asarray(image).transpose(2, 0, 1).copy())
-
-
-def predict_transform(image_size: int, crop_pct: float) -> Callable[[Image.Image], torch.Tensor]:
-    """Return the function that brings one image of any size to what evaluation shows the network.
-
-    Args:
-        image_size: Side S of the network's input.
-        crop_pct: `Data.crop_pct` of the data that the network was trained on.
-
-    Returns:
-        A function from an RGB image to uint8 [3, S, S], which `Preprocess` takes on from there.
-    """
-    side = round(image_size / crop_pct)
-    start = (side - image_size) // 2
-
-    def transform(image: Image.Image) -> torch.Tensor:
-        # Evaluation enlarges images that are smaller than the input bilinearly, on the device.
-        enlarge = crop_pct == 1.0 and min(image.size) < side
-        resized = square(image, side, Image.Resampling.BILINEAR if enlarge else Image.Resampling.BICUBIC)
-        return to_tensor(resized.crop((start, start, start + image_size, start + image_size)))
-
-    return transform
+def type_top(kind: np.dtype[Any], highest: float) -> float:
+    """Return the level that is white in images of a type, the highest level of which is given."""
+    if not np.issubdtype(kind, np.floating) and kind.itemsize == 2:
+        return _TOPS[-1]
+    # PIL opens 16-bit files as 16 or as 32 bits, depending on the format and its version.
+    tops = _TOPS[:2] if np.issubdtype(kind, np.floating) else _TOPS[1:]
+    return next((top for top in tops if highest <= top), tops[-1])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 import sys
 import time
@@ -20,8 +19,9 @@ from PIL import Image
 from rich.console import Console
 from rich.progress import Progress
 
-from dasvit.data.decode import CROP_PCT, Encoded, decode, open_header, square, square_side
+from dasvit.data.decode import DeepImage, Encoded, Window, decode, is_deep, open_header
 from dasvit.data.listing import Records
+from dasvit.data.view import CROP_PCT, PLAIN, View, is_oblong
 from dasvit.errors import UserError
 
 _CHUNK = 512  # images held decoded at once
@@ -39,23 +39,27 @@ class Plan:
     Attributes:
         side: Side of the square in pixels.
         native: Whether images are kept as they are, all being of that size.
+        view: How they become squares of 8-bit pixels.
     """
 
     side: int
     native: bool
+    view: View = PLAIN
 
     def crop_pct(self, image_size: int) -> float:
         """Return the share of the side that evaluation looks at."""
-        return min(1.0, image_size / self.side) if self.native else CROP_PCT
+        if self.native:
+            return min(1.0, image_size / self.side)
+        return CROP_PCT if self.view.fit == "crop" else 1.0
 
-    def fit(self, image: Image.Image) -> NDArray[np.uint8]:
+    def pixels(self, image: Image.Image) -> NDArray[np.uint8]:
         """Return the pixels of an image at this size, uint8 [side, side, 3].
 
         Raises:
             MixedSizes: It should have this size, but has another.
         """
         self.check(image.size)
-        return np.asarray(image if self.native else square(image, self.side))
+        return np.asarray(image if self.native else self.view.square(image, self.side))
 
     def check(self, size: tuple[int, int]) -> None:
         """Raise MixedSizes where images of that width and height do not go with this plan."""
@@ -63,15 +67,15 @@ class Plan:
             raise MixedSizes
 
 
-def plans(parts: Sequence[Records], image_size: int, skip: bool) -> Iterator[Plan]:
+def plans(parts: Sequence[Records], image_size: int, skip: bool, view: View) -> Iterator[Plan]:
     """Yield the sizes to try: the first image's where it is small and square, then the square to cut from.
 
     Small images are kept as they are and enlarged on the device: CIFAR at 224 pixels takes 0.2 GB, not 12.
     """
     width, height = _first_size(parts, skip)
-    if width == height <= math.ceil(image_size / CROP_PCT):
-        yield Plan(width, native=True)
-    yield Plan(square_side(image_size), native=False)
+    if width == height <= view.largest_native(image_size):
+        yield Plan(width, True, view)
+    yield Plan(view.side(image_size), False, view)
 
 
 def _first_size(parts: Sequence[Records], skip: bool) -> tuple[int, int]:
@@ -91,17 +95,24 @@ class Decoding:
     Args:
         total: Images in all.
         skip: Whether broken images are left out, rather than raised.
+
+    Attributes:
+        oblong: Good images of this pass that are longer than OBLONG : 1.
+        names: Good images of the part that was decoded last.
     """
 
     def __init__(self, total: int, skip: bool) -> None:
         self.total = total
         self.skip = skip
+        self.oblong = 0
+        self.names: list[str] = []
 
     def __enter__(self) -> None:
         self.pool = ThreadPoolExecutor(min(16, os.cpu_count() or 1))
         self.bar = Progress(console=Console(stderr=True), transient=True)
         self.task = self.bar.add_task("decoding images", total=self.total)
         self.began = time.monotonic()
+        self.oblong = 0
 
     def __exit__(self, kind: type[BaseException] | None, error: Any, trace: TracebackType | None) -> None:
         self.pool.shutdown(cancel_futures=True)
@@ -119,12 +130,14 @@ class Decoding:
         Raises:
             UserError: An image is broken, and is not to be left out.
             MixedSizes: The images are not all of the size that the plan keeps.
+            DeepImage: One has more than 8 bits, and the plan's window is still to be measured.
         """
-        return self._each(
-            records,
-            lambda name, encoded: plan.fit(decode(encoded, name)),
-            lambda done: sink(np.stack([pixels for _, pixels in done])),
-        )
+
+        def work(name: str, encoded: Encoded) -> tuple[tuple[int, int], NDArray[np.uint8]]:
+            image = decode(encoded, name, window=plan.view.window)
+            return image.size, plan.pixels(image)
+
+        return self._each(records, work, lambda done: sink(np.stack([pixels for _, pixels in done])))
 
     def scan(self, records: Records, plan: Plan, sink: Callable[[Any], object]) -> tuple[list[int], list[str]]:
         """Check records in order and hand on the good ones, encoded as they are; see `decode`.
@@ -133,10 +146,13 @@ class Decoding:
         has to do, and a file that is damaged further down stops the run when it is reached.
         """
 
-        def size(name: str, encoded: Encoded) -> None:
-            plan.check(decode(encoded, name).size if self.skip else _header_size(encoded, name))
+        def work(name: str, encoded: Encoded) -> tuple[tuple[int, int], None]:
+            window = plan.view.window
+            size = decode(encoded, name, window=window).size if self.skip else _header_size(encoded, name, window)
+            plan.check(size)
+            return size, None
 
-        return self._each(records, size, lambda done: [sink(encoded) for encoded, _ in done])
+        return self._each(records, work, lambda done: [sink(encoded) for encoded, _ in done])
 
     def _each(
         self,
@@ -153,6 +169,7 @@ class Decoding:
                 raise
 
         kept: list[int] = []
+        self.names = []
         broken: list[str] = []
         row = 0
         remaining = iter(records)
@@ -163,7 +180,9 @@ class Decoding:
                     broken.append(name)
                 else:
                     kept.append(row)
-                    done.append((encoded, result))
+                    self.names.append(name)
+                    self.oblong += is_oblong(result[0])
+                    done.append((encoded, result[1]))
                 row += 1
             if done:
                 sink(done)
@@ -176,14 +195,32 @@ class Decoding:
             self.bar.start()
 
 
-def _header_size(encoded: Encoded, name: str) -> tuple[int, int]:
+def _header_size(encoded: Encoded, name: str, window: Window) -> tuple[int, int]:
     if isinstance(encoded, np.ndarray):
         return encoded.shape[1], encoded.shape[0]
     try:
         with open_header(encoded, name) as image:
-            return image.size
+            size, deep = image.size, is_deep(image)
     except Exception:
         return decode(encoded, name).size  # says what is wrong
+    if deep and window == "auto":
+        raise DeepImage
+    return size
+
+
+def holds_deep(records: Records) -> bool:
+    """Tell whether one of the images that can be read has more than 8 bits, by their headers."""
+
+    def deep(encoded: Encoded, name: str) -> bool:
+        if isinstance(encoded, np.ndarray):
+            return encoded.dtype != np.uint8
+        try:
+            with open_header(encoded, name) as image:
+                return is_deep(image)
+        except Exception:  # decoding says what is wrong with it
+            return False
+
+    return any(deep(encoded, name) for name, encoded in records)
 
 
 class NpyWriter:

@@ -13,7 +13,7 @@ from PIL import Image
 
 from dasvit.config import DataConfig
 from dasvit.data.columns import IMAGE_NAMES, LABEL_NAMES, the_one
-from dasvit.data.decode import Encoded
+from dasvit.data.decode import Encoded, Pixels, is_deep, to_rgb
 from dasvit.data.listing import ArrayRecords, Content, Part, Records, Source
 from dasvit.data.understanding import SPLIT_NAMES, LeftOut, Understanding, split_in
 from dasvit.errors import UserError
@@ -243,19 +243,14 @@ def _numbered(items: _Items, targets: Any, classes: Sequence[str] | None, whence
     return _Given(ObjectRecords(items, np.arange(len(labels))), labels, names, True, whence)
 
 
-def picture(image: Any) -> Image.Image:
-    """Return an image as RGB of PIL's: it is one, or a uint8 array [h, w] or [h, w, 3]."""
-    return Image.fromarray(pixels_of(image)).convert("RGB")
-
-
-def pixels_of(image: Any) -> NDArray[np.uint8]:
-    """Return an image of a data set as uint8 [h, w] or [h, w, 3].
+def pixels_of(image: Any) -> Pixels:
+    """Return an image of a data set as uint8 [h, w] or [h, w, 3], or as deeper grey levels [h, w] where it is PIL's.
 
     Raises:
         UserError: It is neither a picture of PIL's nor an array of uint8 (a tensor of a transform, say).
     """
     if isinstance(image, Image.Image):
-        image = np.asarray(image if image.mode in ("L", "RGB") else image.convert("RGB"))
+        return np.asarray(image if image.mode == "L" or is_deep(image) else to_rgb(image))
     array = np.asarray(image)
     if array.dtype != np.uint8 or array.ndim not in (2, 3):
         raise UserError(

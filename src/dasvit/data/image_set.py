@@ -13,8 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from dasvit.data.decode import decode, square
+from dasvit.data.decode import decode
 from dasvit.data.understanding import Understanding
+from dasvit.data.view import PLAIN, View, fit_lines, window_lines
 from dasvit.errors import UserError
 
 Rows = NDArray[np.int64]
@@ -157,10 +158,12 @@ class LazyPixels:
     Attributes:
         encoded: The images as their source holds them.
         side: Side of the square that each is brought to.
+        view: How it is.
     """
 
     encoded: EncodedFiles | EncodedBlob
     side: int
+    view: View = PLAIN
 
     @property
     def shape(self) -> tuple[int, int, int, int]:
@@ -171,9 +174,9 @@ class LazyPixels:
         pixels = np.empty((len(rows), self.side, self.side, 3), dtype=np.uint8)
         for place, row in enumerate(rows.tolist()):
             name, encoded = self.encoded[row]
-            image = decode(encoded, name)
+            image = decode(encoded, name, window=self.view.window)
             same = image.size == (self.side, self.side)
-            pixels[place] = np.asarray(image if same else square(image, self.side))
+            pixels[place] = np.asarray(image if same else self.view.square(image, self.side))
         return pixels
 
 
@@ -184,10 +187,12 @@ class ImageSet:
     Attributes:
         images: Pixels, uint8 [N, H, W, 3]; `images[rows]` reads some of them.
         labels: Class of every image, int64 [N].
+        groups: Images of one number are not to be split, int64 [N]. None: each is by itself.
     """
 
     images: Pixels
     labels: NDArray[np.int64]
+    groups: NDArray[np.int64] | None = None
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -199,7 +204,8 @@ class ImageSet:
 
     def select(self, rows: Rows) -> ImageSet:
         """Return some of the images, in the order of the rows [N]."""
-        return ImageSet(SomePixels(self.images, rows), self.labels[rows])
+        groups = None if self.groups is None else self.groups[rows]
+        return ImageSet(SomePixels(self.images, rows), self.labels[rows], groups)
 
     def image(self, i: int) -> Image.Image:
         """Return an image as RGB."""
@@ -218,6 +224,10 @@ class Data:
         crop_pct: Share of the images' side that evaluation looks at; 1: all of it.
         skipped: Broken images that were left out.
         understood: How the source was understood.
+        view: How pictures became squares of 8-bit pixels.
+        enlarged: Whether they are smaller than the network's input, and are enlarged on the device.
+        oblong: Share of the images that are longer than 1.5 : 1; None: not known of an older cache.
+        held_out: Names of the test images, where they were held out from the others.
     """
 
     train: ImageSet
@@ -227,3 +237,11 @@ class Data:
     crop_pct: float
     skipped: tuple[str, ...]
     understood: Understanding
+    view: View = PLAIN
+    enlarged: bool = False
+    oblong: float | None = None
+    held_out: tuple[str, ...] = ()
+
+    def pixels(self) -> list[str]:
+        """Say how pictures became squares, where some of them are cut, and which grey levels became black and white."""
+        return fit_lines(self.view.fit, self.oblong) + window_lines(self.view.window)

@@ -69,14 +69,24 @@ class Part:
     Attributes:
         records: The images.
         labels: Their classes, int64 [N].
+        groups: What is not to be split, as patients' names: texts [N], an empty one a group by itself; or None.
     """
 
     records: Records
     labels: NDArray[np.int64]
+    groups: NDArray[np.str_] | None = None
 
     def select(self, rows: NDArray[np.int64]) -> Part:
         """Return the part that holds the given rows (rising) alone."""
-        return Part(self.records.select(rows), self.labels[rows])
+        groups = None if self.groups is None else self.groups[rows]
+        return Part(self.records.select(rows), self.labels[rows], groups)
+
+    def group_numbers(self) -> NDArray[np.int64] | None:
+        """Return the groups as numbers, int64 [N]; None: there are none."""
+        if self.groups is None:
+            return None
+        own = [name or f"\0{row}" for row, name in enumerate(self.groups.tolist())]
+        return np.unique(own, return_inverse=True)[1].astype(np.int64)
 
 
 @dataclass(frozen=True)

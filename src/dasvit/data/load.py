@@ -3,24 +3,29 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 
 from dasvit.config import DataConfig
-from dasvit.data.cache import Prepared, fingerprint, obtain
+from dasvit.data.cache import Cached, Prepared, fingerprint, obtain, open_or_none
 from dasvit.data.copies import say_copies
-from dasvit.data.decode import square_side
-from dasvit.data.image_set import Data
+from dasvit.data.groups import say_groups, with_groups
+from dasvit.data.image_set import Data, ImageSet
 from dasvit.data.listing import Content, Part, Source
 from dasvit.data.sources import cache_folder, find_source
 from dasvit.data.splits import balanced_subset, split_indices
 from dasvit.data.understanding import Understanding
+from dasvit.data.view import PLAIN, View
 from dasvit.errors import UserError, printable
 from dasvit.io.main_guard import end_second_run
 
 _NAMED = 5  # classes that a remark names
+_LOOKED_AT = 64  # images whose levels are looked at
+_TAIL = 0.001  # share of the levels at either end that does not count
+_NARROW = 64  # levels of 256 below which a remark is made
 
 
 def load_data(config: DataConfig, image_size: int, seed: int, judged: Sequence[str] | None = None) -> Data:
@@ -38,16 +43,7 @@ def load_data(config: DataConfig, image_size: int, seed: int, judged: Sequence[s
     """
     end_second_run()
     source = find_source(config, judged is not None)
-    facts = _facts(config, source, image_size, seed, judged)
-    name = fingerprint(source.files, facts)
-    folder = cache_folder(config) / f"{config.name}-{name}"
-    cached = obtain(
-        folder,
-        lambda: prepare(source.read(), config, seed, judged),
-        image_size,
-        config.on_error,
-        lambda: fingerprint(source.files, facts) == name,
-    )
+    name, folder, cached = _obtain(config, source, image_size, seed, judged)
     if set(cached.sets) != ({"train", "test"} if judged is None else {"test"}):
         raise UserError(f"the cached images in {folder} are not those that they should be: remove that folder.")
     for part, images in cached.sets.items():
@@ -57,7 +53,7 @@ def load_data(config: DataConfig, image_size: int, seed: int, judged: Sequence[s
     understood = replace(
         source.understood,
         parts=_parts(config, source, seed, judged),
-        remarks=source.understood.remarks + cached.remarks,
+        remarks=source.understood.remarks + cached.remarks + _say_range(cached.sets),
     )
     return Data(
         train=test.select(np.empty(0, dtype=np.int64)) if judged is not None else cached.sets["train"],
@@ -67,11 +63,42 @@ def load_data(config: DataConfig, image_size: int, seed: int, judged: Sequence[s
         crop_pct=cached.plan.crop_pct(image_size),
         skipped=cached.skipped,
         understood=understood,
+        view=replace(cached.plan.view, window="full") if cached.deep is False else cached.plan.view,
+        enlarged=cached.plan.native and cached.plan.side < image_size,
+        held_out=cached.names if judged is None and not source.has_test else (),
+        oblong=None if cached.oblong is None else cached.oblong / max(1, sum(map(len, cached.sets.values()))),
     )
 
 
-def read_data(config: DataConfig, seed: int) -> tuple[Prepared, Understanding]:
-    """Find a data set and split it as `load_data` does, without decoding it.
+def _obtain(
+    config: DataConfig, source: Source, image_size: int, seed: int, judged: Sequence[str] | None
+) -> tuple[str, Path, Cached]:
+    """Return the images of a source from the cache, with their fingerprint and folder."""
+    view = View.of(config)
+    facts = _facts(config, source, image_size, seed, judged)
+    if view.window != "auto":
+        # A window changes nothing where all images have 8 bits: they are cached once.
+        plain = fingerprint(source.files, facts)
+        folder = cache_folder(config) / f"{config.name}-{plain}"
+        cached = open_or_none(folder)
+        if cached is not None and cached.deep is False:
+            return plain, folder, cached
+        facts["window"] = config.window
+    name = fingerprint(source.files, facts)
+    folder = cache_folder(config) / f"{config.name}-{name}"
+    cached = obtain(
+        folder,
+        lambda: prepare(source.read(), config, seed, judged),
+        image_size,
+        view,
+        config.on_error,
+        lambda: fingerprint(source.files, facts) == name,
+    )
+    return name, folder, cached
+
+
+def read_data(config: DataConfig, seed: int) -> tuple[Prepared, Understanding, bool]:
+    """Find a data set and split it as `load_data` does, without decoding it; tell whether it has its own test images.
 
     Raises:
         UserError: As `load_data`, but for broken images.
@@ -79,7 +106,25 @@ def read_data(config: DataConfig, seed: int) -> tuple[Prepared, Understanding]:
     source = find_source(config)
     prepared = prepare(source.read(), config, seed)
     remarks = source.understood.remarks + prepared.remarks
-    return prepared, replace(source.understood, parts=_parts(config, source, seed, None), remarks=remarks)
+    return (
+        prepared,
+        replace(source.understood, parts=_parts(config, source, seed, None), remarks=remarks),
+        source.has_test,
+    )
+
+
+def _say_range(sets: Mapping[str, ImageSet]) -> tuple[str, ...]:
+    """Return a remark where the images use a small part of the levels from black to white."""
+    images = next(iter(sets.values()))
+    rows = np.unique(np.linspace(0, len(images) - 1, min(len(images), _LOOKED_AT)).round().astype(np.int64))
+    counts = np.bincount(images.images[rows].ravel(), minlength=256)
+    low, high = np.searchsorted(np.cumsum(counts) / counts.sum(), [_TAIL, 1 - _TAIL])
+    if high - low >= _NARROW:
+        return ()
+    return (
+        f"the images use the levels {low} to {high} of 0 to 255 alone: of images of more than 8 bits another "
+        "--data.window LOW,HIGH may show more; others are to be converted so that they use all of it",
+    )
 
 
 def test_names(config: DataConfig, data: Data, seed: int, judged: Sequence[str] | None = None) -> list[str]:
@@ -109,7 +154,7 @@ def _test_part(content: Content, config: DataConfig, seed: int, judged: Sequence
     """Return the test images as `prepare` splits and limits them."""
     where = config.path or config.name
     if judged is None:
-        _, part = _both(content, config, seed, where)
+        _, part = _both(with_groups(content, config), config, seed, where)
     else:
         found = content.test or content.train
         assert found is not None
@@ -131,8 +176,10 @@ def _facts(
         "held_out": config.val_fraction if holds_out else 0,
         "seed": seed if chosen else None,
         "on_error": config.on_error,
-        "side": square_side(image_size),
+        "side": PLAIN.side(image_size),
         "judged": judged if judged is None else list(judged),
+        **({} if config.fit == "crop" else {"fit": config.fit}),
+        **({} if not (config.groups or config.group_column) else {"groups": [config.groups, config.group_column]}),
     }
 
 
@@ -142,7 +189,10 @@ def _parts(config: DataConfig, source: Source, seed: int, judged: Sequence[str] 
     if judged is not None:
         said = {"test": said["test"] if source.has_test else f"all of {said['train']}"}
     elif not source.has_test:
-        held_out = f"a share of {config.val_fraction:g} of each class of {said['train']}, held out by seed {seed}"
+        whole = " in whole groups" if config.groups or config.group_column else ""
+        held_out = (
+            f"a share of {config.val_fraction:g} of each class of {said['train']}, held out by seed {seed}{whole}"
+        )
         said = {"train": f"{said['train']}, without what is held out", "test": held_out}
     for part, limit, option in (("train", config.limit, "limit"), ("test", config.eval_limit, "eval_limit")):
         if limit and part in said:
@@ -164,7 +214,9 @@ def prepare(content: Content, config: DataConfig, seed: int, judged: Sequence[st
         remarks += say_copies({"test": test}, tuple(judged))
         rows = balanced_subset(test.labels, config.eval_limit, seed, "eval_limit")
         return Prepared(tuple(judged), {"test": test.select(rows)}, tuple(remarks))
+    content = with_groups(content, config)
     train, test = _both(content, config, seed, where)
+    remarks += say_groups(train, test)
     remarks += _say_classes(train, test, content.classes) + say_copies({"train": train, "test": test}, content.classes)
     parts = {
         "train": train.select(balanced_subset(train.labels, config.limit, seed, "limit")),
@@ -190,7 +242,7 @@ def _both(content: Content, config: DataConfig, seed: int, where: str) -> tuple[
         )
     if content.test is not None:
         return train, content.test
-    kept, held_out = split_indices(train.labels, config.val_fraction, seed, content.classes)
+    kept, held_out = split_indices(train.labels, config.val_fraction, seed, content.classes, train.group_numbers())
     return train.select(kept), train.select(held_out)
 
 

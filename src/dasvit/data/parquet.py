@@ -79,6 +79,8 @@ def _understood(parts: Mapping[str, str], columns: Columns, left_out: LeftOut) -
         left_out.add("split of validation images beside a split of test images", parts["validation"])
     named = "named by the files" if columns.names else "whose numbers are the names of the classes"
     labels = f"column {columns.label}, {named}; images: column {columns.image}"
+    if columns.group:
+        labels += f"; groups: column {columns.group}"
     if columns.others:
         labels += f"; not used: {', '.join(columns.others)}"
     return Understanding({part: text for part, text in said.items() if text}, labels, left_out)
@@ -183,20 +185,28 @@ def _schema(file: Path) -> pa.Schema:
 
 
 def _read_part(files: Sequence[Path], columns: Columns, remarks: list[str]) -> Part:
-    labels = []
+    labels, groups = [], []
     for file in files:
         schema = _schema(file)
-        missing = {columns.image, columns.label} - set(schema.names)
+        missing = {columns.image, *columns.plain} - set(schema.names)
         if missing:
             raise UserError(f"{file} has no column {min(missing)}, which {columns.where} does have.")
         try:
-            table = pq.read_table(file, columns=[columns.label], partitioning=None)
+            table = pq.read_table(file, columns=columns.plain, partitioning=None)
         except (pa.ArrowException, OSError) as error:
             raise _unreadable(file, error) from None
-        found = label_array(table.column(0), str(file))
+        found = label_array(table.column(columns.label), str(file))
+        groups.append(group_array(table, columns))
         labels.append(align(found, class_names(schema, columns.label), columns, str(file), remarks))
     joined = np.concatenate(labels)
-    return Part(ParquetRecords(files, columns.image, np.arange(len(joined), dtype=np.int64)), joined)
+    records = ParquetRecords(files, columns.image, np.arange(len(joined), dtype=np.int64))
+    return Part(records, joined, np.concatenate(groups) if columns.group else None)
+
+
+def group_array(table: pa.Table, columns: Columns) -> NDArray[np.str_]:
+    """Return the column of groups as texts [N], empty where a row has none or there is no such column."""
+    values = table.column(columns.group).to_pylist() if columns.group else []
+    return np.array(["" if value is None else str(value) for value in values], dtype=np.str_)
 
 
 def label_array(column: pa.ChunkedArray, where: str) -> NDArray[np.int64]:
@@ -306,9 +316,10 @@ def _read_hub(by_split: Mapping[str, Any], columns: Columns) -> Content:
     remarks: list[str] = []
     for split, dataset in by_split.items():
         where = f"{columns.where}, split {split}"
-        table = dataset.select_columns([columns.label]).with_format("arrow")[:]
+        table = dataset.select_columns(columns.plain).with_format("arrow")[:]
         names = class_names(dataset.features.arrow_schema, columns.label)
         labels = align(label_array(table.column(columns.label), where), names, columns, where, remarks)
         rows = np.arange(len(labels), dtype=np.int64)
-        parts[split] = Part(HubRecords(dataset, columns.image, where, rows), labels)
+        groups = group_array(table, columns) if columns.group else None
+        parts[split] = Part(HubRecords(dataset, columns.image, where, rows), labels, groups)
     return content_of(parts, columns.names, columns.where, remarks)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 
 import numpy as np
@@ -11,7 +12,11 @@ from dasvit.errors import UserError, printable
 
 
 def split_indices(
-    labels: NDArray[np.int64], fraction: float, seed: int, names: Sequence[str] = ()
+    labels: NDArray[np.int64],
+    fraction: float,
+    seed: int,
+    names: Sequence[str] = (),
+    groups: NDArray[np.int64] | None = None,
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Split a set in two, with the same mixture of classes in both.
 
@@ -20,6 +25,8 @@ def split_indices(
         fraction: Share of the images in the second part, between 0 and 1.
         seed: Fixes the choice.
         names: Names of the classes, for messages. Empty: their numbers.
+        groups: Images of one number stay together, int64 [N]; the share is then as near as whole groups come. None:
+            each is by itself.
 
     Returns:
         Two sorted, disjoint int64 arrays that together hold 0 … N - 1.
@@ -28,7 +35,7 @@ def split_indices(
         UserError: A class has too few images to stand in both parts.
     """
     # scikit-learn takes a second to import, which the processes that load images should not wait for.
-    from sklearn.model_selection import train_test_split
+    from sklearn.model_selection import StratifiedGroupKFold, train_test_split
 
     labels = np.asarray(labels)
     if not 0 < fraction < 1:
@@ -40,15 +47,26 @@ def split_indices(
     if counts.min() < 2:
         raise UserError(f"class {_name(classes[counts.argmin()], names)} has a single image, too few {too_few}")
     try:
-        first, second = train_test_split(
-            np.arange(len(labels), dtype=np.int64), test_size=fraction, random_state=seed, stratify=labels
-        )
+        if groups is None:
+            first, second = train_test_split(
+                np.arange(len(labels), dtype=np.int64), test_size=fraction, random_state=seed, stratify=labels
+            )
+        else:
+            smaller = min(fraction, 1 - fraction)
+            folds = StratifiedGroupKFold(max(2, round(1 / smaller)), shuffle=True, random_state=seed)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # classes of few images: what they lack is said below
+                first, second = next(folds.split(labels, labels, groups))
+            if fraction > 0.5:
+                first, second = second, first
     except ValueError:
         raise UserError(f"{len(labels)} images of {len(classes)} classes are too few {too_few}") from None
     for part in (first, second):
         missing = np.setdiff1d(classes, labels[part])
         if len(missing):
             count = counts[np.searchsorted(classes, missing[0])]
+            if groups is not None:
+                raise UserError(f"class {_name(missing[0], names)} has its {count} images in too few groups {too_few}")
             raise UserError(f"class {_name(missing[0], names)} has {count} images, too few {too_few}")
     return np.sort(first), np.sort(second)
 

@@ -22,7 +22,7 @@ from dasvit.io.run_folder import find_model, find_run
 from dasvit.runtime.distributed import Runtime
 from dasvit.runtime.progress import Reporter
 from dasvit.session import say_data
-from dasvit.training.classifier import check_finite, load_classifier, read_input
+from dasvit.training.classifier import ModelInput, check_finite, load_classifier, read_input
 from dasvit.training.evaluation import Evaluation, evaluate
 from dasvit.training.loop import test_batches
 from dasvit.training.predictions import prediction_rows, write_predictions
@@ -88,7 +88,7 @@ def evaluate_model(path: str | Path, config: Config, reporter: Reporter, out: Pa
     precision = config.runtime.precision
     runtime = Runtime(config.runtime, "float32" if precision == "auto" else precision)  # nothing is measured
     with runtime.first_of_machine():
-        data, files = _images_of(config, folder, described.side, names)
+        data, files = _images_of(config, folder, described)
     say_data(data, reporter)
     if len(data.classes) < len(names):
         raise UserError(
@@ -115,19 +115,21 @@ def evaluate_model(path: str | Path, config: Config, reporter: Reporter, out: Pa
     return found
 
 
-def _images_of(config: Config, folder: Path, side: int, classes: tuple[str, ...]) -> tuple[Data, list[str]]:
-    """Load the images that a model is judged on, and return them with the names of their files.
+def _images_of(config: Config, folder: Path, described: ModelInput) -> tuple[Data, list[str]]:
+    """Load the images that a model is judged on, as it was trained, and return them with the names of their files.
 
     Of the images that it was trained on, these are the test images, or the share that was held out then. Of others they
     are the test split, or all where there is none; sets with splits of their own have theirs.
     """
     run = find_run(folder)
     own = recipes.load(run / "config.yaml", searching=False) if run else None
+    asked, side = described.view.asked_by(config.data), described.side
     if own is not None and own.data.name == config.data.name and _place(own.data) == _place(config.data):
-        where, seed, judged = replace(config.data, val_fraction=own.data.val_fraction), own.runtime.seed, None
+        kept = {name: getattr(own.data, name) for name in ("val_fraction", "groups", "group_column")}
+        where, seed, judged = replace(asked, **kept), own.runtime.seed, None
     else:
-        where, seed = config.data, config.runtime.seed
-        judged = classes if config.data.name in OPEN_SOURCES else None
+        where, seed = asked, config.runtime.seed
+        judged = described.classes if config.data.name in OPEN_SOURCES else None
     data = load_data(where, side, seed, judged)
     return data, test_names(where, data, seed, judged)
 

@@ -10,7 +10,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from dasvit.data import open_image, predict_transform
 from dasvit.errors import UserError
 from dasvit.training.classifier import Classifier
 
@@ -61,9 +60,7 @@ class ImageBatches:
 
 def reader(classifier: Classifier) -> Callable[[str], Tensor]:
     """Return the function from a file's name to what the model is shown of it, uint8 [3, S, S]."""
-    described = classifier.described
-    transform = predict_transform(described.side, described.crop_pct)
-    return lambda path: transform(open_image(path))
+    return classifier.described.shown
 
 
 def predictions(classifier: Classifier, names: list[str], images: Tensor, top: int) -> list[Row]:

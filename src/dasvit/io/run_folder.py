@@ -22,6 +22,8 @@ from dasvit.io.files import SUFFIX, append_line, read_object, sweep, write_whole
 
 LOCK = ".lock"
 """The file that a process holds while it writes into a run folder."""
+HEAD = {"config.yaml", "environment.json", "data.json", "held_out.txt", "report.html"}
+"""What is written before a run's first epoch."""
 PACKAGES = ("dasvit", "torch", "torchvision", "timm", "accelerate", "numpy")
 
 
@@ -115,9 +117,7 @@ class RunFolder:
         if not self.path.exists():
             return False
         names = {path.name for path in self.path.iterdir() if not path.name.endswith(SUFFIX)} - {LOCK}
-        return bool(names) and not (
-            names <= {"config.yaml", "environment.json", "data.json", "report.html"} and self.identity()
-        )
+        return bool(names) and not (names <= HEAD and self.identity())
 
     @property
     def config_path(self) -> Path:

@@ -47,11 +47,13 @@ def describe_input(config: Mapping[str, Any]) -> dict[str, Any]:
     """Return what a reader of an exported file must know, fit for JSON, from a model folder's `config.json`.
 
     Returns:
-        architecture, model_args (sizes and cell), labels, input_size, mean, std, crop_pct, interpolation, where one was
-        fitted the temperature that the logits are divided by already, and the version of dasvit that wrote it.
+        architecture, model_args (sizes and cell), labels, input_size, mean, std, crop_pct, crop_mode, interpolation,
+        window (the grey levels that are black and white in images of more than 8 bits; null: their type's), where one
+        was fitted the temperature that the logits are divided by already, and the version of dasvit that wrote it.
     """
     given = config["pretrained_cfg"]
     kept = {key: given.get(key) for key in ("input_size", "mean", "std", "crop_pct", "interpolation")}
+    kept |= {"crop_mode": given.get("crop_mode") or "center", "window": (config.get("dasvit") or {}).get("window")}
     labels = given.get("label_names") or [str(i) for i in range(given.get("num_classes", 0))]
     named = {"architecture": config["architecture"], "model_args": config["model_args"]}
     fitted = (config.get("dasvit") or {}).get("temperature")

@@ -43,6 +43,8 @@ def save_model(
     mean: Sequence[float],
     std: Sequence[float],
     crop_pct: float = 1.0,
+    crop_mode: str = "center",
+    interpolation: str = "bicubic",
     extra: Mapping[str, Any] | None = None,
 ) -> Path:
     """Write a model's folder; each file appears whole or not at all.
@@ -55,6 +57,8 @@ def save_model(
         mean: Mean of each channel that images are normalised with.
         std: Standard deviation of each channel.
         crop_pct: Side of the centre crop over the side of the resized image.
+        crop_mode: How an oblong image becomes a square, in timm's words: center, border (padded) or squash.
+        interpolation: How images are resized.
         extra: Anything else worth keeping, fit for JSON; kept under the key `dasvit`.
 
     Returns:
@@ -66,8 +70,9 @@ def save_model(
         "num_classes": num_classes,
         "input_size": list(input_size),
         "fixed_input_size": "img_size" in model_args and not model_args.get("dynamic_img_size", False),
-        "interpolation": "bicubic",
+        "interpolation": interpolation,
         "crop_pct": crop_pct,
+        "crop_mode": crop_mode,
         "mean": list(mean),
         "std": list(std),
         "label_names": list(class_names),

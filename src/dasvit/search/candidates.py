@@ -167,7 +167,9 @@ def make_workers(session: Session, jobs: int, place: Cluster | None) -> Iterator
 def halved(session: Session) -> Session:
     """Return a session that trains on the images for weights, and has those for alpha as its test images."""
     config, data = session.config, session.data
-    lower, upper = split_indices(data.train.labels, config.search.val_fraction, config.runtime.seed, data.classes)
+    lower, upper = split_indices(
+        data.train.labels, config.search.val_fraction, config.runtime.seed, data.classes, data.train.groups
+    )
     labels = data.train.labels[upper]
     some = balanced_subset(labels, config.search.finals.images, config.runtime.seed, "search.finals.images")
     return replace(session, data=replace(data, train=data.train.select(lower), test=data.train.select(upper[some])))

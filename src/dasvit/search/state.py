@@ -37,7 +37,9 @@ class SearchBatches:
 
     def __init__(self, data: Data, config: Config, runtime: Runtime) -> None:
         options = config.search
-        lower, upper = split_indices(data.train.labels, options.val_fraction, config.runtime.seed, data.classes)
+        lower, upper = split_indices(
+            data.train.labels, options.val_fraction, config.runtime.seed, data.classes, data.train.groups
+        )
         common: dict[str, Any] = {
             "batch_size": options.batch_size,
             "shuffle": True,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,10 @@ import torch
 from torch import Tensor, nn
 
 from dasvit.config.limits import MAX_CLASSES, MAX_IMAGE_SIDE
-from dasvit.data import Preprocess
+from dasvit.data import Preprocess, View, open_image, predict_transform
+from dasvit.data.decode import Window, decode
+from dasvit.data.given import pixels_of
+from dasvit.data.view import PLAIN, fit_of
 from dasvit.errors import UserError
 from dasvit.models.folder import load_model, read_model_config
 
@@ -28,6 +32,8 @@ class ModelInput:
         crop_pct: Share of an image's side that is looked at.
         classes: Names of the classes.
         preprocess: The normalisation that the model was trained with.
+        view: How pictures became squares of 8-bit pixels in its training.
+        enlarge: How smaller images are enlarged, bilinear or bicubic, where all of an image is looked at.
         temperature: What its logits are divided by before they become probabilities. None: nothing was fitted.
     """
 
@@ -35,7 +41,25 @@ class ModelInput:
     crop_pct: float
     classes: tuple[str, ...]
     preprocess: Preprocess
+    view: View = PLAIN
+    enlarge: str = "bilinear"
     temperature: float | None = None
+
+    def shown(self, picture: Any) -> Tensor:
+        """Return what the model is shown of a picture, uint8 [3, S, S].
+
+        Args:
+            picture: The path of a file, an image of PIL's, or a uint8 array [h, w] or [h, w, 3].
+
+        Raises:
+            UserError: It cannot be read.
+        """
+        window = self.view.window
+        if isinstance(picture, (str, os.PathLike)):
+            image = open_image(picture, window)
+        else:
+            image = decode(pixels_of(picture), "given", window=window)
+        return predict_transform(self.side, self.crop_pct, self.view, self.enlarge)(image)
 
 
 def read_input(folder: Path) -> ModelInput:
@@ -52,7 +76,11 @@ def read_input(folder: Path) -> ModelInput:
         names = cfg.get("label_names") or description.get("label_names") or range(_class_count(cfg["num_classes"]))
         known = (description.get("dasvit") or {}).get("temperature")
         temperature = None if known is None else float(known)
-        found = ModelInput(side, crop_pct, tuple(map(str, names)), Preprocess(side, mean, std), temperature)
+        view = View(fit_of(cfg.get("crop_mode")), _window(description.get("dasvit")))
+        # Models of older versions do not say how they enlarge, which they do bilinearly.
+        enlarge = "bilinear" if view.fit == "crop" else str(cfg.get("interpolation"))
+        classes = tuple(map(str, names))
+        found = ModelInput(side, crop_pct, classes, Preprocess(side, mean, std), view, enlarge, temperature)
         fits = 1 <= side <= MAX_IMAGE_SIDE and MIN_CROP_PCT <= crop_pct <= 1 and len(mean) == len(std) == 3
         if temperature is not None and not (math.isfinite(temperature) and temperature > 0):
             raise ValueError(f"a temperature of {temperature}")
@@ -61,6 +89,17 @@ def read_input(folder: Path) -> ModelInput:
     except (KeyError, TypeError, ValueError, IndexError, OverflowError, RuntimeError) as error:
         raise UserError(f"{folder}/config.json does not say what images the model takes ({error!r}).") from None
     return found
+
+
+def _window(noted: Any) -> Window:
+    """Return the window that a model's description notes; full: it notes none."""
+    window = noted.get("window") if isinstance(noted, dict) else None
+    if window is None:
+        return "full"
+    low, high = map(float, window)
+    if not -math.inf < low < high < math.inf:
+        raise ValueError(f"the window {window!r}")
+    return low, high
 
 
 def _class_count(value: Any) -> int:

@@ -17,6 +17,7 @@ from dasvit.cell.genotype import Genotype
 from dasvit.cell.subnet import FILE, Found, Subnet
 from dasvit.config import Config
 from dasvit.data import MEAN, STD, Data, test_names
+from dasvit.data.view import CROP_MODES
 from dasvit.errors import UserError
 from dasvit.io.run_folder import find_model
 from dasvit.models.baselines import make_model, make_network, prefer_fast_attention
@@ -226,8 +227,8 @@ def write_model(
     data = session.data
     names = test_names(config.data, data, config.runtime.seed)
     write_predictions(run.path, trained.evaluation, data.classes, names, data.test)
-    fitted = trained.evaluation.temperature
-    temperature = {} if fitted is None else {"temperature": fitted}
+    fitted, view = trained.evaluation.temperature, data.view
+    noted = {"temperature": fitted, "window": None if isinstance(view.window, str) else list(view.window)}
     side = config.model.image_size
     save_model(
         model,
@@ -237,7 +238,13 @@ def write_model(
         mean=MEAN,
         std=STD,
         crop_pct=session.data.crop_pct,
-        extra={"result": result.to_dict(), "data": config.data.name, **temperature},
+        crop_mode=CROP_MODES[view.fit],
+        interpolation="bilinear" if data.enlarged else "bicubic",
+        extra={
+            "result": result.to_dict(),
+            "data": config.data.name,
+            **{name: value for name, value in noted.items() if value is not None},
+        },
     )
     return result
 

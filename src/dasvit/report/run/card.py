@@ -35,7 +35,7 @@ HUB_METRICS = {
 """What the hub calls the metrics."""
 MOST_CLASSES = 200
 """Class names that the card lists; `config.json` has them all."""
-RECIPE = ("data.name", "data.limit", "data.val_fraction", "model", "train", "runtime.seed")
+RECIPE = ("data.name", "data.limit", "data.val_fraction", "data.fit", "data.window", "model", "train", "runtime.seed")
 """What the card shows of a configuration: nothing that names a place on a machine."""
 
 
@@ -76,6 +76,8 @@ def card_text(config: Mapping[str, Any], run: Run | None, genotype: Genotype | N
         "results": result_rows(results),
         "remark": outcome_remark(run) if run else constant_remark(results),
         "picture": PICTURE,
+        "fitted": fitted(look_up(config, "pretrained_cfg.crop_mode"), look_up(config, "pretrained_cfg.crop_pct", 1.0)),
+        "window": look_up(config, "dasvit.window"),
         "look_up": partial(look_up, look_up(config, "pretrained_cfg", {})),
         "run": run,
         "data": data,
@@ -126,6 +128,15 @@ def data_name(config: Mapping[str, Any], run: Run | None) -> str:
     field = {"imagefolder": "data.path", "parquet": "data.path", "csv": "data.csv"}.get(name, "")
     path = str(run.option(field, "") or "") if run and field else ""
     return f"{name} {printable(Path(path).name)}" if path else name
+
+
+def fitted(crop_mode: object, crop_pct: object) -> str:
+    """Say how an image becomes a square, by a description's keys of timm's."""
+    if crop_mode == "squash":
+        return "resized to a square, their sides scaled apart (crop_mode squash),"
+    if crop_mode == "border":
+        return "resized, padded to a square with grey (crop_mode border)"
+    return f"resized, cut to their centre (crop_pct {crop_pct})"
 
 
 def sides(size: object) -> str:
