@@ -164,3 +164,17 @@ def test_every_command_reads_a_list(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     status, out, err = call_cli("data", file)
     assert status == 0 and "column label" in out, err
     assert dasvit.inspect_data(str(file)).counts["train"] == {"blight": 6, "healthy": 6, "rust": 6}
+
+
+def test_groups_of_a_list_are_held_out_whole(tmp_path: Path) -> None:
+    rows = [(file, label, f"p{number % 6}") for number, (file, label, _) in enumerate(many(12, 0))]
+    photos(tmp_path, [row[:2] for row in rows])
+    file = write(tmp_path / "labels.csv", rows, head="image,label,patient")
+    data = load_data(config(file, group_column="patient"), 16, 0)
+    held_out = {str(Path(name).relative_to(tmp_path)) for name in data.held_out}
+    patients = {
+        name: {row[2] for row in rows if (row[0] in held_out) == (name == "test")} for name in ("train", "test")
+    }
+    assert len(data.held_out) == len(data.test) and not patients["train"] & patients["test"] and patients["test"]
+    with pytest.raises(UserError, match="group_column doctor is not in"):
+        load_data(config(file, group_column="doctor"), 16, 0)

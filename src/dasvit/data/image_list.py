@@ -8,6 +8,7 @@ import os
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -22,6 +23,20 @@ IMAGE_COLUMNS = ("image", "img", "file", "filename", "file_name", "filepath", "f
 LABEL_COLUMNS = ("label", "class", "class_name", "category", "target", "label_name")
 SPLIT_COLUMNS = ("split", "subset", "set", "partition")
 DELIMITERS = ",;\t"
+
+
+class Listed(NamedTuple):
+    """A row: an image.
+
+    Attributes:
+        path: Its file.
+        label: Name of its class.
+        group: Images of one name are held out together or not at all. Empty: it is by itself.
+    """
+
+    path: str
+    label: str
+    group: str
 
 
 def image_list(config: DataConfig, judged: bool = False) -> Source:
@@ -40,22 +55,26 @@ def image_list(config: DataConfig, judged: bool = False) -> Source:
     columns, rows = read_rows(file)
     image = _column(columns, config.image_column, IMAGE_COLUMNS, "image", file)
     label = _column(columns, config.label_column, LABEL_COLUMNS, "label", file)
+    group = config.group_column
+    if group and group not in columns:
+        raise UserError(f"--data.group_column {group} is not in {file}. Its columns: {', '.join(columns)}.")
     split = the_one([name for name in columns if name.casefold() in SPLIT_COLUMNS], ())
     folder = Path(config.path).expanduser() if config.path else file.parent
     left_out = LeftOut()
-    listed: dict[str, list[tuple[str, str]]] = defaultdict(list)
+    listed: dict[str, list[Listed]] = defaultdict(list)
     for number, row in enumerate(rows, start=2):
         name = row[image].strip()
         if not name or not row[label].strip():
             left_out.add("without a file" if not name else "without a label", f"line {number}")
             continue
-        listed[_split(row[split], number, file) if split else ""].append((str(folder / name), row[label].strip()))
-    absent = _missing([path for images in listed.values() for path, _ in images], folder, file, config.on_error)
+        part = _split(row[split], number, file) if split else ""
+        listed[part].append(Listed(str(folder / name), row[label].strip(), row[group].strip() if group else ""))
+    absent = _missing([one.path for images in listed.values() for one in images], folder, file, config.on_error)
     for path in sorted(absent):
         left_out.add("that are not there", path)
-    there = {part: [one for one in images if one[0] not in absent] for part, images in listed.items()}
+    there = {part: [one for one in images if one.path not in absent] for part, images in listed.items()}
     train, test = _parts(there, judged, file, left_out)
-    return _source(file, {"train": train, "test": test}, (image, label, split), left_out)
+    return _source(file, {"train": train, "test": test}, (image, label, split, group), left_out)
 
 
 def read_rows(file: Path) -> tuple[list[str], list[dict[str, str]]]:
@@ -143,8 +162,8 @@ def _missing(paths: Sequence[str], folder: Path, file: Path, on_error: str) -> s
 
 
 def _parts(
-    listed: dict[str, list[tuple[str, str]]], judged: bool, file: Path, left_out: LeftOut
-) -> tuple[list[tuple[str, str]], list[tuple[str, str]]]:
+    listed: dict[str, list[Listed]], judged: bool, file: Path, left_out: LeftOut
+) -> tuple[list[Listed], list[Listed]]:
     """Return training and test images: the test split's, or the validation split's where there is none."""
     train = listed.get("train", []) or listed.get("", [])
     test = listed.get("test") or listed.get("validation") or []
@@ -160,25 +179,26 @@ def _parts(
 
 
 def _source(
-    file: Path, parts: dict[str, list[tuple[str, str]]], columns: tuple[str, str, str], left_out: LeftOut
+    file: Path, parts: dict[str, list[Listed]], columns: tuple[str, str, str, str], left_out: LeftOut
 ) -> Source:
     """Return the source of listed files and labels, the classes of the training images in the order of their names."""
-    image, label, split = columns
+    image, label, split, group = columns
     first = parts["train"] or parts["test"]
-    classes = sorted({name for _, name in first})
-    strange = sorted({name for _, name in parts["test"]} - set(classes))
+    classes = sorted({one.label for one in first})
+    strange = sorted({one.label for one in parts["test"]} - set(classes))
     if strange:
         raise UserError(f"{file} lists test images of classes that no training image has: {some(strange)}.")
 
     def read() -> Content:
-        found = {
-            part: Part(FileRecords([path for path, _ in images]), np.array([classes.index(name) for _, name in images]))
-            for part, images in parts.items()
-            if images
-        }
+        found = {}
+        for part, images in parts.items():
+            if images:
+                labels = np.array([classes.index(one.label) for one in images], dtype=np.int64)
+                groups = np.array([one.group for one in images]) if group else None
+                found[part] = Part(FileRecords([one.path for one in images]), labels, groups)
         return Content(tuple(classes), found.get("train"), found.get("test"))
 
-    files = [file, *(Path(path) for images in parts.values() for path, _ in images)]
+    files = [file, *(Path(one.path) for images in parts.values() for one in images)]
     whence = f", where {split} says so" if split else ""
     said = {part: f"files of column {image} of {file}{whence}" for part, images in parts.items() if images}
     understood = Understanding(said, f"column {label}", left_out)
