@@ -454,9 +454,21 @@ def test_a_mended_mistake_runs_in_the_same_folder(tmp_path: Path, capsys: pytest
 def test_a_run_folder_of_another_run_stays_as_it_is(trained: Path, capsys: pytest.CaptureFixture[str]) -> None:
     before = {path: path.read_bytes() for path in trained.rglob("*") if path.is_file()}
     err = fails(capsys, "search", *TINY, "--runtime.seed", 1, "--run", trained)
-    assert "already holds another run" in err
+    assert "already holds another run (search), which has runtime.seed 0 (not 1): give --run" in err
     err = fails(capsys, "train", "--cell", "dasvit_cifar10", *TINY, "--run", trained / "train")
-    assert "already holds another run" in err
+    assert "already holds another run (train), which has subject {" in err
+    err = fails(
+        capsys,
+        "train",
+        "--cell",
+        trained,
+        "--train.epochs=1",
+        "--data.path=",
+        "--train.ema=0.5",
+        "--run",
+        trained / "train",
+    )
+    assert "which has train.epochs 2 (not 1), train.ema 0.0 (not 0.5): give" in err
     assert {path: path.read_bytes() for path in trained.rglob("*") if path.is_file()} == before
 
 

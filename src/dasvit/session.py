@@ -15,7 +15,8 @@ import torch
 from dasvit.config import Config
 from dasvit.config.limits import MAX_CLASSES
 from dasvit.data import Data, load_data
-from dasvit.errors import UserError, printable
+from dasvit.errors import UserError, listed, printable
+from dasvit.io.files import read_object
 from dasvit.io.run_folder import RunFolder
 from dasvit.report import refresh_report
 from dasvit.report.run.page import PAGE
@@ -24,8 +25,6 @@ from dasvit.runtime.progress import Reporter
 from dasvit.runtime.saver import NEVER, Deadline
 from dasvit.runtime.tracking import Tracking
 
-NAMED = 5
-"""Skipped images that are named on the terminal; `environment.json` names them all."""
 Probe = Callable[[torch.device], Callable[[], None]]
 """Returns, for a device, one step of the work to come: what a precision is timed with."""
 
@@ -83,14 +82,14 @@ class Session:
         with self.run.locked() if self.runtime.is_main else nullcontext():
             yield
 
-    def claim(self, subject: str, resume: bool = False, init: str = "") -> None:
+    def claim(self, subject: str, resume: bool = False, init: str = "", may_be_longer: bool = False) -> None:
         """Make the folder this run's own, and note what its data are (see `RunFolder.open`).
 
         Raises:
             UserError: The folder holds something else, or its run began with other classes.
         """
         if self.runtime.is_main:
-            self.run.open(self.config, subject, resume, init)
+            self.run.open(self.config, subject, resume, init, may_be_longer)
             note_data(self.run, self.data, self.reporter)
 
     def settle_precision(self, probe: Probe | None) -> None:
@@ -176,8 +175,7 @@ def load_session(config: Config, folder: str, kind: str, reporter: Reporter, dea
 
 def say_data(data: Data, reporter: Reporter) -> None:
     """Say what was loaded, and how the source was understood."""
-    names = ", ".join(map(printable, data.skipped[:NAMED])) + (", …" if len(data.skipped) > NAMED else "")
-    skipped = f", {len(data.skipped)} broken ones skipped ({names})" if data.skipped else ""
+    skipped = f", {len(data.skipped)} broken ones skipped ({listed(data.skipped)})" if data.skipped else ""
     sets = {"training": data.train, "test": data.test}
     counts = " and ".join(f"{len(images):,} {name}" for name, images in sets.items() if len(images))
     reporter.say(
@@ -217,13 +215,13 @@ def note_data(run: RunFolder, data: Data, reporter: Reporter) -> None:
     Only said: images that were copied to another machine have other times of change, and their run is to go on.
 
     Raises:
-        UserError: They have another number of classes, which the run cannot go on with.
+        UserError: They have other classes, which the run cannot go on with.
     """
-    before = run.notes()
-    if before.get("classes", len(data.classes)) != len(data.classes):
+    before, names = run.notes(), read_object(run.path / "data.json").get("classes", list(data.classes))
+    if before.get("classes", len(data.classes)) != len(data.classes) or names != list(data.classes):
         raise UserError(
-            f"the data have {len(data.classes)} classes now, but {before['classes']} when the run {run.path} began: "
-            "put them back as they were, or give --run another folder."
+            f"the data have {len(data.classes)} classes now, but {before.get('classes')} when the run {run.path} began"
+            f"{_changed_classes(names, data.classes)}: put them back as they were, or give --run another folder."
         )
     if before.get("data_fingerprint", data.fingerprint) != data.fingerprint:
         reporter.say(
@@ -233,6 +231,16 @@ def note_data(run: RunFolder, data: Data, reporter: Reporter) -> None:
     skipped = [printable(name) for name in data.skipped]
     run.note(classes=len(data.classes), data_fingerprint=data.fingerprint, skipped_images=skipped)
     run.write_json("data.json", describe_data(data))
+
+
+def _changed_classes(before: Sequence[str], now: Sequence[str]) -> str:
+    """Return which classes came and which went, in parentheses."""
+    changes = {
+        "new": [name for name in now if name not in before],
+        "gone": [name for name in before if name not in now],
+    }
+    said = [f"{what}: {listed(names)}" for what, names in changes.items() if names]
+    return f" ({'; '.join(said)})" if said else " (in another order)" if list(before) != list(now) else ""
 
 
 def noted_classes(run: RunFolder) -> int:

@@ -11,7 +11,7 @@ from dasvit.commands.options import DataOptions
 from dasvit.config import Config, DataConfig
 from dasvit.config.implied import with_implied_name
 from dasvit.data.inspection import Inspection, inspect_data
-from dasvit.errors import printable
+from dasvit.errors import listed, printable
 
 _SHOWN = 5  # sizes, modes and names that are printed
 
@@ -34,7 +34,7 @@ def lines(found: Inspection) -> list[str]:
     said.append(f"sizes: {_counted({f'{width}×{height}': count for (width, height), count in found.sizes.items()})}")
     said.append(f"modes: {_counted(found.modes)}")
     if found.broken:
-        said.append(f"broken: {len(found.broken):,} images cannot be read ({_some(found.broken)})")
+        said.append(f"broken: {len(found.broken):,} images cannot be read ({listed(found.broken, _SHOWN)})")
     if found.alike:
         images = sum(map(len, found.alike))
         pair = " ~ ".join(name for _, name in found.alike[0][:2])
@@ -65,7 +65,3 @@ def _counted(counts: Mapping[str, int]) -> str:
     shown = [f"{name} ({count:,})" for name, count in list(counts.items())[:_SHOWN]]
     more = len(counts) - len(shown)
     return ", ".join(shown) + (f" and {more:,} more" if more else "")
-
-
-def _some(names: tuple[str, ...]) -> str:
-    return ", ".join(names[:_SHOWN]) + (", …" if len(names) > _SHOWN else "")

@@ -17,10 +17,8 @@ from dasvit.data.listing import Content, Part, Source
 from dasvit.data.sources import cache_folder, find_source
 from dasvit.data.splits import balanced_subset, split_indices
 from dasvit.data.understanding import Understanding
-from dasvit.errors import UserError, printable
+from dasvit.errors import UserError, listed, printable
 from dasvit.io.main_guard import end_second_run
-
-_NAMED = 5  # classes that a remark names
 
 
 def load_data(config: DataConfig, image_size: int, seed: int, judged: Sequence[str] | None = None) -> Data:
@@ -127,13 +125,13 @@ def prepare(content: Content, config: DataConfig, seed: int, judged: Sequence[st
         assert found is not None
         test = _judged(found, content.classes, judged, where, remarks)
         remarks += say_copies({"test": test}, tuple(judged))
-        rows = balanced_subset(test.labels, config.eval_limit, seed, "eval_limit")
+        rows = balanced_subset(test.labels, config.eval_limit, seed, "data.eval_limit")
         return Prepared(tuple(judged), {"test": test.select(rows)}, tuple(remarks))
     train, test = _both(content, config, seed, where)
     remarks += _say_classes(train, test, content.classes) + say_copies({"train": train, "test": test}, content.classes)
     parts = {
-        "train": train.select(balanced_subset(train.labels, config.limit, seed, "limit")),
-        "test": test.select(balanced_subset(test.labels, config.eval_limit, seed, "eval_limit")),
+        "train": train.select(balanced_subset(train.labels, config.limit, seed, "data.limit")),
+        "test": test.select(balanced_subset(test.labels, config.eval_limit, seed, "data.eval_limit")),
     }
     return Prepared(content.classes, parts, tuple(remarks))
 
@@ -169,12 +167,12 @@ def _judged(part: Part, classes: Sequence[str], judged: Sequence[str], where: st
     strange = [classes[label] for label in present if classes[label] not in judged]
     if strange:
         raise UserError(
-            f"{where} holds images of {_names(strange)}, which the model does not know: its classes are "
-            f"{_names(list(judged))}."
+            f"{where} holds images of {listed(strange)}, which the model does not know: its classes are "
+            f"{listed(judged)}."
         )
     missing = [name for name in judged if name not in {classes[label] for label in present}]
     if missing:
-        remarks.append(f"no image of {_names(missing)}: the model is judged on its other classes alone")
+        remarks.append(f"no image of {listed(missing)}: the model is judged on its other classes alone")
     places = np.array([judged.index(name) if name in judged else -1 for name in classes], dtype=np.int64)
     return Part(part.records, places[part.labels])
 
@@ -189,14 +187,10 @@ def _say_classes(train: Part, test: Part, classes: Sequence[str]) -> list[str]:
         "no test image of": np.flatnonzero((tested == 0) & (counts > 0)),
     }
     return [
-        f"{what} {_names([classes[label] for label in labels.tolist()])}"
+        f"{what} {listed([classes[label] for label in labels.tolist()])}"
         for what, labels in found.items()
         if len(labels)
     ]
-
-
-def _names(names: Sequence[str]) -> str:
-    return ", ".join(map(printable, names[:_NAMED])) + (f" and {len(names) - _NAMED} more" * (len(names) > _NAMED))
 
 
 def _check_labels(part: Part, classes: tuple[str, ...], where: str) -> None:

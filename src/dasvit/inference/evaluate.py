@@ -13,7 +13,7 @@ from dasvit.config import Config, DataConfig
 from dasvit.config import recipe as recipes
 from dasvit.data import Data, load_data
 from dasvit.data.given import GIVEN
-from dasvit.errors import UserError
+from dasvit.errors import UserError, listed
 from dasvit.io.run_folder import find_model, find_run
 from dasvit.runtime.distributed import Runtime
 from dasvit.runtime.progress import Reporter
@@ -65,13 +65,10 @@ def evaluate_model(path: str | Path, config: Config, reporter: Reporter) -> Mode
     with runtime.first_of_machine():
         data = _images_of(config, folder, described.side, names)
     say_data(data, reporter)
-    if len(data.classes) < len(names):
-        raise UserError(
-            f"the model has {len(names)} classes, the data {len(data.classes)}: evaluate it on its own classes."
-        )
     if tuple(data.classes) != tuple(names):
         raise UserError(
-            f"the model's classes ({', '.join(names[:3])}, …) are not the data's ({', '.join(data.classes[:3])}, …)."
+            f"the data's classes ({listed(data.classes)}) are not those that the model knows ({listed(names)}): "
+            "evaluate it on its own classes."
         )
     model = load_classifier(folder, described, torch.device("cpu"))
     runtime.place(model)

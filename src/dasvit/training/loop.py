@@ -65,6 +65,8 @@ def train(model: nn.Module, session: Session, evaluated_on: str = "test", until:
     evaluation = None
     with Saver(session.run, LOGS, runtime, session.reporter, session.deadline) as saver:
         state.load(saver.load())
+        if state.epoch < options.epochs:  # also where it had ended, with fewer epochs
+            saver.reopen()
         end = min(options.epochs * len(loader), max(1, round(until * len(loader)))) if until < math.inf else math.inf
         while state.epoch < options.epochs and state.done < end:
             run_epoch(state, session, loader, preprocess, mixup, criterion, saver, end)

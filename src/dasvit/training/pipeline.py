@@ -153,7 +153,7 @@ def run_training(
         model = make()
         named = subject_of(model, subject.folder) if isinstance(subject, Start) else subject
         text = named if isinstance(named, str) else named.to_json()
-        session.claim(text, resume, subject.digest if isinstance(subject, Start) else "")
+        session.claim(text, resume, subject.digest if isinstance(subject, Start) else "", may_be_longer=True)
         if isinstance(subject, Start) and runtime.is_main:
             subject.say(session)
         session.settle_precision(network_probe(make, config, session.classes))
