@@ -34,7 +34,7 @@ def unknown(kind: str, name: object, valid: Iterable[str]) -> UserError:
         valid: The names that would have done.
     """
     names = list(valid)
-    near = difflib.get_close_matches(str(name), names, n=1, cutoff=0.5)
+    near = difflib.get_close_matches(str(name), names, n=1)
     hint = f" Did you mean {near[0]!r}?" if near else ""
     return UserError(f"unknown {kind} {name!r}.{hint} Valid: {', '.join(names)}.")
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from dasvit.config import Config
 from dasvit.config.limits import MAX_CLASSES
@@ -149,7 +150,13 @@ class Session:
                 refresh_report(folder.parent, say, live=False)  # the search's page tells how its cell did
 
 
-def load_session(config: Config, folder: str, kind: str, reporter: Reporter, deadline: Deadline = NEVER) -> Session:
+Check = Callable[[NDArray[np.int64], Sequence[str], Runtime], None]
+"""Is told the labels of the training images, int64 [N], and the classes, and refuses sizes that do not go together."""
+
+
+def load_session(
+    config: Config, folder: str, kind: str, reporter: Reporter, deadline: Deadline = NEVER, check: Check | None = None
+) -> Session:
     """Load the images of a recipe, and return the session of a run; its folder is not touched yet.
 
     Args:
@@ -158,13 +165,15 @@ def load_session(config: Config, folder: str, kind: str, reporter: Reporter, dea
         kind: What runs in it: search, train or study.
         reporter: Where progress goes.
         deadline: When to stop.
+        check: Asked before an image is decoded.
 
     Raises:
         UserError: The device or the images are not there, or not as they should be.
     """
     runtime = Runtime(config.runtime)
+    asked = (lambda labels, classes: check(labels, classes, runtime)) if check else None
     with runtime.first_of_machine():
-        data = load_data(config.data, config.model.image_size, config.runtime.seed)
+        data = load_data(config.data, config.model.image_size, config.runtime.seed, check=asked)
     say_data(data, reporter)
     # The run goes on with images that are there, from whichever folder: fetching them is what a command does.
     path = Path(config.data.path).expanduser() if config.data.path else Path()

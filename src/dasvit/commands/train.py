@@ -11,11 +11,11 @@ from dasvit.commands.common import print_json, wanted_trackers
 from dasvit.commands.options import TrainOptions
 from dasvit.config import Config
 from dasvit.errors import UserError
-from dasvit.io.run_folder import find_run
+from dasvit.io.run_folder import find_model, find_run
 from dasvit.report.tables import network_table
 from dasvit.runtime.progress import Reporter
 from dasvit.runtime.saver import Deadline
-from dasvit.training.pipeline import Start, Subject, run_training
+from dasvit.training.pipeline import Start, Subject, run_training, say_taken_over
 
 
 def train_command(options: TrainOptions, config: Config) -> None:
@@ -28,11 +28,13 @@ def train_command(options: TrainOptions, config: Config) -> None:
     subject: Subject | Start = Start.read(init, config) if init else load_found(cell) if cell else baseline
     name = Path(cell or init).stem if cell or init else baseline
     folder = options.run or default_folder(cell, init, name)
+    reporter = Reporter()
+    say_taken_over(config, find_run(cell or (find_model(init) if init else "")), reporter)
     trained = run_training(
         config,
         subject,
         folder,
-        Reporter(),
+        reporter,
         resume=options.resume,
         deadline=Deadline.after(options.max_minutes),
         track=wanted_trackers(options.track),

@@ -20,6 +20,7 @@ from dasvit.models.paper import DATASETS
 from dasvit.report.compare.tables import as_csv, as_json, as_latex, as_markdown, columns
 from dasvit.runtime.distributed import find_device
 from dasvit.runtime.progress import Reporter
+from dasvit.training.loop import check_sizes
 from dasvit.training.pipeline import run_training
 
 if TYPE_CHECKING:
@@ -129,8 +130,13 @@ def run_comparison(
         UserError: A network cannot be built, or the folder holds something else.
         Stopped: By a signal; the same call goes on.
     """
-    data = load_data(config.data, config.model.image_size, config.runtime.seed)
     find_device(config.runtime.device)
+    data = load_data(
+        config.data,
+        config.model.image_size,
+        config.runtime.seed,
+        check=lambda labels, classes: check_sizes(len(labels), config.train, 1),
+    )
     # What can fail, before all else.
     rows = [costed(entry, config, len(data.classes), ptflops, latency) for entry in entries]
     run = RunFolder(folder, "compare")

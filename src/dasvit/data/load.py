@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import numpy as np
+from numpy.typing import NDArray
 
 from dasvit.config import DataConfig
 from dasvit.data.cache import Prepared, fingerprint, obtain
@@ -20,8 +21,13 @@ from dasvit.data.understanding import Understanding
 from dasvit.errors import UserError, listed, printable
 from dasvit.io.main_guard import end_second_run
 
+Check = Callable[[NDArray[np.int64], Sequence[str]], None]
+"""Is told the labels of the training images, int64 [N], and the names of the classes, and refuses what cannot be."""
 
-def load_data(config: DataConfig, image_size: int, seed: int, judged: Sequence[str] | None = None) -> Data:
+
+def load_data(
+    config: DataConfig, image_size: int, seed: int, judged: Sequence[str] | None = None, check: Check | None = None
+) -> Data:
     """Find a data set, split and limit it, and open it decoded from the cache.
 
     Args:
@@ -30,6 +36,7 @@ def load_data(config: DataConfig, image_size: int, seed: int, judged: Sequence[s
         seed: Fixes which images are held out and which a limit chooses.
         judged: Classes of a model that is to be evaluated on other images than its own. Then test images alone are
             returned, with these classes: the test split, or all images where there is none; nothing is held out.
+        check: Asked before an image is decoded, and of what the cache holds.
 
     Raises:
         UserError: The data set is unknown, not there, not as it should be, or can be understood in two ways.
@@ -41,7 +48,7 @@ def load_data(config: DataConfig, image_size: int, seed: int, judged: Sequence[s
     folder = cache_folder(config) / f"{config.name}-{name}"
     cached = obtain(
         folder,
-        lambda: prepare(source.read(), config, seed, judged),
+        lambda: _checked(prepare(source.read(), config, seed, judged), check),
         image_size,
         config.on_error,
         lambda: fingerprint(source.files, facts) == name,
@@ -51,6 +58,8 @@ def load_data(config: DataConfig, image_size: int, seed: int, judged: Sequence[s
     for part, images in cached.sets.items():
         if not len(images):
             raise UserError(f"none of the images for {part} in {config.path or config.name} can be read.")
+    if check and judged is None:
+        check(cached.sets["train"].labels, cached.classes)
     test = cached.sets["test"]
     understood = replace(
         source.understood,
@@ -66,6 +75,12 @@ def load_data(config: DataConfig, image_size: int, seed: int, judged: Sequence[s
         skipped=cached.skipped,
         understood=understood,
     )
+
+
+def _checked(prepared: Prepared, check: Check | None) -> Prepared:
+    if check and "train" in prepared.parts:
+        check(prepared.parts["train"].labels, prepared.classes)
+    return prepared
 
 
 def read_data(config: DataConfig, seed: int) -> tuple[Prepared, Understanding]:

@@ -18,14 +18,16 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from dasvit.config import Config, TrainConfig
+from dasvit.config.marks import training_loss
 from dasvit.data import Data, Loader, Preprocess, train_transform
+from dasvit.data.loader import check_batch
 from dasvit.errors import UserError
 from dasvit.runtime.distributed import Runtime, reseed
 from dasvit.runtime.saver import Saver
 from dasvit.session import Session
 from dasvit.training.evaluation import Evaluation, evaluate
 from dasvit.training.metrics import EpochMetrics, check_steps
-from dasvit.training.optim import make_optimizer, make_schedule
+from dasvit.training.optim import make_optimizer, make_schedule, warmup_remark
 from dasvit.training.steps import BatchLoss, Steps, at_least_float32
 
 LOGS = ("metrics.jsonl",)
@@ -54,6 +56,7 @@ def train(model: nn.Module, session: Session, evaluated_on: str = "test", until:
         Stopped: By a signal or the deadline; the state is saved.
     """
     config, data, runtime, options = session.config, session.data, session.runtime, session.config.train
+    check_sizes(len(data.train), options, runtime.world)
     loader = training_loader(data, config, runtime)
     preprocess = Preprocess(config.model.image_size, erasing=options.augment.erasing).to(runtime.device)
     runtime.share_of(options.batch_size, "train.batch_size")
@@ -62,6 +65,8 @@ def train(model: nn.Module, session: Session, evaluated_on: str = "test", until:
         params = sum(param.numel() for param in state.params)
         session.reporter.say(f"weights: {params:,}, of which this process keeps {runtime.kept(model):,}")
     mixup, criterion = make_loss(options, session.classes, runtime.world)
+    if remark := warmup_remark(options.optim, options.epochs, "train.optim"):
+        session.reporter.say(remark)
     evaluation = None
     with Saver(session.run, LOGS, runtime, session.reporter, session.deadline) as saver:
         state.load(saver.load())
@@ -81,7 +86,7 @@ def train(model: nn.Module, session: Session, evaluated_on: str = "test", until:
                 evaluation = evaluate(state.evaluated, preprocess, watched, runtime, session.classes)
                 row |= {"test_loss": evaluation.loss, "test_top1": evaluation.top1, "test_top5": evaluation.top5}
             state.epoch, state.step = epoch, 0
-            session.log(describe_epoch(row, options.epochs, evaluated_on), {"metrics.jsonl": row})
+            session.log(describe_epoch(row, options, evaluated_on), {"metrics.jsonl": row})
         saver.finish(state.done, state.state, ended=state.epoch == options.epochs)
     if evaluation is None:  # the run had ended before, or pauses
         batches = test_batches(data, config, runtime)
@@ -256,6 +261,25 @@ def test_batches(data: Data, config: Config, runtime: Runtime) -> Loader:
     )
 
 
+def check_sizes(images: int, options: TrainConfig, world: int) -> None:
+    """Check that the batches of a training can be filled, and mixed where the recipe asks for that.
+
+    Args:
+        images: Training images.
+        options: The recipe's section.
+        world: Processes that share a batch.
+
+    Raises:
+        UserError: They cannot.
+    """
+    check_batch(options.batch_size, images, "train.batch_size", "training images")
+    if (options.augment.mixup or options.augment.cutmix) and options.batch_size % (2 * world):
+        raise UserError(
+            f"mixup pairs images: train.batch_size must be a multiple of {2 * world} (two for each process), not "
+            f"{options.batch_size}."
+        )
+
+
 def make_loss(options: TrainConfig, classes: int, world: int) -> tuple[Mixup | None, Any]:
     """Return timm's mixup/cutmix, where the recipe asks for it, and the loss that fits its targets.
 
@@ -266,11 +290,6 @@ def make_loss(options: TrainConfig, classes: int, world: int) -> tuple[Mixup | N
     """
     augment = options.augment
     if augment.mixup or augment.cutmix:
-        if options.batch_size % (2 * world):
-            raise UserError(
-                f"mixup pairs images: train.batch_size must be a multiple of {2 * world} (two for each process), not "
-                f"{options.batch_size}."
-            )
         mixup = Mixup(
             mixup_alpha=augment.mixup,
             cutmix_alpha=augment.cutmix,
@@ -285,10 +304,12 @@ def make_loss(options: TrainConfig, classes: int, world: int) -> tuple[Mixup | N
     return None, criterion
 
 
-def describe_epoch(row: dict[str, Any], epochs: int, evaluated_on: str = "test") -> str:
+def describe_epoch(row: dict[str, Any], options: TrainConfig, evaluated_on: str = "test") -> str:
     """Return an epoch's line for the terminal."""
-    test = f", {evaluated_on} top-1 {row['test_top1']:.2f} %" if "test_top1" in row else ""
+    test = ""
+    if "test_top1" in row:
+        test = f", {evaluated_on} loss {row['test_loss']:.4f}, {evaluated_on} top-1 {row['test_top1']:.2f} %"
     return (
-        f"epoch {row['epoch']}/{epochs}: loss {row['train_loss']:.4f}{test}, {row['images_per_second']:.0f} images/s, "
-        f"{row['seconds']:.0f} s"
+        f"epoch {row['epoch']}/{options.epochs}: {training_loss(options)} {row['train_loss']:.4f}{test}, "
+        f"{row['images_per_second']:.0f} images/s, {row['seconds']:.0f} s"
     )

@@ -8,7 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import nn
 from torch.nn import functional as F
 
@@ -16,6 +18,7 @@ from dasvit.cell.cost import Cost
 from dasvit.cell.genotype import Genotype
 from dasvit.cell.subnet import FILE, Found, Subnet
 from dasvit.config import Config
+from dasvit.config import recipe as recipes
 from dasvit.data import MEAN, STD, Data
 from dasvit.errors import UserError
 from dasvit.io.run_folder import find_model
@@ -24,13 +27,13 @@ from dasvit.models.cost import cost_of, count_cost
 from dasvit.models.finetune import load_start, sizes_of, subject_of
 from dasvit.models.folder import WEIGHTS, read_model_config, save_model
 from dasvit.models.subnet import make_subnet
-from dasvit.runtime.distributed import seed_everything
+from dasvit.runtime.distributed import Runtime, seed_everything
 from dasvit.runtime.progress import Reporter
 from dasvit.runtime.saver import NEVER, Deadline
 from dasvit.session import Probe, Session, check_memory, load_session
 from dasvit.training.classifier import read_input
 from dasvit.training.evaluation import Evaluation
-from dasvit.training.loop import Trained, train
+from dasvit.training.loop import Trained, check_sizes, train
 
 Subject = Found | str
 """What is trained: a cell's network, a network that was found, `vit`, or a model of timm's by its name."""
@@ -141,13 +144,17 @@ def run_training(
         UserError: A user's mistake.
         Stopped: By a signal or the deadline; the same call goes on.
     """
-    session = load_session(config, folder, "train", reporter, deadline)
+
+    def check(labels: NDArray[np.int64], classes: Sequence[str], runtime: Runtime) -> None:
+        check_sizes(len(labels), config.train, runtime.world)
+        if not isinstance(subject, Start):
+            check_memory(cost_of(subject, config.model, len(classes)).params)
+
+    session = load_session(config, folder, "train", reporter, deadline, check)
     with session.locked():
         config, runtime = session.config, session.runtime
         if config.runtime.shard and not runtime.shards:
             reporter.say("runtime.shard: this one process keeps all weights; torchrun starts several (docs/scale.md).")
-        if not isinstance(subject, Start):  # what can fail, before the folder is made
-            check_memory(cost_of(subject, config.model, session.classes).params)
         make = network_maker(subject, session)
         seed_everything(config.runtime.seed)
         model = make()
@@ -165,6 +172,21 @@ def run_training(
         with session.followed(track) as session:
             trained = train(model, session)
             return write_model(trained, named, cost, session, make)
+
+
+def say_taken_over(config: Config, run: Path | None, reporter: Reporter) -> None:
+    """Say which limits on the images a training takes over from the run that it is about.
+
+    Args:
+        config: The training's recipe.
+        run: The run's folder, where there is one.
+        reporter: Where it is said.
+    """
+    kept = recipes.load(run / "config.yaml", searching=False).data if run else config.data
+    for name, what in (("limit", "trains on all images"), ("eval_limit", "tests on all images")):
+        value = getattr(config.data, name)
+        if run and value and value == getattr(kept, name):
+            reporter.say(f"data.{name} {value:,} is taken over from {run}: --data.{name} 0 {what}")
 
 
 def network_maker(subject: Subject | Start, session: Session) -> Callable[[], nn.Module]:

@@ -15,6 +15,7 @@ from torch import nn
 
 from dasvit.cell.subnet import Subnet, subnet_cost
 from dasvit.config import Config, SearchConfig, TrainConfig
+from dasvit.config.marks import training_loss
 from dasvit.data import Preprocess
 from dasvit.errors import UserError
 from dasvit.models.subnet import make_subnet
@@ -126,7 +127,8 @@ def end_epoch(state: TrainState, session: Session) -> None:
     check_steps(state.metrics, where, ADVICE)
     row = state.metrics.row(session.runtime, stage=1, epoch=state.epoch + 1, lr=state.lr)
     state.epoch, state.step = state.epoch + 1, 0
-    said = f"{where}: loss {row['train_loss']:.3f}, {row['images_per_second']:.0f} images/s, {row['seconds']:.0f} s"
+    loss = f"{training_loss(session.config.search)} {row['train_loss']:.3f}"
+    said = f"{where}: {loss}, {row['images_per_second']:.0f} images/s, {row['seconds']:.0f} s"
     session.log(said, {"metrics.jsonl": row})
 
 
