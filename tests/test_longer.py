@@ -12,7 +12,7 @@ from torch import nn, optim
 
 from dasvit.config import OptimConfig
 from dasvit.training.optim import make_schedule
-from helpers import SMALL, ForkServer, call_cli, untimed
+from helpers import SMALL, Faults, ForkServer, call_cli, untimed
 from runs import COMMANDS, assert_same_end
 
 TRAIN = ("train", "--model=vit", *SMALL)
@@ -58,14 +58,18 @@ def test_more_epochs_go_on_with_the_longer_schedule(run: Path) -> None:
     assert [row["lr"] for row in rows[3:]] == pytest.approx(steps, rel=1e-12)
 
 
-def test_a_longer_training_that_is_killed_ends_the_same(run: Path, forks: ForkServer, tmp_path: Path) -> None:
+def test_a_longer_training_that_is_killed_ends_the_same(
+    run: Path, forks: ForkServer, tmp_path: Path, faults: Faults
+) -> None:
     other = Path(shutil.copytree(run, tmp_path / "other"))
     assert forks.run(*LONGER, "--run", run) == 0, forks.said()
     for place in ("dasvit.training.loop.weight_step", "dasvit.training.optim.CosineLRScheduler.step_update"):
         status = forks.run(*LONGER, "--run", other, place=place, call=3)
         assert status == -signal.SIGKILL, forks.said()
+        faults.provoked("SIGKILL in a training that was given more epochs")
     assert forks.run(*LONGER, "--run", other, "--resume") == 0, forks.said()
     assert_same_end(other, run)
+    faults.survived("SIGKILL in a training that was given more epochs", 2)
 
 
 def test_the_same_epochs_again_change_nothing(run: Path) -> None:
