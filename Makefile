@@ -65,11 +65,12 @@ wheel: $(VENV)/.installed
 bench: $(VENV)/.installed
 	@$(BIN)/python benchmarks/bench.py
 
+# Every file with a test that provokes faults and counts them: by the fixture, a marker or `record`.
+FAULTS = $(shell grep -lE 'faults: Faults|mark[.]fault|record.record_property' tests/test_*.py)
+
 # The tests of faults, long versions included; the table at the end is that of docs/reliability.md.
 test-faults: $(VENV)/.installed
-	$(BIN)/pytest --numprocesses 2 --dist worksteal -m "faults or not faults" \
-		tests/test_resume.py tests/test_steps.py tests/test_faults.py tests/test_distributed.py \
-		tests/test_trust.py tests/test_data_faults.py tests/test_images_broken.py tests/test_fuzz.py
+	$(BIN)/pytest --numprocesses 2 --dist worksteal -m "faults or not faults" $(FAULTS)
 
 clean:
 	rm -rf $(VENV) $(VENV)-floors build dist .cache .mypy_cache .ruff_cache .pytest_cache

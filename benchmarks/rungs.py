@@ -76,7 +76,7 @@ def curve(cell: Genotype, config: Config, data: Data, val: ImageSet) -> dict[str
     prefer_fast_attention(network, runtime.device, torch.bfloat16)
     loader, preprocess = training_loader(data, config, runtime), Preprocess(config.model.image_size)
     state = TrainState(network, config.train, len(loader), runtime, Steps(runtime, Reporter(quiet=True)))
-    _, criterion = make_loss(config.train, 10, 1)
+    _, criterion = make_loss(config.train, 10)
     rows, seconds = [], 0.0
 
     def judged(images: ImageSet) -> Any:

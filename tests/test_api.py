@@ -323,3 +323,19 @@ assert 'run' in pydoc.render_doc(first)
 """
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stderr
+
+
+def test_fields_of_data_without_a_name_are_images_in_a_folder(tmp_path: Path) -> None:
+    from dasvit.api.recipe import make_config
+
+    (tmp_path / "owl").mkdir()
+    assert make_config("digits", {"path": str(tmp_path)}).data.name == "imagefolder"
+    assert make_config("digits", {"path": str(tmp_path), "name": "parquet"}).data.name == "parquet"
+    assert make_config("cifar10-small", None, {"data.path": str(tmp_path)}).data.name == "imagefolder"
+
+
+def test_a_training_says_which_limit_it_takes_over(
+    found: dasvit.FoundCell, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    dasvit.train(found, run=tmp_path / "run")
+    assert f"data.limit 60 is taken over from {found.run}" in capsys.readouterr().err

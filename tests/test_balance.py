@@ -65,7 +65,7 @@ def test_weights_make_classes_count_alike() -> None:
     assert float(weights[labels].mean()) == pytest.approx(1)
     logits = torch.randn(10, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     config = recipes.from_dict({"train": {"smoothing": 0.0}}, searching=False).train
-    _, criterion = make_loss(config, 4, 1, weights)
+    _, criterion = make_loss(config, 4, weights)
     losses = F.cross_entropy(logits, labels, reduction="none")
     means = torch.stack([losses[labels == label].mean() for label in (0, 1, 3)])
     assert float(criterion(logits, labels)) == pytest.approx(float(means.mean()))
@@ -73,7 +73,7 @@ def test_weights_make_classes_count_alike() -> None:
     assert float(criterion(logits, labels)) == pytest.approx(float(halves))
     soft = F.one_hot(labels, 4).double()
     mixed = replace(config, batch_size=10, augment=replace(config.augment, mixup=0.5))
-    assert float(make_loss(mixed, 4, 1, weights)[1](logits, soft)) == pytest.approx(float(means.mean()))
+    assert float(make_loss(mixed, 4, weights)[1](logits, soft)) == pytest.approx(float(means.mean()))
 
 
 def config_of(balance: str, seed: int = 0) -> Config:

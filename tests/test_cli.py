@@ -131,6 +131,30 @@ def test_training_takes_over_the_recipe_of_the_search(trained: Path) -> None:
     assert configs[0] == configs[1]
 
 
+def test_training_says_what_limit_it_takes_over(
+    trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    said = f"data.limit 200 is taken over from {trained}: --data.limit 0 trains on all images"
+    options = ["--train.epochs=1", "--train.optim.warmup_epochs=0.5", "--run"]
+    _, err = call(capsys, "train", "--cell", trained, *options, tmp_path / "a")
+    assert said in err and "warmup" not in err
+    _, err = call(capsys, "train", "--cell", trained, "--data.limit=100", *options, tmp_path / "b")
+    assert "is taken over" not in err
+    _, err = call(capsys, "train", "--init", trained, *options, tmp_path / "c")
+    assert said.replace(str(trained), str(trained / "train")) in err
+
+
+def test_a_warmup_that_is_too_long_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    _, err = call(capsys, "train", "--model=vit", *TINY, "--run", tmp_path / "t")
+    line = r"^epoch 2/2: training loss \(augmented, smoothed\) [\d.]+, test loss [\d.]+, test top-1 [\d.]+ %, "
+    assert re.search(line, err, re.M)
+    assert "train.optim.warmup_epochs 4 is not shorter than the 2 epochs that there are" in err
+    assert "--train.optim.warmup_epochs 0.2 leaves it time to fall" in err
+    _, err = call(capsys, "search", *TINY, "--run", tmp_path / "s")
+    assert "search.weights.warmup_epochs 1 is not shorter than the 1 epoch that there are" in err
+    assert re.search(r"^stage 1/2, epoch 2/2: training loss [\d.]+, val top-1 ", err, re.M)
+
+
 def test_the_same_command_again_finds_its_result(trained: Path, capsys: pytest.CaptureFixture[str]) -> None:
     before = (trained / "metrics.jsonl").read_text()
     out, _ = call(capsys, "search", *TINY, "--run", trained, "--json")
@@ -218,19 +242,35 @@ def test_cost_of_everything(trained: Path, capsys: pytest.CaptureFixture[str]) -
     out, _ = call(capsys, "cost", "dasvit_cifar10", "--json")
     assert json.loads(out) == {
         "name": "dasvit_cifar10",
+        "classes": 10,
         "params": 50_449_162,
         "macs": 10_591_348_224,
         "macs_linear": 9_876_020_736,
     }
     out, _ = call(capsys, "cost", "resnet18", "--json")
+    assert json.loads(out)["params"] == 11_689_512 - 990 * 513 and json.loads(out)["classes"] == 10
+    out, _ = call(capsys, "cost", "resnet18", "--classes", 1000, "--json")
     assert json.loads(out)["params"] == 11_689_512
     out, _ = call(capsys, "cost", trained / "train", "--json")
     params = json.loads(out)["params"]
     assert params == json.loads((trained / "train" / "result.json").read_text())["params"]
     out, _ = call(capsys, "cost", trained, "--json")
     assert json.loads(out)["params"] == params
-    out, _ = call(capsys, "cost", "vit", "--model.width", 192, "--model.heads", 3)
-    assert "multiply-adds" in out
+    small = [
+        "--model.width",
+        8,
+        "--model.heads",
+        2,
+        "--model.layers",
+        1,
+        "--model.image_size",
+        8,
+        "--model.patch_size",
+        4,
+    ]
+    out, _ = call(capsys, "cost", "vit", *small)
+    params, macs = r"vit: 1\.\d\dk parameters \(1,\d{3}\)", r"\d\.\d\dk multiply-adds an image \(\d\.\d\dk of .*\)"
+    assert re.fullmatch(rf"{params}, {macs}; a head of 10 classes\n", out)
 
 
 def test_options_may_stand_before_what_they_are_about(trained: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -377,7 +417,10 @@ def test_json_is_all_there_is_on_standard_output(tmp_path: Path) -> None:
         (["search", *TINY, "--data.name", "digit"], "Did you mean 'digits'"),
         (["search", *TINY, "--data.name", "imagefolder", "--data.path", "nowhere"], "nowhere"),
         (["search", *TINY, "--data.name", "cifar10"], "--data.path"),
-        (["search", *TINY, "--search.batch_size", "5000"], "a batch of 5000 is larger than"),
+        (
+            ["search", *TINY, "--search.batch_size", "5000"],
+            "search.batch_size is 5,000, but there are 100 images",
+        ),
         (["search", *TINY, "--model.patch_size", "3"], "not divisible into patches of 3"),
         (["search", *TINY, "--model.width", "18"], "not divisible by 4 attention heads"),
         (["search", *TINY, "--runtime.device", "cuda:7"], "set runtime.device to auto or cpu"),
@@ -454,9 +497,21 @@ def test_a_mended_mistake_runs_in_the_same_folder(tmp_path: Path, capsys: pytest
 def test_a_run_folder_of_another_run_stays_as_it_is(trained: Path, capsys: pytest.CaptureFixture[str]) -> None:
     before = {path: path.read_bytes() for path in trained.rglob("*") if path.is_file()}
     err = fails(capsys, "search", *TINY, "--runtime.seed", 1, "--run", trained)
-    assert "already holds another run" in err
+    assert "already holds another run (search), which has runtime.seed 0 (not 1): give --run" in err
     err = fails(capsys, "train", "--cell", "dasvit_cifar10", *TINY, "--run", trained / "train")
-    assert "already holds another run" in err
+    assert "already holds another run (train), which has subject {" in err
+    err = fails(
+        capsys,
+        "train",
+        "--cell",
+        trained,
+        "--train.epochs=1",
+        "--data.path=",
+        "--train.ema=0.5",
+        "--run",
+        trained / "train",
+    )
+    assert "which has train.epochs 2 (not 1), train.ema 0.0 (not 0.5): give" in err
     assert {path: path.read_bytes() for path in trained.rglob("*") if path.is_file()} == before
 
 

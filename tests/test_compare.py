@@ -99,7 +99,7 @@ def test_cost_alone(capsys: pytest.CaptureFixture[str]) -> None:
 def test_the_papers_rows_and_one_more(capsys: pytest.CaptureFixture[str]) -> None:
     entries = find_networks(["resnet18"], "paper", "small")
     assert [entry.key for entry in entries] == [*(row.small for row in PAPER), "resnet18"]
-    assert [entry.classes for entry in entries] == [10] * 13 + [1000]
+    assert [entry.classes for entry in entries] == [10] * 14
     arguments = ["--cost-only", "--scale", "small", "--ptflops", "no", "--format", "csv"]
     out, _ = call(capsys, "compare", "vgg16", "resnet18", *arguments)
     first, second = csv.DictReader(io.StringIO(out))

@@ -148,7 +148,7 @@ def test_shards_make_up_the_batch(config: AugmentConfig) -> None:
 
 
 def test_too_large_a_batch_is_refused() -> None:
-    with pytest.raises(UserError, match="a batch of 5 is larger than the 3 images"):
+    with pytest.raises(UserError, match="batch_size is 5, but there are 3 images: lower batch_size"):
         loader_of(images=image_set(3), drop_last=True)
     assert len(loader_of(images=image_set(3))) == 1
 

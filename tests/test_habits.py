@@ -1,6 +1,7 @@
 """What runs when: make's map, the workflows and pre-commit name what there is, with pyproject.toml's versions."""
 
 import re
+import subprocess
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -67,3 +68,12 @@ def test_pre_commit_has_the_ruff_of_the_project() -> None:
     (repo,) = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text(encoding="utf-8"))["repos"]
     assert [hook["entry"].split()[:2] for hook in repo["hooks"]] == [["ruff", "check"], ["ruff", "format"]]
     assert all(hook["additional_dependencies"] == [ours] for hook in repo["hooks"])
+
+
+def test_make_test_faults_runs_every_test_that_counts_faults() -> None:
+    """A test file counts faults by the fixture, by a marker, or by `record`: none of them may be left out."""
+    said = subprocess.run(["make", "-n", "test-faults"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    counting = ("faults: " + "Faults", "mark." + "fault", "record(" + "record_property")
+    for path in sorted((ROOT / "tests").glob("test_*.py")):
+        counts = any(word in path.read_text(encoding="utf-8") for word in counting)
+        assert (f"tests/{path.name}" in said.split()) == counts, path.name

@@ -10,7 +10,7 @@ import yaml
 from dasvit.cli import main
 from dasvit.report.compare.page import write_comparison
 from dasvit.report.markup import latex
-from dasvit.report.run.figures import skip_weights, write_figures
+from dasvit.report.run.figures import accuracies, skip_weights, write_figures
 from dasvit.report.run.reading import read_run
 from run_folders import write_search, write_train
 from test_report_page import Page
@@ -56,6 +56,26 @@ def test_runs_side_by_side(runs: list[Path], tmp_path: Path) -> None:
     assert differences["train.epochs"] == ["4", "50", "4"]  # of the training inside, where there is one
     assert "model.width" not in differences
     assert "Machine, versions and data are the same." in page.said
+
+
+def test_only_fields_that_both_have_can_differ(tmp_path: Path) -> None:
+    """Neither a search beside a training nor a run of an older version fills the table."""
+    folders = [write_search(tmp_path / "search"), write_train(tmp_path / "train")]
+    config = yaml.safe_load((folders[1] / "config.yaml").read_text())
+    del config["data"]["on_error"], config["train"]["optim"]["clip_grad"]
+    config["train"]["epochs"] = 7
+    (folders[1] / "config.yaml").write_text(yaml.safe_dump(config))
+    page = Page(write_comparison(folders, tmp_path / "page.html").read_text(encoding="utf-8"))
+    assert page.table_of("", "search", "train") == [["train.epochs", "50", "7"]]
+
+
+def test_the_figure_of_accuracies_ends_at_a_hundred(tmp_path: Path) -> None:
+    folder = write_train(tmp_path / "train")
+    rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    lines = [json.dumps({**row, "test_top1": 100.0 - place}) + "\n" for place, row in enumerate(rows)]
+    (folder / "metrics.jsonl").write_text("".join(lines))
+    figure = accuracies([read_run(folder)], ["train"])
+    assert figure is not None and figure.axes[0].get_ylim()[1] == 100
 
 
 def test_curves_of_all_runs_stand_in_one_chart(runs: list[Path], tmp_path: Path) -> None:

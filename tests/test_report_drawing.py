@@ -22,6 +22,7 @@ from dasvit.report.drawing.cells import (
     warnings_of,
 )
 from dasvit.report.drawing.charts import Chart, Series, epoch_ticks, thin
+from dasvit.report.drawing.dot_plots import Row, Scatter, strips
 from dasvit.report.drawing.layout import Drawing, Sizes, lay_out
 from dasvit.report.drawing.svg import nice_ticks, tag
 from dasvit.report.words import duration, interval, memory, percent, plain, weight
@@ -218,6 +219,24 @@ def test_ticks_span_the_values(one: float, other: float) -> None:
 def test_ticks() -> None:
     assert nice_ticks(0, 0.58) == [0, 0.2, 0.4, 0.6]
     assert epoch_ticks(6) == [1, 2, 3, 4, 5, 6] and epoch_ticks(90)[-1] == 80 and epoch_ticks(1) == [1]
+
+
+@pytest.mark.parametrize("values", [[97.0], [100.0], [100.0, 100.0], [0.0], [3.0], [12.0, 99.9], [99.2, 100.0]])
+def test_axes_of_percent_end_at_a_hundred(values: list[float]) -> None:
+    points = list(enumerate(values, start=1))
+    ticks = Chart("t", [Series("a", points, "x")], percent, epochs=2).ticks
+    assert 0 <= ticks[0] <= min(values) and max(values) <= ticks[-1] <= 100 and len(ticks) > 1
+    drawn = [
+        strips([Row("a", [("s", value) for value in values], "x", "")], "t", percent),
+        Scatter("t", [("x", [("c", value, value) for value in values])], ("x", "y"), (percent, percent), "").svg,
+    ]
+    for picture in drawn:
+        texts = [
+            text.text or "" for text in parse(picture).iter("text") if (text.get("class") or "").startswith("tick")
+        ]
+        written = [float(text.removesuffix(" %")) for text in texts if text.endswith(" %")]
+        assert written and min(written) >= 0 and max(written) <= 100
+    assert nice_ticks(97.0, 97.0)[-1] > 100  # of what is no percent
 
 
 def points_of(chart: Chart, name: str) -> list[tuple[float, float]]:

@@ -105,6 +105,17 @@ def test_a_trainings_page_has_its_sections(tmp_path: Path) -> None:
     assert "56.23 % 95 %: 55.3 to 57.2; majority 10 %" in page.said
 
 
+def test_losses_are_called_what_they_are(tmp_path: Path) -> None:
+    folder = write_train(tmp_path / "run")
+    config = yaml.safe_load((folder / "config.yaml").read_text())
+    for smoothing, flip, name in ((0.1, 0.5, "training (augmented, smoothed)"), (0.0, 0.0, "training")):
+        config["train"] |= {"smoothing": smoothing, "augment": {"flip": flip}}
+        (folder / "config.yaml").write_text(yaml.safe_dump(config))
+        page = Page(write_report(folder).read_text(encoding="utf-8"))
+        assert page.table_of("epoch", name, "test")
+        assert ("no measure of the same thing" in page.said) == (name != "training")
+
+
 def test_pages_can_be_read_by_those_who_do_not_see_them(tmp_path: Path) -> None:
     page = page_of(write_search(tmp_path / "run"))
     assert len(page.all("h1")) == len(page.all("main")) == len(page.all("header")) == len(page.all("footer")) == 1

@@ -19,6 +19,12 @@ def printable(text: object) -> str:
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in str(text))
 
 
+def listed(names: Iterable[object], most: int = 5) -> str:
+    """Return the first few of some names of others as one text: a, b, c and 7 more."""
+    shown = [printable(name) for name in names]
+    return ", ".join(shown[:most]) + (f" and {len(shown) - most:,} more" if len(shown) > most else "")
+
+
 def unknown(kind: str, name: object, valid: Iterable[str]) -> UserError:
     """Return the error for a name that is not in a table, naming the nearest and all valid ones.
 
@@ -28,7 +34,7 @@ def unknown(kind: str, name: object, valid: Iterable[str]) -> UserError:
         valid: The names that would have done.
     """
     names = list(valid)
-    near = difflib.get_close_matches(str(name), names, n=1, cutoff=0.5)
+    near = difflib.get_close_matches(str(name), names, n=1)
     hint = f" Did you mean {near[0]!r}?" if near else ""
     return UserError(f"unknown {kind} {name!r}.{hint} Valid: {', '.join(names)}.")
 

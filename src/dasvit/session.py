@@ -12,13 +12,15 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from dasvit.config import Config, DataConfig, recipe
 from dasvit.config.limits import MAX_CLASSES
 from dasvit.config.units import window_text
 from dasvit.data import Data, load_data
 from dasvit.data.mirrored import flips_of, with_mirrored
-from dasvit.errors import UserError, printable
+from dasvit.errors import UserError, listed, printable
+from dasvit.io.files import read_object
 from dasvit.io.run_folder import RunFolder
 from dasvit.report import refresh_report
 from dasvit.report.run.page import PAGE
@@ -28,8 +30,6 @@ from dasvit.runtime.progress import Reporter
 from dasvit.runtime.saver import NEVER, Deadline
 from dasvit.runtime.tracking import Tracking
 
-NAMED = 5
-"""Skipped images that are named on the terminal; `environment.json` names them all."""
 SLOW = 2.0
 """How many times as long a product may take in bfloat16 before a run that insists on it says so."""
 Probe = Callable[[torch.device], Callable[[], None]]
@@ -91,14 +91,14 @@ class Session:
         with self.run.locked() if self.runtime.is_main else nullcontext():
             yield
 
-    def claim(self, subject: str, resume: bool = False, init: str = "") -> None:
+    def claim(self, subject: str, resume: bool = False, init: str = "", may_be_longer: bool = False) -> None:
         """Make the folder this run's own, and note what its data are (see `RunFolder.open`).
 
         Raises:
             UserError: The folder holds something else, or its run began with other classes.
         """
         if self.runtime.is_main:
-            self.run.open(self.config, subject, resume, init)
+            self.run.open(self.config, subject, resume, init, may_be_longer)
             note_data(self.run, self.data, self.reporter)
 
     def settle_precision(self, probe: Probe | None, keep: bool = True) -> None:
@@ -197,7 +197,13 @@ class Session:
                 refresh_report(folder.parent, say, live=False)  # the search's page tells how its cell did
 
 
-def load_session(config: Config, folder: str, kind: str, reporter: Reporter, deadline: Deadline = NEVER) -> Session:
+Check = Callable[[NDArray[np.int64], Sequence[str], Runtime], None]
+"""Is told the labels of the training images, int64 [N], and the classes, and refuses sizes that do not go together."""
+
+
+def load_session(
+    config: Config, folder: str, kind: str, reporter: Reporter, deadline: Deadline = NEVER, check: Check | None = None
+) -> Session:
     """Load the images of a recipe, and return the session of a run; its folder is not touched yet.
 
     Args:
@@ -206,13 +212,16 @@ def load_session(config: Config, folder: str, kind: str, reporter: Reporter, dea
         kind: What runs in it: search, train or study.
         reporter: Where progress goes.
         deadline: When to stop.
+        check: Asked before an image is decoded.
 
     Raises:
         UserError: The device or the images are not there, or not as they should be.
     """
     runtime = Runtime(config.runtime)
+    asked = (lambda labels, classes: check(labels, classes, runtime)) if check else None
     with runtime.first_of_machine():
-        data = load_data(as_begun(config.data, Path(folder)), config.model.image_size, config.runtime.seed)
+        begun = as_begun(config.data, Path(folder))
+        data = load_data(begun, config.model.image_size, config.runtime.seed, check=asked)
     flips = flips_of(config, searching=kind != "train")
     if runtime.is_main:
         data = with_mirrored(data, flips)
@@ -237,8 +246,7 @@ def as_begun(data: DataConfig, folder: Path) -> DataConfig:
 
 def say_data(data: Data, reporter: Reporter) -> None:
     """Say what was loaded, and how the source was understood."""
-    names = ", ".join(map(printable, data.skipped[:NAMED])) + (", …" if len(data.skipped) > NAMED else "")
-    skipped = f", {len(data.skipped)} broken ones skipped ({names})" if data.skipped else ""
+    skipped = f", {len(data.skipped)} broken ones skipped ({listed(data.skipped)})" if data.skipped else ""
     sets = {"training": data.train, "test": data.test}
     counts = " and ".join(f"{len(images):,} {name}" for name, images in sets.items() if len(images))
     reporter.say(
@@ -283,13 +291,13 @@ def note_data(run: RunFolder, data: Data, reporter: Reporter) -> None:
     Only said: images that were copied to another machine have other times of change, and their run is to go on.
 
     Raises:
-        UserError: They have another number of classes, which the run cannot go on with.
+        UserError: They have other classes, which the run cannot go on with.
     """
-    before = run.notes()
-    if before.get("classes", len(data.classes)) != len(data.classes):
+    before, names = run.notes(), read_object(run.path / "data.json").get("classes", list(data.classes))
+    if before.get("classes", len(data.classes)) != len(data.classes) or names != list(data.classes):
         raise UserError(
-            f"the data have {len(data.classes)} classes now, but {before['classes']} when the run {run.path} began: "
-            "put them back as they were, or give --run another folder."
+            f"the data have {len(data.classes)} classes now, but {before.get('classes')} when the run {run.path} began"
+            f"{_changed_classes(names, data.classes)}: put them back as they were, or give --run another folder."
         )
     if before.get("data_fingerprint", data.fingerprint) != data.fingerprint:
         reporter.say(
@@ -301,6 +309,16 @@ def note_data(run: RunFolder, data: Data, reporter: Reporter) -> None:
     run.write_json("data.json", describe_data(data))
     if data.held_out:
         run.write_text("held_out.txt", "".join(f"{printable(name)}\n" for name in data.held_out))
+
+
+def _changed_classes(before: Sequence[str], now: Sequence[str]) -> str:
+    """Return which classes came and which went, in parentheses."""
+    changes = {
+        "new": [name for name in now if name not in before],
+        "gone": [name for name in before if name not in now],
+    }
+    said = [f"{what}: {listed(names)}" for what, names in changes.items() if names]
+    return f" ({'; '.join(said)})" if said else " (in another order)" if list(before) != list(now) else ""
 
 
 def noted_classes(run: RunFolder) -> int:

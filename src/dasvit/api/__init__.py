@@ -27,15 +27,14 @@ from dasvit.errors import UserError, unknown
 from dasvit.io.run_folder import find_run
 from dasvit.memory.fits import warn_memory
 from dasvit.models.finetune import sizes_of
-from dasvit.report.compare.page import write_comparison
-from dasvit.report.run.page import write_report
+from dasvit.report.folders import write_pages
 from dasvit.runtime.progress import Reporter
 from dasvit.runtime.saver import Deadline
 from dasvit.search.pipeline import run_search
 from dasvit.study.options import StudyOptions
 from dasvit.study.result import StudyResult
 from dasvit.study.study import do_study
-from dasvit.training.pipeline import Start, Subject, run_training
+from dasvit.training.pipeline import Start, Subject, run_training, say_taken_over
 
 __all__ = [
     "FoundCell",
@@ -174,7 +173,9 @@ def train(
         what = named_network(str(subject))[0]
     place = str(run or folder or f"runs/{name}")
     deadline = Deadline.after(max_minutes)
-    run_training(config, what, place, Reporter(quiet=quiet), resume=resume, deadline=deadline, track=track)
+    reporter = Reporter(quiet=quiet)
+    say_taken_over(config, find_run(subject.run) if isinstance(subject, FoundCell) else None, reporter)
+    run_training(config, what, place, reporter, resume=resume, deadline=deadline, track=track)
     return TrainedModel(place)
 
 
@@ -304,7 +305,7 @@ def cost(
         return cost_with_latency(subject.found, model, classes or 10, how)
     if isinstance(subject, (Genotype, Subnet)):
         return cost_with_latency(subject, model, classes or 10, how)
-    return cost_of_named(str(subject), model, classes, how)
+    return cost_of_named(str(subject), model, classes, how)[0]
 
 
 def inspect_data(data: Any, *, seed: int = 0) -> Inspection:
@@ -331,9 +332,7 @@ def report(*runs: FoundCell | TrainedModel | str | Path, out: str | Path = "") -
         UserError: A folder holds no run.
     """
     folders = [_folder(one) for one in runs]
-    if len(folders) > 1:
-        return write_comparison(folders, Path(out or "comparison.html"))
-    return write_report(folders[0], out=Path(out) if out else None)
+    return write_pages(folders, Path(out) if out else None)
 
 
 def _about(subject: FoundCell | Found | TrainedModel | str | Path) -> tuple[str, str, str | Config]:

@@ -44,7 +44,8 @@ def make_config(
     for name, value in fields.items():
         content = _with_field(content, name.split("."), value)
     config = recipes.from_dict(content, "the options", searching=False)
-    places = {"data.path"} if isinstance(data, (str, Path)) else set()
+    given = {"path"} if isinstance(data, (str, Path)) else data if _is_section(data) else ()
+    places = {f"data.{name}" for name in given}
     config = replace(config, data=with_implied_name(config.data, {*fields, *places}))
     if searching:
         config = with_method(config, method or config.search.method, fields)
@@ -52,10 +53,16 @@ def make_config(
     return config
 
 
+def _is_section(data: Any) -> bool:
+    """Tell whether data are given as fields of the section of that name."""
+    fields = vars(DataConfig())
+    return isinstance(data, Mapping) and all(isinstance(key, str) and key in fields for key in data)
+
+
 def _data_section(data: Any) -> dict[str, Any]:
     if isinstance(data, DataConfig):
         return dict(vars(data))
-    if isinstance(data, Mapping) and all(isinstance(key, str) for key in data) and set(data) <= set(vars(DataConfig())):
+    if _is_section(data):
         return dict(data)
     if isinstance(data, (str, Path)):
         return {"name": "imagefolder", "path": str(data)}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import re
 from argparse import SUPPRESS
 from dataclasses import replace
@@ -12,6 +11,7 @@ from jsonargparse import ArgumentParser
 
 from dasvit.cli.fields import add_options, read_options
 from dasvit.cli.recipe_of import recipe_of
+from dasvit.cli.suggestions import near_options
 from dasvit.cli.words import check_sections, first_look, plain_fields
 from dasvit.commands import COMMANDS
 from dasvit.commands.options import Options, SearchOptions
@@ -155,7 +155,7 @@ def _explain(message: str, parser: ArgumentParser) -> str:
         if not wrong:
             return f"{text}: see `{parser.prog} --help`."
         wrong = wrong.split("=")[0]
-        known = {name for a in parser._actions if a.help != SUPPRESS for name in a.option_strings}
-        near = difflib.get_close_matches(wrong, sorted(known), n=1, cutoff=0.5)
-        return f"unknown option {wrong}." + (f" Did you mean {near[0]}?" if near else f" See `{parser.prog} --help`.")
+        known = [name for a in parser._actions if a.help != SUPPRESS for name in a.option_strings]
+        near = " or ".join(near_options(wrong, known))
+        return f"unknown option {wrong}." + (f" Did you mean {near}?" if near else f" See `{parser.prog} --help`.")
     return re.sub(r"\bbaseline\b", "model", text)

@@ -10,6 +10,8 @@ from dasvit.config import Config
 from dasvit.config.recipe import SECTIONS
 
 ALL = tuple(SECTIONS)
+SEARCHING = tuple(dict.fromkeys(["search", "space", *ALL]))
+TRAINING = tuple(dict.fromkeys(["train", "data", "model", "runtime", *ALL]))
 
 
 @dataclass(frozen=True)
@@ -20,7 +22,7 @@ class Command:
         options: Its options; the first line of their docstring says what the command does.
         usage: Its arguments without a name, for `--help`.
         recipe: The recipe that it reads when none is given. Empty: none.
-        sections: The recipe's sections that can be overridden. None at all: it reads no recipe.
+        sections: The recipe's sections that can be overridden, in the order of `--help`. None: it reads no recipe.
     """
 
     options: type[own.Options]
@@ -36,13 +38,13 @@ class Command:
     @property
     def goes_on(self) -> bool:
         """Whether the same command line goes on with a run that was stopped: what reads a whole recipe makes a run."""
-        return self.sections == ALL
+        return set(self.sections) == set(ALL)
 
 
 COMMANDS = {
-    "search": Command(own.SearchOptions, recipe="cifar10-small", sections=ALL),
+    "search": Command(own.SearchOptions, recipe="cifar10-small", sections=SEARCHING),
     "derive": Command(own.DeriveOptions, "RUN"),
-    "train": Command(own.TrainOptions, recipe="cifar10-small", sections=ALL),
+    "train": Command(own.TrainOptions, recipe="cifar10-small", sections=TRAINING),
     "evaluate": Command(own.EvaluateOptions, "MODEL", sections=("data", "runtime")),
     "data": Command(own.DataOptions, "FOLDER", sections=("data", "model", "runtime")),
     "predict": Command(own.PredictOptions, "MODEL IMAGE|FOLDER..."),
@@ -51,7 +53,7 @@ COMMANDS = {
     "cost": Command(own.CostOptions, "CELL|MODEL|TIMM_NAME", "cifar10-paper", ("model",)),
     "latency": Command(own.LatencyOptions, recipe="cifar10-paper", sections=("data", "model", "space")),
     "report": Command(own.ReportOptions, "RUN..."),
-    "compare": Command(own.CompareOptions, "[NETWORK ...]", "cifar10-paper", ALL),
+    "compare": Command(own.CompareOptions, "[NETWORK ...]", "cifar10-paper", TRAINING),
     "study": Command(own.StudyOptions, recipe="digits-study", sections=ALL),
     "memory": Command(own.MemoryOptions, recipe="cifar10-paper", sections=("model", "space", "search", "runtime")),
     "quickstart": Command(own.QuickstartOptions, recipe="digits", sections=ALL),

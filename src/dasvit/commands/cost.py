@@ -9,6 +9,7 @@ from dasvit.config import Config
 from dasvit.config.limits import MAX_CLASSES
 from dasvit.errors import UserError
 from dasvit.latency.measure import MeasuredCost
+from dasvit.report.tables import number
 
 
 def cost_command(options: CostOptions, config: Config) -> None:
@@ -16,13 +17,14 @@ def cost_command(options: CostOptions, config: Config) -> None:
     if not 0 <= classes <= MAX_CLASSES:
         raise UserError(f"--classes must lie between 0 and {MAX_CLASSES:,}, not {classes}.")
     how = options.where(config.search.latency) if options.latency else None
-    cost = cost_of_named(name, config.model, classes, how)
+    cost, classes = cost_of_named(name, config.model, classes, how)
     if options.json:
-        print_json({"name": name, **cost.to_dict()})
+        print_json({"name": name, "classes": classes, **cost.to_dict()})
         return
     print(
-        f"{name}: {cost.params:,} parameters; {cost.macs / 1e9:.3f} G multiply-adds an image "
-        f"({cost.macs_linear / 1e9:.3f} G of them in linear layers, convolutions and the patch embedding)"
+        f"{name}: {number(cost.params)} parameters ({cost.params:,}), {number(cost.macs)} multiply-adds an image "
+        f"({number(cost.macs_linear)} of them in linear layers, convolutions and the patch embedding); "
+        f"a head of {classes:,} classes"
     )
     if isinstance(cost, MeasuredCost):
         print(f"An inference takes {cost.latency} on {cost.latency.machine}.")

@@ -16,7 +16,7 @@ from dasvit.config.units import window_text
 from dasvit.data.cache import LARGEST
 from dasvit.data.inspection import Inspection, inspect_data
 from dasvit.data.view import fit_lines, window_lines
-from dasvit.errors import printable
+from dasvit.errors import listed, printable
 from dasvit.io.files import write_whole
 
 _SHOWN = 5  # sizes, modes and names that are printed
@@ -53,12 +53,12 @@ def lines(found: Inspection, image_size: int) -> list[str]:
     said.append(f"modes: {_counted(found.modes)}")
     said += fit_lines(found.view.fit, found.oblong) + window_lines(found.view.window)
     if found.held_out:
-        said.append(f"held out: {len(found.held_out):,} images ({_some(found.held_out)}; --held-out FILE names all)")
+        said.append(f"held out: {len(found.held_out):,} images ({listed(found.held_out)}; --held-out FILE names all)")
     size = found.disk(image_size)
     kept = "decoded" if size <= LARGEST else "more than are kept decoded: they are decoded in every epoch"
     said.append(f"disk: {size / 1e6:,.0f} MB at model.image_size {image_size} ({kept})")
     if found.broken:
-        said.append(f"broken: {len(found.broken):,} images cannot be read ({_some(found.broken)})")
+        said.append(f"broken: {len(found.broken):,} images cannot be read ({listed(found.broken, _SHOWN)})")
     if found.alike:
         images = sum(map(len, found.alike))
         pair = " ~ ".join(name for _, name in found.alike[0][:2])
@@ -94,7 +94,3 @@ def _counted(counts: Mapping[str, int]) -> str:
     shown = [f"{name} ({count:,})" for name, count in list(counts.items())[:_SHOWN]]
     more = len(counts) - len(shown)
     return ", ".join(shown) + (f" and {more:,} more" if more else "")
-
-
-def _some(names: tuple[str, ...]) -> str:
-    return ", ".join(names[:_SHOWN]) + (", …" if len(names) > _SHOWN else "")

@@ -263,7 +263,7 @@ class CostOptions(Timed):
 
     Attributes:
         subject: What is counted.
-        classes: Classes of the head (default: 10 for a cell, else the model's own).
+        classes: Classes of the head (default: those of a run's data or of a trained model; of all others 10).
         latency: Also measure what an inference takes.
     """
 
@@ -310,7 +310,7 @@ class CompareOptions(Options):
         scale: Full, or small: networks and recipe that two CPU cores can train.
         cost_only: Train nothing: parameters and multiply-adds.
         latency: Also measure what an inference takes, as search.latency says.
-        classes: With --cost-only, classes of every head (default: as the paper).
+        classes: With --cost-only, classes of every head (default: the paper's rows as in the paper, others 10).
         seeds: Train every network with so many seeds, from runtime.seed on.
         published: Show the paper's figures beside ours.
         ptflops: FLOPs as the paper counts them: auto (where ptflops is installed), yes or no.

@@ -15,8 +15,10 @@ from dasvit.inference.predict import ImageBatches, Row, predictions, reader
 from dasvit.io.run_folder import find_model
 from dasvit.runtime.distributed import find_device
 from dasvit.runtime.progress import Reporter
-from dasvit.session import NAMED
 from dasvit.training.classifier import Classifier
+
+NAMED = 5
+"""Broken images that are named with the reason; the others by name alone."""
 
 
 def predict_command(options: PredictOptions) -> None:

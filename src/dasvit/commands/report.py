@@ -7,8 +7,7 @@ from pathlib import Path
 
 from dasvit.commands.options import ReportOptions
 from dasvit.errors import UserError
-from dasvit.report.compare.page import write_comparison
-from dasvit.report.run.page import write_report
+from dasvit.report.folders import runs_of, write_pages
 
 
 def report_command(options: ReportOptions) -> None:
@@ -16,15 +15,12 @@ def report_command(options: ReportOptions) -> None:
     out = Path(options.out) if options.out else None
     if out and out.is_dir():
         raise UserError(f"--out is the page's file, and {out} is a folder: give {out / 'report.html'}, say.")
-    if len(folders) > 1:
-        page = write_comparison(folders, out or Path("comparison.html"))
-    else:
-        page = write_report(folders[0], out=out)
+    page = write_pages(folders, out)
     figures: list[Path] = []
     if options.figures:
         from dasvit.report.run.figures import write_figures
 
-        figures = write_figures(folders, page.parent / "figures")
+        figures = write_figures(runs_of(folders), page.parent / "figures")
     if options.json:
         print(json.dumps({"report": str(page), "figures": [str(path) for path in figures]}, ensure_ascii=False))
         return

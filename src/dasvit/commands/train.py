@@ -11,11 +11,11 @@ from dasvit.commands.common import print_json, wanted_trackers
 from dasvit.commands.options import TrainOptions
 from dasvit.config import Config
 from dasvit.errors import UserError, printable
-from dasvit.io.run_folder import find_run
+from dasvit.io.run_folder import find_model, find_run
 from dasvit.report.tables import network_table
 from dasvit.runtime.progress import Reporter
 from dasvit.runtime.saver import Deadline
-from dasvit.training.pipeline import Start, Subject, expect_training, run_training
+from dasvit.training.pipeline import Start, Subject, expect_training, run_training, say_taken_over
 
 
 def train_command(options: TrainOptions, config: Config) -> None:
@@ -28,18 +28,20 @@ def train_command(options: TrainOptions, config: Config) -> None:
     subject: Subject | Start = Start.read(init, config) if init else load_found(cell) if cell else baseline
     name = Path(cell or init).stem if cell or init else baseline
     folder = options.run or default_folder(cell, init, name)
+    reporter = Reporter()
     if options.dry_run:
-        expected = expect_training(config, subject, folder, Reporter())
+        expected = expect_training(config, subject, folder, reporter)
         if options.json:
             print_json({"training": expected.to_dict()})
         else:
             print(f"The training would take {expected}.")
         return
+    say_taken_over(config, find_run(cell or (find_model(init) if init else "")), reporter)
     trained = run_training(
         config,
         subject,
         folder,
-        Reporter(),
+        reporter,
         resume=options.resume,
         deadline=Deadline.after(options.max_minutes, options.begun),
         track=wanted_trackers(options.track),

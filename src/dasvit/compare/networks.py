@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import timm
 from torch import nn
 
 from dasvit.cell.cost import Cost
@@ -25,6 +24,9 @@ from dasvit.models.paper_flops import count_paper_flops
 from dasvit.models.subnet import make_subnet
 from dasvit.session import noted_classes
 from dasvit.training.classifier import read_input
+
+CLASSES = 10
+"""Classes that a head is counted with where no data say another number: the same for cells and for timm's models."""
 
 
 @dataclass(frozen=True)
@@ -88,7 +90,7 @@ def other_entry(name: str) -> Entry:
     if run and not any((run / file).is_file() for file in ("genotype.json", FILE)):
         notes = RunFolder(run, "train").notes()
         if notes.get("kind") == "train":  # of a baseline, whose name is all there is to know
-            return Entry(name, Path(name).resolve().name, notes["subject"], notes.get("classes", 10))
+            return Entry(name, Path(name).resolve().name, notes["subject"], notes.get("classes", CLASSES))
     subject, classes = named_network(name)
     if isinstance(subject, str):
         return Entry(name, name, subject, classes)
@@ -100,11 +102,10 @@ def named_network(name: str) -> tuple[Found | str, int]:
     """Return the cell, network or baseline of that name, and the classes it is counted with."""
     if name in NAMED or Path(name).exists() or name.endswith(".json") or "/" in name:
         run = find_run(name)
-        return load_found(name), noted_classes(RunFolder(run, "search")) if run else 10
-    if name in OURS:
-        return name, 10
-    check_architecture(name)
-    return name, timm.get_pretrained_cfg_value(name, "num_classes") or 1000
+        return load_found(name), noted_classes(RunFolder(run, "search")) if run else CLASSES
+    if name not in OURS:
+        check_architecture(name)
+    return name, CLASSES
 
 
 def costed(entry: Entry, config: Config, classes: int, ptflops: bool, latency: bool = False) -> dict[str, Any]:
@@ -128,13 +129,15 @@ def costed(entry: Entry, config: Config, classes: int, ptflops: bool, latency: b
     return row
 
 
-def cost_of_named(name: str, config: ModelConfig, classes: int = 0, how: LatencyConfig | None = None) -> Cost:
-    """Count the network of a name: a cell, a model, a file, a run folder.
+def cost_of_named(
+    name: str, config: ModelConfig, classes: int = 0, how: LatencyConfig | None = None
+) -> tuple[Cost, int]:
+    """Count the network of a name: a cell, a model, a file, a run folder; return its cost and its head's classes.
 
     Args:
         name: See `named_network`; also the folder of a trained model.
         config: The sizes of a cell's network.
-        classes: Classes of the head. 0: the network's own.
+        classes: Classes of the head. 0: those of a run's data; of others CLASSES.
         how: Where it runs, to have its latency measured as well. None: nothing is measured.
 
     Raises:
@@ -144,9 +147,10 @@ def cost_of_named(name: str, config: ModelConfig, classes: int = 0, how: Latency
     if folder and classes:
         raise UserError(f"{name} is trained, with the head it has: leave out --classes.")
     if folder:
-        return measured_cost(load_model(folder), read_input(folder).side, how)
+        described = read_input(folder)
+        return measured_cost(load_model(folder), described.side, how), len(described.classes)
     subject, default = named_network(name)
-    return cost_with_latency(subject, config, classes or default, how)
+    return cost_with_latency(subject, config, classes or default, how), classes or default
 
 
 def cost_with_latency(subject: Found | str, config: ModelConfig, classes: int, how: LatencyConfig | None) -> Cost:

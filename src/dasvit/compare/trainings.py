@@ -22,6 +22,7 @@ from dasvit.runtime.estimate import LONG
 from dasvit.runtime.progress import Reporter
 from dasvit.session import Session, load_session
 from dasvit.training.estimate import estimate_training
+from dasvit.training.loop import check_sizes
 from dasvit.training.pipeline import network_maker, network_probe, run_training
 
 if TYPE_CHECKING:
@@ -133,7 +134,13 @@ def run_comparison(
         UserError: A network cannot be built, or the folder holds something else.
         Stopped: By a signal; the same call goes on.
     """
-    session = load_session(config, folder, "compare", Reporter(quiet=True))
+    session = load_session(
+        config,
+        folder,
+        "compare",
+        Reporter(quiet=True),
+        check=lambda labels, classes, runtime: check_sizes(len(labels), config.train, 1),
+    )
     # What can fail, before all else.
     rows = [costed(entry, config, session.classes, ptflops, latency) for entry in entries]
     run = session.run

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from dasvit.config import DataConfig
 from dasvit.data.cache import Cached, Prepared, fingerprint, obtain, open_or_none
@@ -19,16 +20,19 @@ from dasvit.data.sources import cache_folder, find_source
 from dasvit.data.splits import balanced_subset, split_indices
 from dasvit.data.understanding import Understanding
 from dasvit.data.view import PLAIN, View
-from dasvit.errors import UserError, printable
+from dasvit.errors import UserError, listed, printable
 from dasvit.io.main_guard import end_second_run
 
-_NAMED = 5  # classes that a remark names
 _LOOKED_AT = 64  # images whose levels are looked at
 _TAIL = 0.001  # share of the levels at either end that does not count
 _NARROW = 64  # levels of 256 below which a remark is made
+Check = Callable[[NDArray[np.int64], Sequence[str]], None]
+"""Is told the labels of the training images, int64 [N], and the names of the classes, and refuses what cannot be."""
 
 
-def load_data(config: DataConfig, image_size: int, seed: int, judged: Sequence[str] | None = None) -> Data:
+def load_data(
+    config: DataConfig, image_size: int, seed: int, judged: Sequence[str] | None = None, check: Check | None = None
+) -> Data:
     """Find a data set, split and limit it, and open it decoded from the cache.
 
     Args:
@@ -37,18 +41,21 @@ def load_data(config: DataConfig, image_size: int, seed: int, judged: Sequence[s
         seed: Fixes which images are held out and which a limit chooses.
         judged: Classes of a model that is to be evaluated on other images than its own. Then test images alone are
             returned, with these classes: the test split, or all images where there is none; nothing is held out.
+        check: Asked before an image is decoded, and of what the cache holds.
 
     Raises:
         UserError: The data set is unknown, not there, not as it should be, or can be understood in two ways.
     """
     end_second_run()
     source = find_source(config, judged is not None)
-    name, folder, cached = _obtain(config, source, image_size, seed, judged)
+    name, folder, cached = _obtain(config, source, image_size, seed, judged, check)
     if set(cached.sets) != ({"train", "test"} if judged is None else {"test"}):
         raise UserError(f"the cached images in {folder} are not those that they should be: remove that folder.")
     for part, images in cached.sets.items():
         if not len(images):
             raise UserError(f"none of the images for {part} in {config.path or config.name} can be read.")
+    if check and judged is None:
+        check(cached.sets["train"].labels, cached.classes)
     test = cached.sets["test"]
     understood = replace(
         source.understood,
@@ -71,7 +78,7 @@ def load_data(config: DataConfig, image_size: int, seed: int, judged: Sequence[s
 
 
 def _obtain(
-    config: DataConfig, source: Source, image_size: int, seed: int, judged: Sequence[str] | None
+    config: DataConfig, source: Source, image_size: int, seed: int, judged: Sequence[str] | None, check: Check | None
 ) -> tuple[str, Path, Cached]:
     """Return the images of a source from the cache, with their fingerprint and folder."""
     view = View.of(config)
@@ -88,13 +95,19 @@ def _obtain(
     folder = cache_folder(config) / f"{config.name}-{name}"
     cached = obtain(
         folder,
-        lambda: prepare(source.read(), config, seed, judged),
+        lambda: _checked(prepare(source.read(), config, seed, judged), check),
         image_size,
         view,
         config.on_error,
         lambda: fingerprint(source.files, facts) == name,
     )
     return name, folder, cached
+
+
+def _checked(prepared: Prepared, check: Check | None) -> Prepared:
+    if check and "train" in prepared.parts:
+        check(prepared.parts["train"].labels, prepared.classes)
+    return prepared
 
 
 def read_data(config: DataConfig, seed: int) -> tuple[Prepared, Understanding, bool]:
@@ -212,15 +225,15 @@ def prepare(content: Content, config: DataConfig, seed: int, judged: Sequence[st
         assert found is not None
         test = _judged(found, content.classes, judged, where, remarks)
         remarks += say_copies({"test": test}, tuple(judged))
-        rows = balanced_subset(test.labels, config.eval_limit, seed, "eval_limit")
+        rows = balanced_subset(test.labels, config.eval_limit, seed, "data.eval_limit")
         return Prepared(tuple(judged), {"test": test.select(rows)}, tuple(remarks))
     content = with_groups(content, config)
     train, test = _both(content, config, seed, where)
     remarks += say_groups(train, test)
     remarks += _say_classes(train, test, content.classes) + say_copies({"train": train, "test": test}, content.classes)
     parts = {
-        "train": train.select(balanced_subset(train.labels, config.limit, seed, "limit")),
-        "test": test.select(balanced_subset(test.labels, config.eval_limit, seed, "eval_limit")),
+        "train": train.select(balanced_subset(train.labels, config.limit, seed, "data.limit")),
+        "test": test.select(balanced_subset(test.labels, config.eval_limit, seed, "data.eval_limit")),
     }
     return Prepared(content.classes, parts, tuple(remarks))
 
@@ -256,12 +269,12 @@ def _judged(part: Part, classes: Sequence[str], judged: Sequence[str], where: st
     strange = [classes[label] for label in present if classes[label] not in judged]
     if strange:
         raise UserError(
-            f"{where} holds images of {_names(strange)}, which the model does not know: its classes are "
-            f"{_names(list(judged))}."
+            f"{where} holds images of {listed(strange)}, which the model does not know: its classes are "
+            f"{listed(judged)}."
         )
     missing = [name for name in judged if name not in {classes[label] for label in present}]
     if missing:
-        remarks.append(f"no image of {_names(missing)}: the model is judged on its other classes alone")
+        remarks.append(f"no image of {listed(missing)}: the model is judged on its other classes alone")
     places = np.array([judged.index(name) if name in judged else -1 for name in classes], dtype=np.int64)
     return Part(part.records, places[part.labels])
 
@@ -276,14 +289,10 @@ def _say_classes(train: Part, test: Part, classes: Sequence[str]) -> list[str]:
         "no test image of": np.flatnonzero((tested == 0) & (counts > 0)),
     }
     return [
-        f"{what} {_names([classes[label] for label in labels.tolist()])}"
+        f"{what} {listed([classes[label] for label in labels.tolist()])}"
         for what, labels in found.items()
         if len(labels)
     ]
-
-
-def _names(names: Sequence[str]) -> str:
-    return ", ".join(map(printable, names[:_NAMED])) + (f" and {len(names) - _NAMED} more" * (len(names) > _NAMED))
 
 
 def _check_labels(part: Part, classes: tuple[str, ...], where: str) -> None:

@@ -91,6 +91,22 @@ class Batches(Dataset[Batch | str]):
         return {}
 
 
+def check_batch(size: int, images: int, field: str = "batch_size", which: str = "images") -> None:
+    """Refuse a batch that can never be filled.
+
+    Args:
+        size: Images of a batch.
+        images: Images that there are.
+        field: The recipe's field that gives the size.
+        which: What the images are.
+
+    Raises:
+        UserError: There are fewer.
+    """
+    if size > images:
+        raise UserError(f"{field} is {size:,}, but there are {images:,} {which}: lower {field}, or add images.")
+
+
 class WorkerDied(Exception):
     """A process that makes batches is gone: killed, as for want of memory, or crashed."""
 
@@ -147,8 +163,8 @@ class Loader:
         world: int = 1,
     ) -> None:
         indices = np.arange(len(image_set)) if indices is None else indices
-        if drop_last and batch_size > len(indices):
-            raise UserError(f"a batch of {batch_size} is larger than the {len(indices)} images: lower batch_size.")
+        if drop_last:
+            check_batch(batch_size, len(indices))
         self.batches = Batches(
             images=image_set,
             indices=np.asarray(indices, dtype=np.int64),

@@ -94,7 +94,7 @@ def balanced_subset(labels: NDArray[np.int64], limit: int, seed: int, option: st
         return np.arange(len(labels), dtype=np.int64)
     classes = len(np.unique(labels))
     if limit < classes:
-        raise UserError(f"--data.{option} {limit} is less than the number of classes, {classes}: raise it.")
+        raise UserError(f"--{option} {limit} is less than the number of classes, {classes}: raise it.")
     order = np.random.default_rng(seed).permutation(len(labels))
     turn = np.empty(len(labels), dtype=np.int64)  # how many of its class an image has before it
     for label in np.unique(labels):

@@ -15,7 +15,7 @@ from dasvit.config import Config, DataConfig
 from dasvit.config import recipe as recipes
 from dasvit.data import Data, ImageSet, load_data, test_names
 from dasvit.data.given import GIVEN
-from dasvit.errors import UserError
+from dasvit.errors import UserError, listed
 from dasvit.extras import frame
 from dasvit.io.files import write_whole
 from dasvit.io.run_folder import find_model, find_run
@@ -90,13 +90,10 @@ def evaluate_model(path: str | Path, config: Config, reporter: Reporter, out: Pa
     with runtime.first_of_machine():
         data, files = _images_of(config, folder, described)
     say_data(data, reporter)
-    if len(data.classes) < len(names):
-        raise UserError(
-            f"the model has {len(names)} classes, the data {len(data.classes)}: evaluate it on its own classes."
-        )
     if tuple(data.classes) != tuple(names):
         raise UserError(
-            f"the model's classes ({', '.join(names[:3])}, …) are not the data's ({', '.join(data.classes[:3])}, …)."
+            f"the data's classes ({listed(data.classes)}) are not those that the model knows ({listed(names)}): "
+            "evaluate it on its own classes."
         )
     model = load_classifier(folder, described, torch.device("cpu"))
     runtime.place(model)

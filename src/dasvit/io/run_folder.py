@@ -6,7 +6,7 @@ import json
 import os
 import platform
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from importlib import metadata
@@ -17,13 +17,15 @@ from filelock import FileLock, Timeout
 
 from dasvit.config import Config
 from dasvit.config import recipe as recipes
-from dasvit.errors import UserError
+from dasvit.errors import UserError, listed
 from dasvit.io.files import SUFFIX, append_line, read_object, sweep, write_whole
 
 LOCK = ".lock"
 """The file that a process holds while it writes into a run folder."""
 HEAD = {"config.yaml", "environment.json", "data.json", "held_out.txt", "report.html"}
 """What is written before a run's first epoch."""
+LONGEST_VALUE = 60
+"""Letters of a value that a message shows."""
 PACKAGES = ("dasvit", "torch", "torchvision", "timm", "accelerate", "numpy")
 
 
@@ -39,7 +41,9 @@ class RunFolder:
         self.path = Path(path)
         self.kind = kind
 
-    def open(self, config: Config, subject: str, resume: bool = False, init: str = "") -> None:
+    def open(
+        self, config: Config, subject: str, resume: bool = False, init: str = "", may_be_longer: bool = False
+    ) -> None:
         """Make the folder this run's own, or find that it already is.
 
         The same run (kind, subject, first weights and configuration) may come back, to go on where it stopped.
@@ -49,6 +53,7 @@ class RunFolder:
             subject: What is run, as the name of the cell that is trained.
             resume: The run must be there already.
             init: Checksum of the trained weights that it begins with. Empty: with fresh ones.
+            may_be_longer: A training that has ended may come back with more epochs.
 
         Raises:
             UserError: The folder holds something else, or cannot be written; or there is nothing to resume.
@@ -60,10 +65,14 @@ class RunFolder:
             if not self.config_path.exists() or not self.identity():
                 raise UserError(f"{self.path} is not empty and holds no run: give --run another folder.")
             kept = recipes.load(self.config_path, searching=self.kind == "search")
-            if self.identity() != identity or comparable(kept) != comparable(config):
+            changes = {**differences(self.identity(), identity), **differences(_fields(kept), _fields(config))}
+            if may_be_longer and changes.keys() == {"train.epochs"} and config.train.epochs > kept.train.epochs:
+                self._lengthen(config, kept.train.epochs)
+            elif changes:
                 raise UserError(
-                    f"{self.path} already holds another run ({self.identity().get('kind', 'unknown')}): give --run "
-                    f"another folder, or the same configuration{' and first weights' if init else ''} to go on."
+                    f"{self.path} already holds another run ({self.identity().get('kind', 'unknown')}), which has "
+                    f"{_described(changes)}: give --run another folder, or the same configuration"
+                    f"{' and first weights' if init else ''} to go on."
                 )
             for folder in (self.path, self.path / "model"):
                 sweep(folder)
@@ -77,6 +86,23 @@ class RunFolder:
             self.write_text("config.yaml", recipes.to_yaml(config))
         except OSError as error:
             raise UserError(f"cannot write the run folder {self.path}: {error.strerror}.") from None
+
+    def _lengthen(self, config: Config, before: int) -> None:
+        """Let a training that has ended go on to more epochs; its model stays until the new one is there.
+
+        Raises:
+            UserError: It has not ended, or its state is gone.
+        """
+        if not (self.path / "result.json").exists():
+            raise UserError(
+                f"the training in {self.path} has not come to the end of its {before} epochs yet: let it end with "
+                f"--train.epochs {before}, then give --train.epochs {config.train.epochs} to go on."
+            )
+        if not self.checkpoints.is_dir() or not any(self.checkpoints.iterdir()):
+            raise UserError(f"{self.checkpoints} holds no state to go on from: give --run another folder.")
+        self.note(lengthened_after=[*self.notes().get("lengthened_after", []), before])
+        (self.path / "result.json").unlink()  # first: without it, and with the old recipe, the training ends once more
+        self.write_text("config.yaml", recipes.to_yaml(config))
 
     @contextmanager
     def locked(self) -> Iterator[None]:
@@ -203,6 +229,27 @@ def comparable(config: Config) -> Config:
     search = replace(config.search, latency=replace(config.search.latency, table=""))
     runtime = replace(config.runtime, shard=False)
     return replace(config, data=replace(config.data, **places), search=search, runtime=runtime)
+
+
+def _fields(config: Config) -> dict[str, Any]:
+    return recipes.flatten(recipes.to_dict(comparable(config)))
+
+
+def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
+    """Return the fields whose values differ, with both values."""
+    return {key: (before.get(key), now.get(key)) for key in {**before, **now} if before.get(key) != now.get(key)}
+
+
+def _described(changes: Mapping[str, tuple[Any, Any]]) -> str:
+    """Return fields with what they were and what was asked for, as train.epochs 2 (not 3)."""
+    said = [f"{key} {_value(before)} (not {_value(now)})" for key, (before, now) in changes.items()]
+    return listed(said)
+
+
+def _value(value: Any) -> str:
+    """Return a value in a few letters; a cell's subject is its whole JSON."""
+    text = "none" if value is None else "''" if value == "" else " ".join(str(value).split())
+    return text if len(text) <= LONGEST_VALUE else f"{text[:LONGEST_VALUE]}…"
 
 
 def _whole_lines(path: Path) -> list[bytes]:

@@ -33,6 +33,11 @@ def percent(value: float) -> str:
     return f"{value:.2f}".rstrip("0").rstrip(".") + " %"
 
 
+def bounds_of(show: object) -> tuple[float, float] | None:
+    """Return what values can be that a function writes: 0 to 100 of `percent`. None: anything."""
+    return (0.0, 100.0) if show is percent else None
+
+
 def duration(seconds: float) -> str:
     """Return a time, as 42 s, 20 min or 3 h 05 min."""
     if seconds < 100:

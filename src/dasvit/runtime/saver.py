@@ -104,6 +104,10 @@ class Saver:
         self._ended = bool(state and state["ended"])
         return state
 
+    def reopen(self) -> None:
+        """Take the run for one that has not ended, whatever the state says that was loaded."""
+        self._ended = False
+
     def step(self, number: int, state: Callable[[], dict[str, Any]], where: str, is_good: bool = True) -> None:
         """Save after a step, where it is time to; end the run where that was asked for.
 

@@ -21,7 +21,6 @@ import torch
 from dasvit.cell.genotype import Genotype
 from dasvit.cell.subnet import cell_key
 from dasvit.config import FinalsConfig, TrainConfig
-from dasvit.data import split_indices
 from dasvit.data.splits import balanced_subset
 from dasvit.errors import UserError
 from dasvit.io.files import read_object
@@ -37,6 +36,7 @@ from dasvit.search.metric import cheapest, keep, kept, ranking_of, ties, value_o
 from dasvit.search.proposal import Proposer
 from dasvit.search.remote import RemotePool
 from dasvit.search.stages import Stages
+from dasvit.search.state import halves
 from dasvit.search.workers import Pool
 from dasvit.session import Session
 from dasvit.training.loop import train
@@ -167,9 +167,7 @@ def make_workers(session: Session, jobs: int, place: Cluster | None) -> Iterator
 def halved(session: Session) -> Session:
     """Return a session that trains on the images for weights, and has those for alpha as its test images."""
     config, data = session.config, session.data
-    lower, upper = split_indices(
-        data.train.labels, config.search.val_fraction, config.runtime.seed, data.classes, data.train.groups
-    )
+    lower, upper = halves(data.train.labels, config, data.classes, data.train.groups, filled=False)
     labels = data.train.labels[upper]
     some = balanced_subset(labels, config.search.finals.images, config.runtime.seed, "search.finals.images")
     return replace(session, data=replace(data, train=data.train.select(lower), test=data.train.select(upper[some])))

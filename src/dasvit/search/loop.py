@@ -13,6 +13,7 @@ from torch.nn import functional as F
 
 from dasvit.cell.space import as_mask
 from dasvit.config import Config
+from dasvit.config.marks import training_loss
 from dasvit.data import Preprocess
 from dasvit.io.run_folder import RunFolder
 from dasvit.runtime.distributed import generator, reseed
@@ -27,6 +28,7 @@ from dasvit.search.state import Batch, SearchBatches, SearchParts, StageState
 from dasvit.search.token_maps import MAPS, TokenMaps
 from dasvit.session import Session
 from dasvit.training.metrics import EpochMetrics, check_steps
+from dasvit.training.optim import warmup_remark
 from dasvit.training.steps import BatchLoss
 
 LOGS = ("metrics.jsonl", "architecture.jsonl")
@@ -60,6 +62,9 @@ def search(session: Session) -> TrainedSupernet:
     batches = SearchBatches(session.data, config, runtime)
     preprocess = Preprocess(config.model.image_size, erasing=config.search.augment.erasing).to(runtime.device)
     runtime.share_of(config.search.batch_size, "search.batch_size")
+    spans = [sum(config.search.stages.epochs)] if config.search.schedule == "search" else config.search.stages.epochs
+    if remark := warmup_remark(config.search.weights, min(spans), "search.weights"):
+        session.reporter.say(remark)
     parts = SearchParts(config, session.classes, len(batches), runtime, session.reporter)
     monitor = Monitor(config, session.classes, SupernetEvaluator(batches, config, runtime, config.search.monitor).top1)
     cells = SupernetEvaluator(batches, config, runtime, config.search.evolution.images)
@@ -220,7 +225,7 @@ def end_epoch(stage: StageState, session: Session, monitor: Monitor, maps: Token
             line["monitor"] = monitor.look(stage.supernet, mixture, strengths)
         if kept := maps.look(stage.supernet, mixture):
             rows[MAPS] = {**place, **kept}
-    session.log(f"{where}: {describe_epoch(row, line)}", rows)
+    session.log(f"{where}: {describe_epoch(row, line, session.config)}", rows)
 
 
 def temperature(config: Config, done: int) -> float:
@@ -258,12 +263,12 @@ def describe_architecture(stage: StageState) -> dict[str, Any]:
     }
 
 
-def describe_epoch(row: dict[str, Any], line: dict[str, Any]) -> str:
+def describe_epoch(row: dict[str, Any], line: dict[str, Any], config: Config) -> str:
     """Return an epoch's line for the terminal."""
     val = f", val top-1 {row['val_top1']:.1f} %" if "val_top1" in row else " (weights alone)"
     mean = line["mean_weights"]
     types = ", ".join(f"{name} {value:.2f}" for name, value in line["fairness"]["type_weights"].items())
     return (
-        f"loss {row['train_loss']:.3f}{val}; identity {mean['identity']:.2f}, {types}; "
+        f"{training_loss(config.search)} {row['train_loss']:.3f}{val}; identity {mean['identity']:.2f}, {types}; "
         f"{row['images_per_second']:.0f} images/s, {row['seconds']:.0f} s"
     )

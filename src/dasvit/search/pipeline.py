@@ -8,8 +8,12 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from dasvit.cell.cost import operation_cost, skeleton_cost, token_count
 from dasvit.cell.genotype import Genotype, load_genotype
@@ -18,12 +22,13 @@ from dasvit.cell.subnet import FILE, Found
 from dasvit.config import Config
 from dasvit.config.methods import find_method
 from dasvit.config.units import parse_time
+from dasvit.data.splits import balanced_subset
 from dasvit.errors import UserError
 from dasvit.extras import need
 from dasvit.latency.table import find_table, own_table
 from dasvit.models.cost import cost_of
 from dasvit.runtime.cluster import PRECISION_ELSEWHERE, Cluster, read_cluster
-from dasvit.runtime.distributed import seed_everything
+from dasvit.runtime.distributed import Runtime, seed_everything
 from dasvit.runtime.progress import Reporter
 from dasvit.runtime.saver import NEVER, Deadline
 from dasvit.search.autoformer import loop as autoformer
@@ -38,6 +43,7 @@ from dasvit.search.loop import TrainedSupernet, search
 from dasvit.search.past_run import candidate_stages
 from dasvit.search.proposal import SHIPPED, TEACHERS, make_features
 from dasvit.search.stages import Stages
+from dasvit.search.state import halves
 from dasvit.search.surrogate import LinearModel, common_losses
 from dasvit.search.time_budget import expect_search, note_hours, search_probe, within_hours
 from dasvit.session import Session, check_memory, load_session
@@ -127,15 +133,9 @@ def run_search(
     if hours < 0:
         raise UserError(f"--hours must not be negative, but is {hours:g}.")
     place = place_of(config, cluster, cluster_config, folder, jobs)
-    session = load_session(config, folder, "search", reporter, deadline)
+    session = load_session(config, folder, "search", reporter, deadline, partial(check_search, config))
     method = find_method(config.search.method)
-    if method.finds == "network":  # before the folder is made
-        autoformer.check_budget(session.config, session.classes)
     with session.locked():
-        if method.trains_supernet:
-            check_memory(supernet_params(session.config, session.classes))
-        elif method.finds == "network":
-            check_memory(autoformer.supernet_params(session.config, session.classes))
         known = None
         if hours:
             session, known = within_hours(session, hours, jobs)
@@ -172,6 +172,33 @@ def place_of(config: Config, cluster: str, asked: str, folder: str, jobs: int) -
     if cluster == "slurm" and config.runtime.precision == "auto":
         raise UserError(PRECISION_ELSEWHERE)
     return Cluster(cluster, read_cluster(asked), Path(folder), jobs)
+
+
+def check_search(config: Config, labels: NDArray[np.int64], classes: Sequence[str], runtime: Runtime) -> None:
+    """Refuse what cannot be searched, before an image is decoded and a folder is made.
+
+    Args:
+        config: The recipe.
+        labels: Classes of the training images, int64 [N].
+        classes: Names of the classes.
+        runtime: This process among its peers.
+
+    Raises:
+        UserError: Batches cannot be filled, memory is too small, or no network fits the budget.
+    """
+    method, finals = find_method(config.search.method), config.search.finals
+    trains = method.trains_supernet or method.finds == "network"
+    if trains or finals.cells:
+        _, upper = halves(labels, config, classes, filled=trains)
+        if finals.cells:
+            balanced_subset(labels[upper], finals.images, config.runtime.seed, "search.finals.images")
+        if trains:
+            runtime.share_of(config.search.batch_size, "search.batch_size")
+    if method.finds == "network":
+        autoformer.check_budget(config, len(classes))
+        check_memory(autoformer.supernet_params(config, len(classes)))
+    elif method.trains_supernet:
+        check_memory(supernet_params(config, len(classes)))
 
 
 def find_network(session: Session) -> SearchResult:

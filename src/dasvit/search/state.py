@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from dasvit.cell.space import OperationMask, Space
 from dasvit.config import Config
 from dasvit.config.methods import find_method
 from dasvit.data import Data, Loader, split_indices, train_transform
+from dasvit.data.loader import check_batch
 from dasvit.runtime.distributed import Runtime
 from dasvit.runtime.progress import Reporter
 from dasvit.search.architecture import Architecture
@@ -25,8 +27,31 @@ from dasvit.training.metrics import EpochMetrics
 from dasvit.training.optim import make_optimizer, make_schedule
 from dasvit.training.steps import Steps, at_least_float32
 
+Rows = NDArray[np.int64]
 Batch = tuple[Tensor, Tensor]
 """Images [B, 3, S, S] and labels [B]."""
+
+
+def halves(
+    labels: Rows, config: Config, classes: Sequence[str], groups: Rows | None = None, filled: bool = True
+) -> tuple[Rows, Rows]:
+    """Return the training images for the weights and those for alpha.
+
+    Args:
+        labels: Class of every training image, int64 [N].
+        config: The recipe.
+        classes: Names of the classes.
+        groups: Images of one number are not to be split, int64 [N]. None: each is by itself.
+        filled: Whether each has to fill a batch.
+
+    Raises:
+        UserError: A class, or a batch, cannot be filled.
+    """
+    lower, upper = split_indices(labels, config.search.val_fraction, config.runtime.seed, classes, groups)
+    for rows, what in ((lower, "weights"), (upper, "alphas")) if filled else ():
+        which = f"images for the {what} (search.val_fraction {config.search.val_fraction:g})"
+        check_batch(config.search.batch_size, len(rows), "search.batch_size", which)
+    return lower, upper
 
 
 class SearchBatches:
@@ -37,9 +62,7 @@ class SearchBatches:
 
     def __init__(self, data: Data, config: Config, runtime: Runtime) -> None:
         options = config.search
-        lower, upper = split_indices(
-            data.train.labels, options.val_fraction, config.runtime.seed, data.classes, data.train.groups
-        )
+        lower, upper = halves(data.train.labels, config, data.classes, data.train.groups)
         common: dict[str, Any] = {
             "batch_size": options.batch_size,
             "shuffle": True,

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from dasvit.cell.genotype import Genotype
 from dasvit.cell.space import Space
@@ -23,6 +26,7 @@ from dasvit.runtime.cluster import PRECISION_ELSEWHERE, Cluster, Place, Processe
 from dasvit.runtime.distributed import Runtime
 from dasvit.runtime.progress import Reporter
 from dasvit.runtime.saver import Deadline
+from dasvit.search.pipeline import check_search
 from dasvit.search.ranking import supernet_scores
 from dasvit.search.time_budget import search_probe
 from dasvit.session import load_session
@@ -44,6 +48,7 @@ from dasvit.study.plan import (
 )
 from dasvit.study.result import StudyResult
 from dasvit.study.verdicts import write_study
+from dasvit.training.loop import check_sizes
 
 FORMAT = "dasvit-study/2"
 
@@ -65,7 +70,12 @@ def do_study(
     place = place_of(config, options)
     options = replace(options, control=options.searches if options.control < 0 else options.control)
     check_seeds(config, max(options.searches, options.control), options.trainings)
-    session = load_session(config, options.run, "study", reporter, deadline)
+
+    def check(labels: NDArray[np.int64], classes: Sequence[str], runtime: Runtime) -> None:
+        check_search(config, labels, classes, runtime)
+        check_sizes(len(labels), config.train, runtime.world)
+
+    session = load_session(config, options.run, "study", reporter, deadline, check)
     with session.locked():
         config, run = session.config, session.run
         methods = [name.strip() for name in options.methods.split(",") if name.strip()]

@@ -21,14 +21,16 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from dasvit.config import Config, TrainConfig
+from dasvit.config.marks import training_loss
 from dasvit.data import Data, ImageSet, Loader, Preprocess, split_indices, train_transform
+from dasvit.data.loader import check_batch
 from dasvit.errors import UserError
 from dasvit.runtime.distributed import Runtime, reseed
 from dasvit.runtime.saver import Saver
 from dasvit.session import Session
 from dasvit.training.evaluation import Evaluation, evaluate, fit_temperature
 from dasvit.training.metrics import EpochMetrics, check_steps
-from dasvit.training.optim import make_optimizer, make_schedule
+from dasvit.training.optim import make_optimizer, make_schedule, warmup_remark
 from dasvit.training.steps import BatchLoss, Steps, at_least_float32
 
 LOGS = ("metrics.jsonl",)
@@ -67,6 +69,7 @@ def train(model: nn.Module, session: Session, evaluated_on: str = "test", until:
     """
     config, runtime, options = session.config, session.runtime, session.config.train
     data, held_out = hold_out(session)
+    check_sizes(len(data.train), options, runtime.world)
     loader = training_loader(data, config, runtime)
     preprocess = Preprocess(config.model.image_size, erasing=options.augment.erasing).to(runtime.device)
     runtime.share_of(options.batch_size, "train.batch_size")
@@ -75,10 +78,14 @@ def train(model: nn.Module, session: Session, evaluated_on: str = "test", until:
         params = sum(param.numel() for param in state.params)
         session.reporter.say(f"weights: {params:,}, of which this process keeps {runtime.kept(model):,}")
     weights = class_weights(data.train.labels, session.classes) if options.balance == "weights" else None
-    mixup, criterion = make_loss(options, session.classes, runtime.world, weights)
+    mixup, criterion = make_loss(options, session.classes, weights)
+    if remark := warmup_remark(options.optim, options.epochs, "train.optim"):
+        session.reporter.say(remark)
     evaluation = None
     with Saver(session.run, LOGS, runtime, session.reporter, session.deadline) as saver:
         state.load(saver.load())
+        if state.epoch < options.epochs:  # also where it had ended, with fewer epochs
+            saver.reopen()
         end = min(options.epochs * len(loader), max(1, round(until * len(loader)))) if until < math.inf else math.inf
         while not state.is_over and state.done < end:
             evaluation = None
@@ -100,7 +107,7 @@ def train(model: nn.Module, session: Session, evaluated_on: str = "test", until:
                 row |= prefixed("val", seen)
                 state.keep_best(epoch, seen)
             state.epoch, state.step = epoch, 0
-            session.log(describe_epoch(row, options.epochs, evaluated_on), {"metrics.jsonl": row})
+            session.log(describe_epoch(row, options, evaluated_on), {"metrics.jsonl": row})
         saver.finish(state.done, state.state, ended=state.is_over)
 
     def on(images: ImageSet) -> Evaluation:
@@ -356,15 +363,31 @@ def say_unbalanced(session: Session) -> None:
         )
 
 
-def make_loss(
-    options: TrainConfig, classes: int, world: int, weights: Tensor | None = None
-) -> tuple[Mixup | None, Any]:
+def check_sizes(images: int, options: TrainConfig, world: int) -> None:
+    """Check that the batches of a training can be filled, and mixed where the recipe asks for that.
+
+    Args:
+        images: Training images.
+        options: The recipe's section.
+        world: Processes that share a batch.
+
+    Raises:
+        UserError: They cannot.
+    """
+    check_batch(options.batch_size, images, "train.batch_size", "training images")
+    if (options.augment.mixup or options.augment.cutmix) and options.batch_size % (2 * world):
+        raise UserError(
+            f"mixup pairs images: train.batch_size must be a multiple of {2 * world} (two for each process), not "
+            f"{options.batch_size}."
+        )
+
+
+def make_loss(options: TrainConfig, classes: int, weights: Tensor | None = None) -> tuple[Mixup | None, Any]:
     """Return timm's mixup/cutmix, where the recipe asks for it, and the loss that fits its targets.
 
     Args:
         options: The recipe's section.
         classes: Classes.
-        world: Processes that share a batch.
         weights: Of the classes, [C], their mean over the images 1. None: none.
     """
 
@@ -376,11 +399,6 @@ def make_loss(
 
     augment = options.augment
     if augment.mixup or augment.cutmix:
-        if options.batch_size % (2 * world):
-            raise UserError(
-                f"mixup pairs images: train.batch_size must be a multiple of {2 * world} (two for each process), not "
-                f"{options.batch_size}."
-            )
         mixup = Mixup(
             mixup_alpha=augment.mixup,
             cutmix_alpha=augment.cutmix,
@@ -395,15 +413,16 @@ def make_loss(
     return None, criterion if weights is None else weighted
 
 
-def describe_epoch(row: dict[str, Any], epochs: int, evaluated_on: str = "test") -> str:
+def describe_epoch(row: dict[str, Any], options: TrainConfig, evaluated_on: str = "test") -> str:
     """Return an epoch's line for the terminal."""
     test = ""
     if "test_top1" in row:
-        test = f", {evaluated_on} top-1 {row['test_top1']:.2f} % (majority {row['test_majority']:.2f} %)"
+        test = f", {evaluated_on} loss {row['test_loss']:.4f}, {evaluated_on} top-1 {row['test_top1']:.2f} %"
+        test += f" (majority {row['test_majority']:.2f} %)"
     if "val_macro_f1" in row:
         test += f", val top-1 {row['val_top1']:.2f} % (majority {row['val_majority']:.2f} %)"
         test += f", macro-F1 {row['val_macro_f1']:.2f} %"
     return (
-        f"epoch {row['epoch']}/{epochs}: loss {row['train_loss']:.4f}{test}, {row['images_per_second']:.0f} images/s, "
-        f"{row['seconds']:.0f} s"
+        f"epoch {row['epoch']}/{options.epochs}: {training_loss(options)} {row['train_loss']:.4f}{test}, "
+        f"{row['images_per_second']:.0f} images/s, {row['seconds']:.0f} s"
     )

@@ -66,7 +66,7 @@ class EpochMetrics:
             left: Steps of the whole run that are not; they are taken to last as long as this epoch's.
             later: Seconds of what comes after them.
         """
-        forms = {"train_loss": "loss {:.3f}", "val_loss": "val loss {:.3f}", "val_top1": "val top-1 {:.1f} %"}
+        forms = {"train_loss": "training loss {:.3f}", "val_loss": "val loss {:.3f}", "val_top1": "val top-1 {:.1f} %"}
         means, seconds = self.means(), self.seconds
         shown = ", ".join(form.format(means[name]) for name, form in forms.items() if name in means)
         return f"{shown}; {self.images / seconds:.0f} images/s; about {duration(left * seconds / step + later)} left"

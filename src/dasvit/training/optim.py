@@ -21,8 +21,28 @@ def make_optimizer(model: nn.Module, config: OptimConfig) -> Optimizer:
     return optimizer
 
 
+def warmup_remark(config: OptimConfig, epochs: int, section: str) -> str:
+    """Return what to say of a warm-up that leaves no epoch behind it; nothing of others.
+
+    Args:
+        config: Rates and warm-up.
+        epochs: Epochs of the whole schedule.
+        section: Where the recipe has them, as train.optim.
+    """
+    if config.warmup_epochs < epochs:
+        return ""
+    field = f"{section}.warmup_epochs"
+    return (
+        f"{field} {config.warmup_epochs:g} is not shorter than the {epochs} epoch{'s' * (epochs > 1)} that there are: "
+        f"the warm-up is cut to them, so the learning rate rises until the last step. --{field} {epochs / 10:g} "
+        "leaves it time to fall."
+    )
+
+
 def make_schedule(optimizer: Optimizer, config: OptimConfig, epochs: int, steps: int) -> CosineLRScheduler:
     """Return a cosine with warm-up, a function of the number of steps alone: call `step_update(done)`.
+
+    A warm-up that is not shorter than the schedule is cut to all but its last step.
 
     Args:
         optimizer: Its learning rates are set.

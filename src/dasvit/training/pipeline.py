@@ -8,7 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import nn
 from torch.nn import functional as F
 
@@ -16,6 +18,7 @@ from dasvit.cell.cost import Cost
 from dasvit.cell.genotype import Genotype
 from dasvit.cell.subnet import FILE, Found, Subnet
 from dasvit.config import Config
+from dasvit.config import recipe as recipes
 from dasvit.data import MEAN, STD, Data, test_names
 from dasvit.data.view import CROP_MODES
 from dasvit.errors import UserError
@@ -25,7 +28,7 @@ from dasvit.models.cost import cost_of, count_cost
 from dasvit.models.finetune import load_start, sizes_of, subject_of
 from dasvit.models.folder import WEIGHTS, read_model_config, save_model
 from dasvit.models.subnet import make_subnet
-from dasvit.runtime.distributed import seed_everything
+from dasvit.runtime.distributed import Runtime, seed_everything
 from dasvit.runtime.estimate import LONG, Estimate
 from dasvit.runtime.progress import Reporter
 from dasvit.runtime.saver import NEVER, Deadline
@@ -33,7 +36,7 @@ from dasvit.session import Probe, Session, check_memory, load_session
 from dasvit.training.classifier import read_input
 from dasvit.training.estimate import estimate_training
 from dasvit.training.evaluation import Evaluation
-from dasvit.training.loop import Trained, say_unbalanced, train
+from dasvit.training.loop import Trained, check_sizes, say_unbalanced, train
 from dasvit.training.predictions import write_predictions
 
 Subject = Found | str
@@ -148,19 +151,23 @@ def run_training(
         UserError: A user's mistake.
         Stopped: By a signal or the deadline; the same call goes on.
     """
-    session = load_session(config, folder, "train", reporter, deadline)
+
+    def check(labels: NDArray[np.int64], classes: Sequence[str], runtime: Runtime) -> None:
+        check_sizes(len(labels), config.train, runtime.world)
+        if not isinstance(subject, Start):
+            check_memory(cost_of(subject, config.model, len(classes)).params)
+
+    session = load_session(config, folder, "train", reporter, deadline, check)
     with session.locked():
         config, runtime = session.config, session.runtime
         if config.runtime.shard and not runtime.shards:
             reporter.say("runtime.shard: this one process keeps all weights; torchrun starts several (docs/scale.md).")
-        if not isinstance(subject, Start):  # what can fail, before the folder is made
-            check_memory(cost_of(subject, config.model, session.classes).params)
         make = network_maker(subject, session)
         seed_everything(config.runtime.seed)
         model = make()
         named = subject_of(model, subject.folder) if isinstance(subject, Start) else subject
         text = named if isinstance(named, str) else named.to_json()
-        session.claim(text, resume, subject.digest if isinstance(subject, Start) else "")
+        session.claim(text, resume, subject.digest if isinstance(subject, Start) else "", may_be_longer=True)
         if isinstance(subject, Start) and runtime.is_main:
             subject.say(session)
         session.settle_precision(network_probe(make, config, session.classes))
@@ -194,6 +201,21 @@ def expect_training(config: Config, subject: Subject | Start, folder: str, repor
     make = network_maker(subject, session)
     session.settle_precision(network_probe(make, config, session.classes), keep=False)
     return estimate_training(make, session)
+
+
+def say_taken_over(config: Config, run: Path | None, reporter: Reporter) -> None:
+    """Say which limits on the images a training takes over from the run that it is about.
+
+    Args:
+        config: The training's recipe.
+        run: The run's folder, where there is one.
+        reporter: Where it is said.
+    """
+    kept = recipes.load(run / "config.yaml", searching=False).data if run else config.data
+    for name, what in (("limit", "trains on all images"), ("eval_limit", "tests on all images")):
+        value = getattr(config.data, name)
+        if run and value and value == getattr(kept, name):
+            reporter.say(f"data.{name} {value:,} is taken over from {run}: --data.{name} 0 {what}")
 
 
 def network_maker(subject: Subject | Start, session: Session) -> Callable[[], nn.Module]:

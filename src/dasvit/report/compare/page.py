@@ -8,6 +8,7 @@ from typing import Any
 
 from markupsafe import Markup
 
+from dasvit.config import Config, recipe
 from dasvit.report.drawing.cells import describe_cell, found_cell
 from dasvit.report.drawing.charts import Chart, Points, Series, limited, overlaid
 from dasvit.report.drawing.palette import line_style
@@ -22,12 +23,25 @@ TOOK = ("search took", "training took", "peak memory")
 COMPARED_FACTS = ("seed", "machine", "device", "precision", "versions", "classes", "fingerprint of the data")
 
 
-def write_comparison(folders: Sequence[Path], path: Path) -> Path:
+Networks = tuple[Sequence[str], Sequence[Sequence[str]]]
+"""Heads and rows of a table."""
+
+
+def write_comparison(
+    folders: Sequence[Path],
+    path: Path,
+    names: Sequence[str] = (),
+    title: str = "",
+    networks: Networks | None = None,
+) -> Path:
     """Write one page that sets runs side by side.
 
     Args:
         folders: Run folders, of searches and trainings; a search brings the training inside its folder along.
         path: The page.
+        names: What the runs are called. Empty: as their folders.
+        title: Of the page. Empty: the runs' names.
+        networks: The table of `dasvit compare`. None: there is none.
 
     Raises:
         UserError: A folder holds no run, or another file stands in the page's place.
@@ -35,14 +49,15 @@ def write_comparison(folders: Sequence[Path], path: Path) -> Path:
     """
     runs = [read_run(folder) for folder in folders]
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_page(path, render("comparison.html.j2", comparison_of(runs)))
+    content = comparison_of(runs, names or distinct_names(runs))
+    content |= {"title": title or content["title"], "networks": networks}
+    write_page(path, render("comparison.html.j2", content))
     return path
 
 
-def comparison_of(runs: Sequence[Run]) -> dict[str, Any]:
-    """Return what the template is given."""
+def comparison_of(runs: Sequence[Run], names: Sequence[str]) -> dict[str, Any]:
+    """Return what the template is given of runs, each with its name."""
     index = operations_of(runs)
-    names = distinct_names(runs)
     return {
         "title": " · ".join(names),
         "operations": index,
@@ -67,11 +82,21 @@ def distinct_names(runs: Sequence[Run]) -> list[str]:
 
 
 def compared(run: Run) -> dict[str, Any]:
-    """Return the configuration that a run's results come from: a search's with its training's section train."""
-    judged = run.training
-    if run.kind == "search":
-        return {**run.config, **({"train": judged.option("train", {})} if judged else {})}
-    return {name: content for name, content in run.config.items() if name not in ("space", "search")}
+    """Return the configuration that a run's results come from: a search's with its training's section train.
+
+    A field that an older version did not write has its default.
+    """
+    judged, defaults = run.training, recipe.to_dict(Config())
+    config = {**run.config, **({"train": judged.option("train", {})} if judged and run.kind == "search" else {})}
+    unused = () if run.kind == "search" else ("space", "search")
+    return {name: _filled(content, defaults.get(name)) for name, content in config.items() if name not in unused}
+
+
+def _filled(content: Any, defaults: Any) -> Any:
+    """Return a nested dictionary with the defaults of what it lacks."""
+    if not isinstance(content, Mapping) or not isinstance(defaults, Mapping):
+        return content
+    return {**defaults, **{name: _filled(value, defaults.get(name)) for name, value in content.items()}}
 
 
 def results(runs: Sequence[Run], names: Sequence[str]) -> list[list[str]]:
@@ -117,12 +142,12 @@ SEARCH_CURVES: Curves = [
     ("Total weight of attention", _of("msa", "types"), weight),
     ("Entropy of an edge's weights", Run.entropies, weight),
     ("Supernet, validation top-1", _of("val_top1"), percent),
-    ("Supernet, training loss", _of("train_loss"), plain),
+    ("Supernet, training loss (each run's own augmentation and smoothing)", _of("train_loss"), plain),
 ]
 TRAIN_CURVES: Curves = [
     ("Test top-1", _of("test_top1"), percent),
-    ("Test loss", _of("test_loss"), plain),
-    ("Training loss", _of("train_loss"), plain),
+    ("Test loss (cross-entropy)", _of("test_loss"), plain),
+    ("Training loss (each run's own augmentation and smoothing)", _of("train_loss"), plain),
 ]
 
 
@@ -140,10 +165,10 @@ def curves(chosen: Curves, runs: Sequence[Run | None], names: Sequence[str]) -> 
 
 
 def differences(tables: Sequence[Mapping[str, str]]) -> list[tuple[str, list[str]]]:
-    """Return the keys whose values are not the same everywhere, with the value of each."""
+    """Return the keys whose values are not the same in all tables that have them, with the value of each."""
     keys = dict.fromkeys(key for table in tables for key in table)
     return [
         (key, [table.get(key, "–") for table in tables])
         for key in keys
-        if len({table.get(key) for table in tables}) > 1
+        if len({table[key] for table in tables if key in table}) > 1
     ]

@@ -9,6 +9,7 @@ from functools import cached_property
 from markupsafe import Markup
 
 from dasvit.report.drawing.svg import nice_ticks, tag
+from dasvit.report.words import bounds_of
 
 WIDTH, HEIGHT = 360.0, 216.0
 TOP, BOTTOM, LEFT = 16.0, 30.0, 46.0
@@ -75,7 +76,8 @@ class Chart:
         values = [value for series in self.series for _, value in series.points] or [0.0, 1.0]
         values += [value for value, _ in self.bounds]
         low = min([*values, 0.0] if self.zero else values)
-        return nice_ticks(low, max(values if self.top is None else [*values, self.top]))
+        high = max(values if self.top is None else [*values, self.top])
+        return nice_ticks(low, high, within=bounds_of(self.show))
 
     @cached_property
     def right(self) -> float:

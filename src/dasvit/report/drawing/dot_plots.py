@@ -10,6 +10,7 @@ from markupsafe import Markup
 
 from dasvit.report.drawing.charts import WIDTH
 from dasvit.report.drawing.svg import nice_ticks, tag
+from dasvit.report.words import bounds_of
 
 SIDE, ROW, RADIUS = 12.0, 46.0, 4.0
 """Space at the sides, height of a row, and of a dot."""
@@ -27,7 +28,7 @@ class Row(NamedTuple):
 def strips(rows: Sequence[Row], title: str, show: Callable[[float], str]) -> Markup:
     """Draw rows of dots, a value or more each, above one axis, with strokes at means; `title` says it in words."""
     values = [value for row in rows for _, value in row.values]
-    ticks = nice_ticks(min(values), max(values))
+    ticks = nice_ticks(min(values), max(values), within=bounds_of(show))
     left, right, bottom = SIDE, WIDTH - SIDE, 4 + ROW * len(rows)
 
     def at(value: float) -> float:
@@ -87,7 +88,10 @@ class Scatter:
         left, right, top, bottom = 46.0, WIDTH - 14, 28.0, height - 40
         points = [point for _, cloud in self.clouds for point in cloud]
         xs, ys = [x for _, x, _ in points], [y for _, _, y in points]
-        x_ticks, y_ticks = nice_ticks(min(xs), max(xs)), nice_ticks(min(ys), max(ys))
+        x_ticks, y_ticks = (
+            nice_ticks(min(values), max(values), within=bounds_of(show))
+            for values, show in zip((xs, ys), self.show, strict=True)
+        )
 
         def at(x: float, y: float) -> tuple[float, float]:
             across = (x - x_ticks[0]) / (x_ticks[-1] - x_ticks[0])

@@ -27,11 +27,20 @@ def _value(value: object) -> object:
     return f"{value:.2f}".rstrip("0").rstrip(".") if isinstance(value, float) else value
 
 
-def nice_ticks(low: float, high: float, most: int = 5) -> list[float]:
-    """Return round numbers from at or below low to at or above high, about `most` of them."""
+def nice_ticks(low: float, high: float, most: int = 5, within: tuple[float, float] | None = None) -> list[float]:
+    """Return round numbers from at or below low to at or above high, about `most` of them.
+
+    Args:
+        low: The smallest value.
+        high: The largest.
+        most: Numbers wanted.
+        within: What values can be, as 0 and 100 of percent: an axis does not reach beyond it. None: anything.
+    """
     if not high - low > 1e-9 * max(abs(low), abs(high)):
         pad = abs(low) * 0.1 or 1.0
         low, high = low - pad, high + pad
+        if within and within[0] <= high and low <= within[1]:
+            low, high = max(low, within[0]), min(high, within[1])
     rough = (high - low) / max(1, most - 1)
     power = 10.0 ** math.floor(math.log10(rough))
     step = next(factor * power for factor in (1, 2, 2.5, 5, 10) if factor * power >= rough * 0.999)

@@ -111,6 +111,8 @@ def accuracies(runs: Sequence[Run], names: Sequence[str]) -> Figure | None:
         if run.training:
             _curve(axes, run.training, run.training.column("test_top1"), **_of_run(i), label=name)
     axes.set(xlabel="epoch", ylabel="test top-1 (%)")
+    low, high = axes.get_ylim()  # with a margin around the curves
+    axes.set_ylim(max(0.0, low), min(100.0, high))
     return _finished(figure, axes)
 
 

@@ -113,6 +113,9 @@ def pace_of(run: Run) -> float:
 def describe_status(run: Run, live: bool) -> str:
     """Return where the run stands, in a sentence."""
     done, planned = run.done, run.planned
+    if run.rungs:
+        epochs = run.rungs[-1].get("epochs", 0.0)
+        return f"a candidate of a search, trained for {epochs:g} of {planned} epochs"
     if run.ended:
         return f"ended after {done} epochs" if done else "ended"
     stage = next((stage for stage in reversed(run.stages) if done > stage.start), None) if done else None
@@ -168,10 +171,14 @@ def accuracy_tiles(run: Run) -> list[Tile]:
             for key, name in others.items()
             if key in judged
         ]
-    elif run.column("test_top1"):
+    elif run.column("test_top1") and not run.rungs:
         epoch, top1 = run.column("test_top1")[-1]
         majority = "".join(f", majority {percent(share)}" for _, share in run.column("test_majority")[-1:])
         found.append(Tile("test top-1", percent(top1), f"after epoch {epoch}{majority}"))
+    for rung in run.rungs:
+        if {"epochs", "loss", "top1"} <= rung.keys():
+            name = f"val top-1 after {rung['epochs']:g} epoch{'s' * (rung['epochs'] != 1)}"
+            found.append(Tile(name, percent(rung["top1"]), f"val loss {rung['loss']:.4f}"))
     if run.kind == "search" and run.column("val_top1"):
         epoch, top1 = run.column("val_top1")[-1]
         found.append(Tile("supernet top-1", percent(top1), f"validation, epoch {epoch}"))

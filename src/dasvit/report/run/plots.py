@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from dasvit.config.marks import loss_marks
 from dasvit.report.drawing.cells import strongest
 from dasvit.report.drawing.charts import Chart, Points, Series, limited
 from dasvit.report.drawing.palette import dash, in_order, kind_of, line_style
@@ -119,12 +120,19 @@ def _entropies(run: Run) -> list[Series]:
 def learning_charts(run: Run) -> list[Chart]:
     """Return losses, accuracies and the learning rate."""
     common = frame(run)
-    losses = {"train_loss": "training", "val_loss": "validation", "test_loss": "test"}
+    section = run.option("search" if run.kind == "search" else "train")
+    marks = loss_marks(section) if isinstance(section, Mapping) else ""
+    name = f"training ({marks})" if marks else "training"
+    judged = "validation" if run.rungs else "test"
+    losses = {"train_loss": name, "val_loss": "validation", "test_loss": judged}
+    note = "The training loss is the mean over the epoch, while the weights move"
+    note += f", of images and labels that are {marks.replace(', ', ' or ')}" if marks else ""
+    note += ": it is no measure of the same thing as the others." if marks else "."
     accuracies = {"val_top1": "validation", "test_top1": "top-1", "test_top5": "top-5", "test_macro_f1": "macro-F1"}
     majority = [(share, "majority") for _, share in run.column("test_majority")[-1:]]
-    where = "supernet, validation half" if run.kind == "search" else "test images"
+    where = "supernet, validation half" if run.kind == "search" else f"{judged} images"
     return [
-        Chart("Loss", _metrics(run, losses), plain, **common),
+        Chart("Loss", _metrics(run, losses), plain, note=note, **common),
         Chart(f"Accuracy ({where})", _metrics(run, accuracies), percent, bounds=majority, **common),
         Chart("Learning rate", _metrics(run, {"lr": "learning rate"}), plain, zero=True, **common),
     ]

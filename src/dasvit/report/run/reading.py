@@ -18,9 +18,11 @@ import yaml
 from dasvit.cell.genotype import Genotype
 from dasvit.cell.subnet import FILE, Subnet
 from dasvit.config.methods import METHODS
-from dasvit.errors import UserError
+from dasvit.errors import UserError, listed
 from dasvit.report import scores
 
+FILES = ("config.yaml", "environment.json", "metrics.jsonl", "architecture.jsonl", "result.json", "derivation.json")
+"""A folder that holds one of these holds a run, or what is left of one."""
 MOST_EPOCHS = 1_000_000
 """No run has more; a larger number is damage."""
 Weights = dict[str, dict[str, float]]
@@ -116,6 +118,7 @@ class Run:
         mistakes: What `mistakes.json` holds.
         token_images: What `token_images.json` holds.
         token_lines: Epoch of the whole run, stage and what was kept, of the lines of `tokens.jsonl`.
+        rungs: Of a candidate of a search, numbers of what it had reached at each rung: epochs, loss, top1.
     """
 
     path: Path
@@ -142,6 +145,7 @@ class Run:
     mistakes: dict[str, Any]
     token_images: dict[str, Any]
     token_lines: tuple[tuple[int, int, Any], ...]
+    rungs: tuple[dict[str, float], ...] = ()
 
     @property
     def drawn(self) -> bool:
@@ -207,6 +211,11 @@ class Run:
         return look_up(self.config, key, default)
 
 
+def is_run(folder: Path) -> bool:
+    """Tell whether a folder holds anything of a run."""
+    return any((folder / name).is_file() for name in FILES)
+
+
 def read_run(folder: Path, inner: bool = True) -> Run:
     """Read a run folder.
 
@@ -219,9 +228,10 @@ def read_run(folder: Path, inner: bool = True) -> Run:
     """
     if not folder.is_dir():
         raise UserError(f"there is no run folder {folder}.")
-    names = ("config.yaml", "environment.json", "metrics.jsonl", "architecture.jsonl", "result.json", "derivation.json")
-    if not any((folder / name).is_file() for name in names):
-        raise UserError(f"{folder} is no run folder: it holds none of {', '.join(names[:4])}.")
+    if not is_run(folder):
+        below = sorted(path.name for path in folder.iterdir() if path.is_dir() and is_run(path))
+        hint = f" It holds the runs {listed(below)}: give one or several of these." if below else ""
+        raise UserError(f"{folder} is no run folder: it holds none of {', '.join(FILES[:4])}.{hint}")
     files = _Files(folder)
     environment, config = files.whole("environment.json"), files.whole("config.yaml")
     derivation, result = files.whole("derivation.json"), files.whole("result.json")
@@ -269,6 +279,7 @@ def read_run(folder: Path, inner: bool = True) -> Run:
             for row in files.rows("tokens.jsonl")
             if (epoch := _epoch(row, stages))
         ),
+        rungs=tuple(_numbers(row) for row in _dicts(files.whole("rungs.json").get("rungs"))),
     )
 
 

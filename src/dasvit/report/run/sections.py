@@ -128,6 +128,11 @@ def write_value(value: Any) -> str:
     return "''" if value == "" else f"{value:g}" if isinstance(value, float) else str(value)
 
 
+def _epochs(counts: Any) -> str:
+    """Return the epochs at which a training had ended before it was given more."""
+    return f"{', '.join(map(str, counts))} epochs" if isinstance(counts, list) and counts else ""
+
+
 def facts(run: Run) -> list[tuple[str, str]]:
     """Return what the run folder says about where and how it ran."""
     environment = run.environment
@@ -138,6 +143,7 @@ def facts(run: Run) -> list[tuple[str, str]]:
         "command": shlex.join(map(str, command)) if isinstance(command, list) else "",
         "subject": run.subject,
         "began with": environment.get("init_model"),
+        "lengthened after": _epochs(environment.get("lengthened_after")),
         "seed": environment.get("seed"),
         "machine": environment.get("machine"),
         "device": environment.get("device"),

@@ -15,6 +15,7 @@ from torch import nn
 
 from dasvit.cell.subnet import Subnet, subnet_cost
 from dasvit.config import Config, SearchConfig, TrainConfig
+from dasvit.config.marks import training_loss
 from dasvit.data import Preprocess
 from dasvit.errors import UserError
 from dasvit.models.subnet import make_subnet
@@ -73,7 +74,7 @@ def evolve_network(session: Session) -> EvolvedNetwork:
     supernet = EntangledSupernet(space, config.model, session.classes, seed)
     state = TrainState(supernet, options, len(batches), runtime, Steps(runtime, session.reporter))
     state.begin_step, state.advice = supernet.draw, ADVICE
-    _, criterion = make_loss(options, session.classes, runtime.world)
+    _, criterion = make_loss(options, session.classes)
     with Saver(session.run, LOGS, runtime, session.reporter, session.deadline) as saver:
         before = saver.load()
         state.load(before)
@@ -127,7 +128,8 @@ def end_epoch(state: TrainState, session: Session) -> None:
     check_steps(state.metrics, where, ADVICE)
     row = state.metrics.row(session.runtime, stage=1, epoch=state.epoch + 1, lr=state.lr)
     state.epoch, state.step = state.epoch + 1, 0
-    said = f"{where}: loss {row['train_loss']:.3f}, {row['images_per_second']:.0f} images/s, {row['seconds']:.0f} s"
+    loss = f"{training_loss(session.config.search)} {row['train_loss']:.3f}"
+    said = f"{where}: {loss}, {row['images_per_second']:.0f} images/s, {row['seconds']:.0f} s"
     session.log(said, {"metrics.jsonl": row})
 
 
