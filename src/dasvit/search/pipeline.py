@@ -38,7 +38,7 @@ from dasvit.search.confirm import Trial, confirm
 from dasvit.search.derivation import derive_found
 from dasvit.search.derive import Derivation
 from dasvit.search.evaluation import perturbed
-from dasvit.search.halving import Candidate
+from dasvit.search.halving import Candidate, converged
 from dasvit.search.loop import TrainedSupernet, search
 from dasvit.search.past_run import candidate_stages
 from dasvit.search.proposal import SHIPPED, TEACHERS, make_features
@@ -303,6 +303,7 @@ def describe_effects(
     candidates: Sequence[Candidate], config: Config, classes: int, stages: Stages | None
 ) -> list[dict[str, Any]]:
     """Return what a model of the candidates says that each operation adds to the loss, and how surely; [] of a few."""
+    candidates = converged(candidates)
     if len(candidates) < TEACHERS:
         return []
     features = make_features(config, classes, stages)

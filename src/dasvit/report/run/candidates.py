@@ -39,7 +39,7 @@ def row_of(candidate: Candidate) -> list[str]:
         percent(numbers["top1"]),
         percent(numbers["majority"]) if "majority" in numbers else "–",
         percent(numbers["macro_f1"]) if "macro_f1" in numbers else "–",
-        f"{numbers['loss']:.4f}" if "loss" in numbers else "–",
+        f"{numbers['loss']:.4f}" if "loss" in numbers else "diverged",
         f"{numbers['epochs']:g}" if "epochs" in numbers else "–",
         expected,
         *(number(numbers[key]) if key in numbers else "–" for key in ("params", "macs")),
