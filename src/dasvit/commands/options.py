@@ -350,6 +350,21 @@ class MemoryOptions(Options):
 
 
 @dataclass(frozen=True, kw_only=True)
+class CacheOptions(Options):
+    """List the decoded images that are kept, or remove them.
+
+    Attributes:
+        clean: Remove them, but for what a process reads.
+        older: Only what was not used for so long, as 30d, 12h or 90m.
+        folder: The cache (default: $DASVIT_CACHE, or dasvit/ in the user's cache folder).
+    """
+
+    clean: bool = False
+    older: str = shown("TIME")
+    folder: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
 class QuickstartOptions(Options):
     """Search, train and compare on scikit-learn's digits, in minutes.
 
