@@ -26,6 +26,7 @@ def candidate_section(run: Run) -> dict[str, Any] | None:
         "rows": [row_of(candidate) for candidate in run.candidates],
         "rungs": rung_chart(run),
         "expected": expectation_plot(run),
+        "spreads": [(name, f"{spread:.4f}") for name, spread in run.spreads.items()],
         "effects": [(op, f"{loss:+.4f}", f"{sd:.4f}") for op, loss, sd in sorted(run.effects, key=lambda row: row[1])],
     }
 
