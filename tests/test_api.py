@@ -172,7 +172,7 @@ COMMANDS: dict[str, Callable[..., Any]] = {
 
 def test_every_command_has_its_function() -> None:
     """But for programs: a page that is served, tables of memory and latency, the path of the README; data's own."""
-    assert set(SUMMARIES) - set(COMMANDS) == {"data", "demo", "latency", "memory", "quickstart"}
+    assert set(SUMMARIES) - set(COMMANDS) == {"cache", "data", "demo", "latency", "memory", "quickstart"}
     assert all(f"def test_{name}(" in Path(__file__).read_text(encoding="utf-8") for name in COMMANDS)
 
 

@@ -285,3 +285,29 @@ def test_a_card_of_a_baseline_and_of_a_model_alone(tmp_path: Path) -> None:
     assert "## Cell" not in text and "import dasvit" not in text and "holds no results" in text
     assert r"a\|b, \<b\>, c" in text and "model-index" not in text
     assert not (tmp_path / "cell.png").exists()
+
+
+@pytest.mark.parametrize(("precision", "share"), [("fp16", 0.95), ("int8", 0.95)])
+def test_files_of_another_precision_keep_what_the_model_knows(precision: str, share: float, run: Path) -> None:
+    import onnx
+
+    status, out, err = call_cli("export", run, "--to", "onnx", "--precision", precision, "--json")
+    assert status == 0, err
+    made = json.loads(out)
+    assert made["out"] == f"{run}/train/export/model-{precision}.onnx" and made["precision"] == precision
+    assert made["accuracy"]["images"] > 0 and made["accuracy"]["exported"] >= share * made["accuracy"]["float32"]
+    file = onnx.load(made["out"])
+    kinds = {tensor.data_type for tensor in file.graph.initializer}
+    assert {"fp16": onnx.TensorProto.FLOAT16, "int8": onnx.TensorProto.INT8}[precision] in kinds
+    assert json.loads({prop.key: prop.value for prop in file.metadata_props}["labels"]), "lost what it takes"
+    inputs = file.graph.input[0].type.tensor_type.elem_type
+    assert inputs == onnx.TensorProto.FLOAT
+    status, out, _ = call_cli("export", run, "--to", "onnx", "--precision", precision)
+    assert status == 0 and f"% in {precision}," in out
+
+
+def test_other_precisions_are_onnx_alone(run: Path) -> None:
+    status, _, err = call_cli("export", run, "--to", "torch", "--precision", "int8")
+    assert status == 2 and "--precision int8 is for --to onnx" in err
+    status, _, err = call_cli("export", run, "--to", "onnx", "--precision", "int4")
+    assert status == 2 and "one of float32, fp16, int8" in err

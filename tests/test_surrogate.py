@@ -127,6 +127,16 @@ def test_a_supernet_that_knows_nothing_gets_no_weight() -> None:
     def weight(supernet: np.ndarray) -> float:
         return float(LinearModel(Features(SPACE, MACS, supernet), cells, losses).posterior[0][-2])
 
+    spreads = [
+        LinearModel(Features(SPACE, MACS, scores), cells, losses).spreads()
+        for scores in (effect, *(np.random.default_rng(seed).standard_normal((5, 6)) for seed in range(5)))
+    ]
+    useless = np.mean([one["supernet"] for one in spreads[1:]])
+    assert list(spreads[0]) == [*GROUPS, "noise"] and spreads[0]["supernet"] > 4 * useless
+    rows, model = Features(SPACE, MACS).rows(cells), LinearModel(Features(SPACE, MACS), cells, losses)
+    by_hand = (rows[:, -1] * model.posterior[0][-2]).std() * losses.std()
+    assert "supernet" not in model.spreads() and model.spreads()["multiply-adds"] == pytest.approx(by_hand)
+
     luck = [weight(np.random.default_rng(seed).standard_normal((5, 6))) for seed in range(20)]
     assert weight(effect) < -0.2 and np.std(luck) < abs(weight(effect)) / 4
 

@@ -11,6 +11,10 @@ class UserError(ValueError):
     """
 
 
+class Diverged(UserError):
+    """A training whose numbers are not finite any more."""
+
+
 def printable(text: object) -> str:
     r"""Return a text of others, as a name in a file, so that it cannot steer a terminal or break a line.
 

@@ -82,7 +82,7 @@ class Session:
 
     def inner(self, run: RunFolder, config: Config) -> Session:
         """Return the session of a training inside this run: a page follows it, trackers do not."""
-        page = (lambda: refresh_report(run.path, self.reporter.say),)
+        page = (lambda: refresh_report(run.path, self.reporter.warn),)
         return replace(self, run=run, config=config, followers=page)
 
     @contextmanager

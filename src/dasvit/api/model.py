@@ -116,17 +116,18 @@ class TrainedModel:
             rows += predictions(self.classifier, [name for name, _ in part], pixels, top)
         return rows
 
-    def export(self, target: str, out: str | Path = "") -> Exported:
+    def export(self, target: str, out: str | Path = "", precision: str = "float32") -> Exported:
         """Write it as "onnx", "torch" (a .pt2 file) or "hub" (a folder with a model card), checked against the model.
 
         Args:
             target: onnx, torch or hub.
             out: File, or folder of hub. Empty: in `export/` of the run's folder.
+            precision: Of an .onnx file: float32, fp16 or int8; `accuracy` then holds what it keeps.
 
         Raises:
             UserError: An unknown target, a package that is missing, or something else is in the place.
         """
-        return export_model(self.folder, target, out)
+        return export_model(self.folder, target, out, precision)
 
     def __repr__(self) -> str:
         reached = self.result

@@ -47,6 +47,7 @@ COMMANDS = {
     "train": Command(own.TrainOptions, recipe="cifar10-small", sections=TRAINING),
     "evaluate": Command(own.EvaluateOptions, "MODEL", sections=("data", "runtime")),
     "data": Command(own.DataOptions, "FOLDER", sections=("data", "model", "runtime")),
+    "cache": Command(own.CacheOptions),
     "predict": Command(own.PredictOptions, "MODEL IMAGE|FOLDER..."),
     "export": Command(own.ExportOptions, "MODEL --to onnx|torch|hub"),
     "demo": Command(own.DemoOptions, "MODEL"),

@@ -17,11 +17,17 @@ HINTS = {
 
 
 def export_command(options: ExportOptions) -> None:
-    made = export_model(options.model, options.to, options.out)
+    made = export_model(options.model, options.to, options.out, options.precision)
     if options.json:
         about = {"model": str(made.model), "to": made.target, "out": str(made.out)}
-        print_json({**about, "difference": made.difference, "bytes": made.size})
+        kept = {"precision": made.precision, "accuracy": made.accuracy}
+        print_json({**about, "difference": made.difference, "bytes": made.size, **kept})
         return
     print(f"{made.out}: {made.size / 1e6:.2f} MB{'' if made.is_new else ', as it was there already'}.")
     print(f"Checked against the model: logits differ by {made.difference:.2g} at most.")
+    if made.accuracy:
+        own, file, images = (made.accuracy[name] for name in ("float32", "exported", "images"))
+        print(f"On {images:,} test images: top-1 {file:.2f} % in {made.precision}, {own:.2f} % in float32.")
+    elif made.precision != "float32":
+        print("The accuracy that it keeps is not known: the test images of its run are not there.")
     print(HINTS[made.target].format(out=made.out))

@@ -211,11 +211,13 @@ class ExportOptions(Options):
         model: Run folder of a training, or a model folder.
         to: What is written: onnx: one .onnx file; torch: a .pt2 file of torch.export; hub: a folder with a model card.
         out: File, or folder of hub (default: in export/ of the run's folder; never written over).
+        precision: Of an .onnx file: float32, fp16 or int8; what accuracy it keeps is said.
     """
 
     model: str = positional("MODEL")
     to: str = shown("TARGET")
     out: str = ""
+    precision: str = "float32"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -347,6 +349,21 @@ class MemoryOptions(Options):
 
     fits: str = shown("MEMORY")
     out: str = shown("FILE", default="runs/memory.png")
+
+
+@dataclass(frozen=True, kw_only=True)
+class CacheOptions(Options):
+    """List the decoded images that are kept, or remove them.
+
+    Attributes:
+        clean: Remove them, but for what a process reads.
+        older: Only what was not used for so long, as 30d, 12h or 90m.
+        folder: The cache (default: $DASVIT_CACHE, or dasvit/ in the user's cache folder).
+    """
+
+    clean: bool = False
+    older: str = shown("TIME")
+    folder: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)

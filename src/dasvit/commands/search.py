@@ -21,6 +21,8 @@ def describe_shipped(shipped: Candidate, best: Candidate) -> str:
     """Return what the search has over the cell that the package ships, trained likewise."""
     if best is shipped:
         return f"No candidate was better than {SHIPPED}, the cell that comes with dasvit: it is the search's cell."
+    if shipped.diverged:
+        return f"The training of {SHIPPED}, the cell that comes with dasvit, diverged."
     if best.tied and shipped.tied:
         return f"{SHIPPED}, the cell that comes with dasvit, is within the noise of the validation images: a tie."
     return (

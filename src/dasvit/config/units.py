@@ -31,6 +31,22 @@ def parse_time(text: str, option: str) -> float:
     return seconds
 
 
+def parse_age(text: str, option: str) -> float:
+    """Return an age such as 30d, 12h or 90m in seconds.
+
+    Args:
+        text: The age, with its unit.
+        option: Where it stands, for the message.
+
+    Raises:
+        UserError: It is none.
+    """
+    match = re.fullmatch(r"(\d{1,9}(?:\.\d{1,9})?)\s*([dhm])", text.strip())
+    if not match:
+        raise UserError(f"{option} takes days, hours or minutes, as 30d, 12h or 90m, not {text!r}.")
+    return float(match[1]) * {"d": 86400.0, "h": 3600.0, "m": 60.0}[match[2]]
+
+
 def time_text(seconds: float) -> str:
     """Return a time as it is read, as 7.93 ms."""
     return f"{1e3 * seconds:.2f} ms" if seconds >= 1e-3 else f"{1e6 * seconds:.0f} us"

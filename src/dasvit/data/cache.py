@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 
 from dasvit.config.recipe import CACHE_TAG
 from dasvit.config.units import parse_window, window_text
+from dasvit.data.cache_use import META, hold
 from dasvit.data.decode import DeepImage
 from dasvit.data.decoding import Decoding, MixedSizes, NpyWriter, Plan, holds_deep, plans
 from dasvit.data.image_set import (
@@ -41,7 +42,7 @@ from dasvit.io.files import write_whole
 
 FORMAT = 2
 """Raised with the rules by which sources are understood, and with what a folder holds."""
-META, NAMES = "meta.json", "test_names.json"
+NAMES = "test_names.json"
 log = logging.getLogger("dasvit")
 T = TypeVar("T")
 LARGEST = 8 * 10**9
@@ -278,6 +279,7 @@ def _write_encoded(folder: Path, name: str, part: Part, decoding: Decoding, plan
 
 
 def _open(folder: Path) -> Cached:
+    hold(folder)
     meta = json.loads((folder / META).read_text(encoding="utf-8"))
     plan = _plan(**meta["plan"])
     classes = tuple(meta["classes"])

@@ -88,7 +88,7 @@ def evaluate_model(path: str | Path, config: Config, reporter: Reporter, out: Pa
     precision = config.runtime.precision
     runtime = Runtime(config.runtime, "float32" if precision == "auto" else precision)  # nothing is measured
     with runtime.first_of_machine():
-        data, files = _images_of(config, folder, described)
+        data, files = images_of(config, folder, described)
     say_data(data, reporter)
     if tuple(data.classes) != tuple(names):
         raise UserError(
@@ -112,7 +112,7 @@ def evaluate_model(path: str | Path, config: Config, reporter: Reporter, out: Pa
     return found
 
 
-def _images_of(config: Config, folder: Path, described: ModelInput) -> tuple[Data, list[str]]:
+def images_of(config: Config, folder: Path, described: ModelInput) -> tuple[Data, list[str]]:
     """Load the images that a model is judged on, as it was trained, and return them with the names of their files.
 
     Of the images that it was trained on, these are the test images, or the share that was held out then. Of others they

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import filecmp
 import json
+import math
 import os
 import shutil
 from collections.abc import Callable
@@ -19,6 +20,7 @@ from torch import nn
 
 from dasvit.errors import UserError, unknown
 from dasvit.extras import need
+from dasvit.inference.low_precision import CONVERTERS, kept_accuracy
 from dasvit.io.files import sync_folder
 from dasvit.io.run_folder import find_model, find_run
 from dasvit.models.export import (
@@ -49,6 +51,9 @@ class Exported:
         target: onnx, torch or hub.
         out: The file or folder.
         difference: The largest difference of a logit from the model's own.
+        precision: float32, or fp16 or int8 of an .onnx file.
+        accuracy: Top-1 of the model in float32, and of the file in another precision, on how many test images. None: it
+            is float32, or the run's images are not there.
         size: Its bytes.
         is_new: Whether it was not there already.
     """
@@ -59,25 +64,31 @@ class Exported:
     difference: float
     size: int
     is_new: bool
+    precision: str = "float32"
+    accuracy: dict[str, Any] | None = None
 
 
-def export_model(path: str | Path, target: str, out: str | Path = "") -> Exported:
+def export_model(path: str | Path, target: str, out: str | Path = "", precision: str = "float32") -> Exported:
     """Write a trained model as an .onnx file, a .pt2 file or a folder for the hub, and check it against the model.
 
     Args:
         path: Run folder of a training, or a model folder.
         target: onnx, torch or hub.
         out: File, or folder of hub. Empty: in `export/` of the run's folder.
+        precision: Of an .onnx file: float32, fp16, or int8.
 
     Raises:
         UserError: An unknown target, no model, a package that is missing, or something else is in the place.
     """
     if target not in PLACES:
         raise unknown("target of an export", target, PLACES)
+    if precision != "float32" and (target != "onnx" or precision not in CONVERTERS):
+        raise UserError(f"--precision {precision} is for --to onnx, and one of float32, {', '.join(CONVERTERS)}.")
     if target == "onnx":
         need("export", "onnx", "onnxscript", "onnxruntime")
     folder = find_model(path)
-    place = Path(out) if out else (find_run(folder) or folder) / "export" / PLACES[target]
+    name = PLACES[target] if precision == "float32" else f"model-{precision}.onnx"
+    place = Path(out) if out else (find_run(folder) or folder) / "export" / name
     described = read_input(folder)
     model = load_classifier(folder, described, torch.device("cpu"))
     with torch.no_grad():
@@ -85,10 +96,16 @@ def export_model(path: str | Path, target: str, out: str | Path = "") -> Exporte
     place.parent.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(dir=place.parent, prefix=".export-") as scratch:
         made = Path(scratch) / place.name
-        difference = WRITERS[target](folder, described, model, made)
+        difference, accuracy = WRITERS[target](folder, described, model, made), None
+        if precision != "float32":
+            whole = made.rename(made.with_name("whole.onnx"))
+            CONVERTERS[precision](whole, made)
+            scaled = WithTemperature(model, described.temperature or 1.0).eval()
+            difference = largest_difference(scaled, open_onnx(made), described.side, math.inf)
+            accuracy = kept_accuracy(folder, described, model, made)
         is_new = put(made, place)
     size = sum(file.stat().st_size for file in (place.rglob("*") if place.is_dir() else [place]) if file.is_file())
-    return Exported(folder, target, place, difference, size, is_new)
+    return Exported(folder, target, place, difference, size, is_new, precision, accuracy)
 
 
 def export_file(

@@ -49,24 +49,38 @@ class Reporter:
 
     Args:
         quiet: Write nothing; of several processes, only the first writes.
-        bars_only: Show bars, and write no lines.
+        about: What this is the reporter of, where that is a part of a run: it shows bars, and of lines the warnings
+            alone, each with this in front.
+
+    Attributes:
+        warnings: What was warned of, each once.
     """
 
-    bars_only = False
-
-    def __init__(self, quiet: bool = False, bars_only: bool = False) -> None:
-        self.bars_only = bars_only
+    def __init__(self, quiet: bool = False, about: str = "") -> None:
+        self.about = about
+        self.warnings: list[str] = []
         quiet = quiet or os.environ.get("RANK", "0") != "0"
         self.console = Console(stderr=True, quiet=quiet, soft_wrap=True)
 
-    def bars(self) -> Reporter:
-        """Return a reporter that shows this one's bars alone."""
-        return Reporter(self.console.quiet, bars_only=True)
+    def part(self, about: str) -> Reporter:
+        """Return a reporter for a part of the run: it shows bars, and warnings with the part's name."""
+        reporter = Reporter(self.console.quiet, about)
+        reporter.warnings = self.warnings
+        return reporter
 
     def say(self, text: str) -> None:
         """Write one line."""
-        if self.bars_only:
-            return
+        if not self.about:
+            self._write(text)
+
+    def warn(self, text: str) -> None:
+        """Write a line that is not passed over: what the user should know of, once."""
+        text = f"{self.about}: {text}" if self.about else text
+        if text not in self.warnings:
+            self.warnings.append(text)
+            self._write(text)
+
+    def _write(self, text: str) -> None:
         self.console.print(text, highlight=False, markup=False)
 
     def _in_notebook(self) -> bool:

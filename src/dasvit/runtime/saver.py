@@ -97,7 +97,7 @@ class Saver:
 
     def load(self) -> dict[str, Any] | None:
         """Return the newest whole state, or None; the logs then hold the lines that it knows, and no others."""
-        state = self.runtime.state_from_main(lambda: load_checkpoint(self.run.checkpoints, self.reporter.say))
+        state = self.runtime.state_from_main(lambda: load_checkpoint(self.run.checkpoints, self.reporter.warn))
         if self.runtime.is_main:
             for name in self.logs:
                 self.run.truncate(name, state["rows"] if state else 0)

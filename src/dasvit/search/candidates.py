@@ -8,6 +8,7 @@ the search's cell. A recipe calls this its finals.
 
 from __future__ import annotations
 
+import math
 import shutil
 import time
 from collections.abc import Iterator, Sequence
@@ -22,7 +23,7 @@ from dasvit.cell.genotype import Genotype
 from dasvit.cell.subnet import cell_key
 from dasvit.config import FinalsConfig, TrainConfig
 from dasvit.data.splits import balanced_subset
-from dasvit.errors import UserError
+from dasvit.errors import Diverged, UserError
 from dasvit.io.files import read_object
 from dasvit.io.run_folder import RunFolder
 from dasvit.models.baselines import make_network, prefer_fast_attention
@@ -31,7 +32,7 @@ from dasvit.runtime.cluster import Cluster
 from dasvit.runtime.distributed import seed_everything
 from dasvit.search.cost import make_budget
 from dasvit.search.derive import Derivation
-from dasvit.search.halving import Candidate, Halving, Rung, Train
+from dasvit.search.halving import Candidate, Halving, Rung, Train, converged
 from dasvit.search.metric import cheapest, keep, kept, ranking_of, ties, value_of
 from dasvit.search.proposal import Proposer
 from dasvit.search.remote import RemotePool
@@ -39,6 +40,7 @@ from dasvit.search.stages import Stages
 from dasvit.search.state import halves
 from dasvit.search.workers import Pool
 from dasvit.session import Session
+from dasvit.training.evaluation import Evaluation
 from dasvit.training.loop import train
 
 FOLDER = "finals"
@@ -87,6 +89,11 @@ def train_candidates(
             pinned=propose.shipped,
             follow=follow,
         ).run()
+    if found and not converged(found):
+        raise UserError(
+            f"the trainings of all {len(found)} candidates diverged: lower train.optim.lr, or raise "
+            "train.optim.warmup_epochs, and give --run another folder."
+        )
     if len(found) < options.cells:
         session.reporter.say(f"{len(found)} candidates, not {options.cells}: no other cell that fits was found")
     found = runtime.from_main(lambda: settle(found, session))
@@ -112,7 +119,7 @@ def settle(candidates: Sequence[Candidate], session: Session) -> list[Candidate]
     """
     config, budget = session.config, make_budget(session.config, session.classes)
     first = candidates[0]
-    last = [one for one in candidates if one.last.epochs == first.last.epochs]
+    last = [one for one in converged(candidates) if one.last.epochs == first.last.epochs]
     if all(one.last.majority is not None and one.last.top1 <= one.last.majority for one in last):
         session.reporter.say(
             "on the validation images no candidate is better than a constant: make search.finals.rungs longer, or try "
@@ -189,7 +196,8 @@ def train_to_rung(cell: Genotype, rung: int, session: Session) -> Rung:
     config, runtime, epochs = session.config, session.runtime, session.config.search.finals.rungs
     brief = candidate_training(session)
     run = RunFolder(folder_of(cell, session), "train")
-    own = replace(session.inner(run, replace(config, train=brief)), reporter=session.reporter.bars())
+    reporter = session.reporter.part(f"candidate {' '.join(cell.ops)}")
+    own = replace(session.inner(run, replace(config, train=brief)), reporter=reporter)
     if runtime.is_main:
         run.open(own.config, cell.to_json())
         run.write_text("genotype.json", cell.to_json())
@@ -201,15 +209,34 @@ def train_to_rung(cell: Genotype, rung: int, session: Session) -> Rung:
     network = make_network(cell, config.model, session.classes, drop_path=brief.drop_path)
     dtype = torch.bfloat16 if runtime.precision == "bfloat16" else torch.float32
     prefer_fast_attention(network, runtime.device, dtype)
-    seen = train(network, own, evaluated_on="val", until=epochs[rung]).evaluation
-    seconds = time.perf_counter() - start + (reached[-1].seconds if reached else 0.0)
-    value = value_of(seen, ranking_of(config.search.metric, seen, "loss"))
-    shares = {name: getattr(seen, name) for name in ("top1", "majority", "balanced_accuracy", "macro_f1")}
-    found = Rung(epochs[rung], seen.loss, seconds=round(seconds, 3), value=value, **shares)
+    seen = None
+    try:
+        seen = train(network, own, evaluated_on="val", until=epochs[rung]).evaluation
+    except Diverged as error:  # the others go on
+        own.reporter.warn(str(error))
+    seconds = round(time.perf_counter() - start + (reached[-1].seconds if reached else 0.0), 3)
+    found = rung_of(seen, epochs[rung], seconds, config.search.metric)
     if runtime.is_main:
-        keep(run.path, seen)
+        if seen is not None:
+            keep(run.path, seen)
         write_rungs(run, [*reached, found])
     return found
+
+
+def rung_of(seen: Evaluation | None, epochs: float, seconds: float, metric: str) -> Rung:
+    """Return what a candidate reached.
+
+    Args:
+        seen: What it did on the validation images. None: its training diverged.
+        epochs: How long it had been trained.
+        seconds: What its training took.
+        metric: `search.metric`.
+    """
+    if seen is None or not math.isfinite(seen.loss):
+        return Rung(epochs, math.inf, 0.0, seconds, value=math.inf)
+    value = value_of(seen, ranking_of(metric, seen, "loss"))
+    shares = {name: getattr(seen, name) for name in ("top1", "majority", "balanced_accuracy", "macro_f1")}
+    return Rung(epochs, seen.loss, seconds=seconds, value=value, **shares)
 
 
 def candidate_training(session: Session) -> TrainConfig:
@@ -226,12 +253,12 @@ def candidate_training(session: Session) -> TrainConfig:
 
 def write_rungs(run: RunFolder, rungs: Sequence[Rung]) -> None:
     """Write what a candidate had reached at each rung so far."""
-    run.write_json(RUNGS, {"rungs": [rung._asdict() for rung in rungs]})
+    run.write_json(RUNGS, {"rungs": [{**rung.reached(), "seconds": rung.seconds} for rung in rungs]})
 
 
 def read_rungs(folder: Path) -> list[Rung]:
     """Return what a candidate had reached at each rung so far, from its folder."""
-    return [Rung(**row) for row in read_object(folder / RUNGS).get("rungs", [])]
+    return [Rung.read(row) for row in read_object(folder / RUNGS).get("rungs", [])]
 
 
 def short_training(options: TrainConfig, epochs: int) -> TrainConfig:
@@ -265,10 +292,11 @@ def choose_best(derivation: Derivation | None, candidates: Sequence[Candidate]) 
     if derivation is None or best.cell == derivation.genotype:
         return derivation or Derivation(best.cell, best.cell, "")
     before = next(candidate for candidate in candidates if candidate.cell == derivation.genotype)
+    after = f" after {epochs_text(before.last.epochs)}"
+    reached = "diverged" if before.diverged else f"reached {before.last}{after}"
     reason = (
         f"Of {len(candidates)} candidates this cell was the best on the validation images ({best.last} "
-        f"after {epochs_text(best.last.epochs)}); the one that derivation chose reached {before.last} after "
-        f"{epochs_text(before.last.epochs)}."
+        f"after {epochs_text(best.last.epochs)}); the one that derivation chose {reached}."
     )
     if best.tied:
         count = sum(candidate.tied for candidate in candidates)

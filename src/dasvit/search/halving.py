@@ -11,10 +11,11 @@ early waits its turn.
 from __future__ import annotations
 
 import heapq
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from dasvit.cell.genotype import Genotype
 
@@ -24,7 +25,7 @@ class Rung(NamedTuple):
 
     Attributes:
         epochs: How long it had been trained.
-        loss: Mean cross-entropy.
+        loss: Mean cross-entropy; infinite where the training diverged.
         top1: In percent.
         seconds: What its training took so far.
         majority: Share of the largest class, in percent; as what follows, None of an older run.
@@ -52,11 +53,25 @@ class Rung(NamedTuple):
         """Smaller is better: what it is ranked by; of equal ones, as constants are, the smaller loss."""
         return self.ranked_by, self.loss
 
-    def reached(self) -> dict[str, float]:
-        """Return what is known and the same in every run: all but the seconds."""
-        return {name: value for name, value in self._asdict().items() if name != "seconds" and value is not None}
+    @property
+    def diverged(self) -> bool:
+        """Whether the training's numbers were not finite any more."""
+        return not math.isfinite(self.loss)
+
+    def reached(self) -> dict[str, float | None]:
+        """Return what is known and the same in every run: all but the seconds; None, for JSON, what is not finite."""
+        known = {name: value for name, value in self._asdict().items() if name != "seconds" and value is not None}
+        return {name: value if math.isfinite(value) else None for name, value in known.items()}
+
+    @classmethod
+    def read(cls, row: Mapping[str, Any]) -> Rung:
+        """Return what `reached` gave, with the seconds where they are there."""
+        known = {name: row[name] for name in cls._fields if name in row}
+        return cls(**{name: math.inf if value is None else float(value) for name, value in known.items()})
 
     def __str__(self) -> str:
+        if self.diverged:
+            return "diverged"
         majority = "" if self.majority is None else f" (majority {self.majority:.2f} %)"
         macro_f1 = "" if self.macro_f1 is None else f", macro-F1 {self.macro_f1:.2f} %"
         return f"loss {self.loss:.4f}, top-1 {self.top1:.2f} %{majority}{macro_f1}"
@@ -96,9 +111,19 @@ class Candidate:
         return self.rungs[-1]
 
     @property
+    def diverged(self) -> bool:
+        """Whether its training diverged, after which it goes no further."""
+        return bool(self.rungs) and self.last.diverged
+
+    @property
     def rank(self) -> tuple[float, ...]:
-        """Smaller is better: who was trained longer stands before others, of these the smaller value."""
-        return -self.last.epochs, *self.last.order
+        """Smaller is better: who was trained longer stands before others, of these the smaller value; diverged last."""
+        return self.diverged, -self.last.epochs, *self.last.order
+
+
+def converged(candidates: Sequence[Candidate]) -> list[Candidate]:
+    """Return the candidates whose trainings did not diverge."""
+    return [candidate for candidate in candidates if not candidate.diverged]
 
 
 class Train(Protocol):
@@ -176,13 +201,13 @@ class Halving:
             )
             best = here[: int(len(here) * self.keep)]
             for candidate in [*best, *(one for one in here if one.cell == self.pinned)]:
-                if len(candidate.rungs) == rung + 1 and not self._is_running(candidate):
+                if len(candidate.rungs) == rung + 1 and not candidate.diverged and not self._is_running(candidate):
                     return candidate
         return None
 
     def _best_of_the_highest(self) -> Candidate | None:
         """Return the best so far where nobody has reached the last rung yet, so that somebody does."""
-        best = min((candidate for candidate in self.entered), key=lambda candidate: candidate.rank, default=None)
+        best = min(converged(self.entered), key=lambda candidate: candidate.rank, default=None)
         return best if best is not None and len(best.rungs) < len(self.epochs) else None
 
     def _is_running(self, candidate: Candidate) -> bool:

@@ -19,7 +19,7 @@ from dasvit.io.files import read_object
 from dasvit.io.run_folder import RunFolder
 from dasvit.search.derivation import derive_found
 from dasvit.search.derive import Derivation
-from dasvit.search.halving import Candidate, Rung
+from dasvit.search.halving import Candidate, Rung, converged
 from dasvit.search.proposal import gains_of, make_features
 from dasvit.search.stages import EvaluatedCell, Stages, StageWeights, read_stages
 from dasvit.search.surrogate import LinearModel, common_losses
@@ -103,8 +103,7 @@ def read_candidates(run: RunFolder) -> list[Candidate]:
 def _rungs(row: dict[str, Any]) -> list[Rung]:
     """Return what a candidate had reached at each rung; at its end alone, where an older version wrote it."""
     rows = row.get("rungs") or [{key: row[key] for key in ("epochs", "loss", "top1")}]
-    known = [name for name in Rung._fields if name != "seconds"]
-    return [Rung(**{name: float(rung[name]) for name in known if name in rung}) for rung in rows]
+    return [Rung.read(rung) for rung in rows]
 
 
 def candidate_stages(
@@ -120,7 +119,7 @@ def candidate_stages(
         classes: Classes of its data.
         supernet: Its stages, whose weights enter the model. None: there was none.
     """
-    space = Space.from_config(config.space)
+    space, candidates = Space.from_config(config.space), converged(candidates)
     model = LinearModel(
         make_features(config, classes, supernet), [one.cell for one in candidates], common_losses(candidates)
     )

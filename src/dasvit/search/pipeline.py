@@ -38,7 +38,7 @@ from dasvit.search.confirm import Trial, confirm
 from dasvit.search.derivation import derive_found
 from dasvit.search.derive import Derivation
 from dasvit.search.evaluation import perturbed
-from dasvit.search.halving import Candidate
+from dasvit.search.halving import Candidate, converged
 from dasvit.search.loop import TrainedSupernet, search
 from dasvit.search.past_run import candidate_stages
 from dasvit.search.proposal import SHIPPED, TEACHERS, make_features
@@ -91,7 +91,9 @@ class SearchResult:
             content["shipped"] = self.shipped.last.reached()
         if self.candidates:
             content["finals"] = [describe_candidate(candidate, config, classes) for candidate in self.candidates]
-            content["effects"] = describe_effects(self.candidates, config, classes, self.stages)
+            model = model_of(self.candidates, config, classes, self.stages)
+            content["effects"] = describe_effects(model) if model else []
+            content["spreads"] = model.spreads() if model else {}
         return content
 
 
@@ -299,15 +301,20 @@ def describe_candidate(candidate: Candidate, config: Config, classes: int) -> di
     return {"genotype": candidate.cell.to_dict(), **reached, **cost, "expected": expected, "rungs": rungs, **tied}
 
 
-def describe_effects(
+def model_of(
     candidates: Sequence[Candidate], config: Config, classes: int, stages: Stages | None
-) -> list[dict[str, Any]]:
-    """Return what a model of the candidates says that each operation adds to the loss, and how surely; [] of a few."""
+) -> LinearModel | None:
+    """Return the model of what candidates reached; None of a few."""
+    candidates = converged(candidates)
     if len(candidates) < TEACHERS:
-        return []
+        return None
     features = make_features(config, classes, stages)
-    model = LinearModel(features, [candidate.cell for candidate in candidates], common_losses(candidates))
-    rows = zip(features.space.operations, *model.effects(), strict=True)
+    return LinearModel(features, [candidate.cell for candidate in candidates], common_losses(candidates))
+
+
+def describe_effects(model: LinearModel) -> list[dict[str, Any]]:
+    """Return what a model of the candidates says that each operation adds to the loss, and how surely."""
+    rows = zip(model.features.space.operations, *model.effects(), strict=True)
     return [{"op": op, "loss": float(loss), "sd": float(sd)} for op, loss, sd in rows]
 
 

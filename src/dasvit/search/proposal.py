@@ -15,7 +15,7 @@ from dasvit.search.comparable import comparable_cells
 from dasvit.search.cost import make_budget
 from dasvit.search.derivation import derive_by_weights
 from dasvit.search.derive import Derivation, skips
-from dasvit.search.halving import Candidate, Expectation
+from dasvit.search.halving import Candidate, Expectation, converged
 from dasvit.search.stages import Stages, StageWeights, with_pruned
 from dasvit.search.surrogate import Features, LinearModel, common_losses
 
@@ -53,7 +53,7 @@ class Proposer:
         if len(entered) < len(self.given):
             return Candidate(self.given[len(entered)])
         known = {candidate.cell for candidate in entered}
-        seen = [candidate for candidate in entered if candidate.rungs]
+        seen = converged([candidate for candidate in entered if candidate.rungs])
         if self.config.search.finals.learn and len(seen) >= TEACHERS:
             drawn = self._by_model(seen, known, len(entered))
             if drawn is not None:

@@ -144,6 +144,20 @@ class LinearModel:
         """Return a table [E, O] drawn from the posterior."""
         return self.table(chance.multivariate_normal(*self.posterior, method="eigh"))
 
+    def spreads(self) -> dict[str, float]:
+        """Return by how much each of GROUPS tells the cells seen apart, and the noise that is left (units: loss).
+
+        Of a group, the standard deviation over these cells of what it adds to the expected loss. A group that explains
+        nothing, as the scores of a useless supernet, has about 0.
+        """
+        rows, mean = self.features.rows(self.cells), self.posterior[0][:-1]
+        found = {
+            name: float((rows[:, self.features.groups == group] @ mean[self.features.groups == group]).std())
+            for group, name in enumerate(GROUPS)
+            if (self.features.groups == group).any()
+        }
+        return {name: value * self._scale for name, value in {**found, "noise": float(self.scales[-1])}.items()}
+
     def effects(self) -> tuple[Array, Array]:
         """Return mean and standard deviation of every operation's effect on the loss wherever it stands, [O] each.
 

@@ -74,9 +74,11 @@ class Pool:
         try:
             while not wait([future], timeout=0.2).done:
                 self._check_signal()
-            kind, value, status = future.result()
+            kind, value, status, warnings = future.result()
         except BrokenProcessPool:
             raise self._failure() from None
+        for warning in warnings:
+            self.session.reporter.warn(warning)
         self._check_signal()
         if kind == "stopped":
             raise Stopped(value, status)
@@ -151,14 +153,15 @@ def prepare(session: Session, precision: Any, threads: int, devices: list[str], 
     _session = replace(session, runtime=Runtime(session.config.runtime, precision), reporter=Reporter(quiet=True))
 
 
-def work(task: Task, cell: Genotype, rung: int) -> tuple[str, Any, int]:
-    """Do a task in a worker, and return what it gave, or how it ended, in a form that can be sent."""
+def work(task: Task, cell: Genotype, rung: int) -> tuple[str, Any, int, list[str]]:
+    """Do a task in a worker, and return what it gave, or how it ended, and what was warned of, as can be sent."""
+    warnings = _session.reporter.warnings
     try:
-        return "done", task(cell, rung, _session), 0
+        return "done", task(cell, rung, _session), 0, warnings
     except Stopped as stopped:
-        return "stopped", str(stopped), stopped.status
+        return "stopped", str(stopped), stopped.status, warnings
     except UserError as error:
-        return "refused", str(error), 0
+        return "refused", str(error), 0, warnings
 
 
 def _end_with_parent() -> None:

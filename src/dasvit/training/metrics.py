@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from dasvit.errors import UserError
+from dasvit.errors import Diverged
 from dasvit.report.words import duration
 from dasvit.runtime.distributed import Runtime
 
@@ -98,7 +98,7 @@ def check_steps(metrics: EpochMetrics, where: str, advice: str) -> None:
         advice: What to lower.
     """
     if not metrics.images:
-        raise UserError(
+        raise Diverged(
             f"neither loss nor gradient was a finite number in any step of {where}: stopped. The last good checkpoint "
             f"is kept. Lower {advice}."
         )

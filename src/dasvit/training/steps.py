@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from dasvit.errors import UserError
+from dasvit.errors import Diverged, UserError
 from dasvit.runtime.distributed import Runtime
 from dasvit.runtime.progress import Reporter
 from dasvit.training.metrics import EpochMetrics
@@ -153,7 +153,7 @@ class Steps:
                 raise UserError("the memory does not hold a single image: lower the model's width or depth.")
             self.micro_batches *= 2
             size = math.ceil(loss.rows / self.micro_batches)
-            self.reporter.say(
+            self.reporter.warn(
                 f"out of memory: from here on gradients are accumulated over micro-batches of {size} images; the "
                 f"batch of {loss.total} stays what it is."
             )
@@ -174,11 +174,11 @@ class Steps:
             advice: What to lower.
 
         Raises:
-            UserError: It is the tenth in a row that was left out.
+            Diverged: It is the tenth in a row that was left out.
         """
         self.bad = 0 if is_good else self.bad + 1
         if self.bad == PATIENCE:
-            raise UserError(
+            raise Diverged(
                 f"neither loss nor gradient was a finite number in {PATIENCE} steps in a row, up to {where}, at a "
                 f"learning rate of {lr:.3g}: stopped. The last good checkpoint is kept. Lower {advice}."
             )

@@ -26,6 +26,7 @@ def candidate_section(run: Run) -> dict[str, Any] | None:
         "rows": [row_of(candidate) for candidate in run.candidates],
         "rungs": rung_chart(run),
         "expected": expectation_plot(run),
+        "spreads": [(name, f"{spread:.4f}") for name, spread in run.spreads.items()],
         "effects": [(op, f"{loss:+.4f}", f"{sd:.4f}") for op, loss, sd in sorted(run.effects, key=lambda row: row[1])],
     }
 
@@ -39,7 +40,7 @@ def row_of(candidate: Candidate) -> list[str]:
         percent(numbers["top1"]),
         percent(numbers["majority"]) if "majority" in numbers else "–",
         percent(numbers["macro_f1"]) if "macro_f1" in numbers else "–",
-        f"{numbers['loss']:.4f}" if "loss" in numbers else "–",
+        f"{numbers['loss']:.4f}" if "loss" in numbers else "diverged",
         f"{numbers['epochs']:g}" if "epochs" in numbers else "–",
         expected,
         *(number(numbers[key]) if key in numbers else "–" for key in ("params", "macs")),

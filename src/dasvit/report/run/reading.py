@@ -108,6 +108,7 @@ class Run:
         unconstrained: The cell that the weights alone would have chosen.
         reason: Why that was not taken; empty where it was.
         candidates: The candidates of a search, best first.
+        spreads: By how much parts of that model, as a supernet's scores, tell the candidates apart, by name.
         effects: Operation, what it adds to the loss of a cell as a model of the candidates has it, and the deviation.
         result: Numbers of the outcome: params, macs, macs_linear; of a training also those of its evaluation.
         confusion: Images of class i that were taken for class j.
@@ -134,6 +135,7 @@ class Run:
     unconstrained: Genotype | None
     reason: str
     candidates: tuple[Candidate, ...]
+    spreads: dict[str, float]
     effects: tuple[tuple[str, float, float], ...]
     result: dict[str, float]
     confusion: list[list[int]]
@@ -264,6 +266,7 @@ def read_run(folder: Path, inner: bool = True) -> Run:
         unconstrained=_genotype(derivation.get("unconstrained")),
         reason=str(derivation.get("reason") or ""),
         candidates=_candidates(derivation.get("finals")),
+        spreads=_numbers(derivation.get("spreads")),
         effects=_effects(derivation.get("effects")),
         result=_result(outcome, confusion),
         confusion=confusion,
