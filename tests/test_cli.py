@@ -146,7 +146,7 @@ def test_training_says_what_limit_it_takes_over(
 
 def test_a_warmup_that_is_too_long_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     _, err = call(capsys, "train", "--model=vit", *TINY, "--run", tmp_path / "t")
-    line = r"^epoch 2/2: training loss \(augmented, smoothed\) [\d.]+, test loss [\d.]+, test top-1 [\d.]+ %, "
+    line = r"^epoch 2/2: training loss \(augmented, smoothed\) [\d.]+, test loss [\d.]+, test top-1 [\d.]+ %"
     assert re.search(line, err, re.M)
     assert "train.optim.warmup_epochs 4 is not shorter than the 2 epochs that there are" in err
     assert "--train.optim.warmup_epochs 0.2 leaves it time to fall" in err

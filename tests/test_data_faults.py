@@ -262,7 +262,7 @@ def test_every_file_of_a_cache_damaged(folder: Path, monkeypatch: pytest.MonkeyP
     data = loaded(folder)
     place = folder.parent / "cache" / f"imagefolder-{data.fingerprint}"
     names = sorted(path.name for path in place.iterdir())
-    assert len(names) == 5
+    assert len(names) == 6
     for name in names:
         content = (place / name).read_bytes()
         (place / name).unlink()

@@ -39,7 +39,7 @@ def birds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
             ["--search.val_fraction=0.25", "--search.batch_size=9"],
             "search.batch_size is 9, but there are 8 images for the alphas (search.val_fraction 0.25)",
         ),
-        (["search"], ["--search.val_fraction=0.01"], "class kite has 16 images, too few"),
+        (["search"], ["--search.val_fraction=0.01"], "32 images of 2 classes are too few to hold out a share of 0.01"),
         (["search", "--method=autoformer"], ["--search.batch_size=17"], "search.batch_size is 17"),
         (
             ["search", "--method=finals"],

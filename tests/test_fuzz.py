@@ -266,7 +266,7 @@ def command_lines(draw: st.DrawFn, home: Path) -> list[str]:
         "memory": [*(option for option in SMALL if option.split(".")[0] not in ("--data", "--train"))],
         "quickstart": [*SMALL, "--run", "out"],
     }
-    command = draw(st.sampled_from(sorted(COMMANDS)))
+    command = draw(st.sampled_from(sorted(bases)))
     arguments = [str(argument) for argument in bases[command]]
     fields = [name for name in OPTIONS if name.split(".")[0][2:] in COMMANDS[command].sections]
     paths = st.sampled_from([str(p) for p in (home, run, image, cell, run / "config.yaml", "nowhere", "")])

@@ -201,7 +201,10 @@ def test_values_under_the_pointer(browser: Browser, pages: dict[str, Path]) -> N
         " return [b.left, b.top, b.width, b.height]; })()"
     )
     browser.point(box[0] + box[2] * 46 / 360 + 2, box[1] + box[3] / 2)
-    assert browser.evaluate("document.querySelector('.tip').innerText").split("\n") == ["epoch 1", "training: 2"]
+    assert browser.evaluate("document.querySelector('.tip').innerText").split("\n") == [
+        "epoch 1",
+        "training (augmented): 2",
+    ]
     browser.point(5, 5)
     assert browser.evaluate("document.querySelector('.tip')") is None
 

@@ -149,7 +149,7 @@ def test_numbers_are_those_of_the_files(tmp_path: Path) -> None:
         ]
         assert table == expected
     metrics = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    losses = page.table_of("epoch", "training", "validation")
+    losses = page.table_of("epoch", "training (augmented)", "validation")
     assert [row[1] for row in losses] == [f"{row['train_loss']:.4g}" for row in metrics]
     assert [row[2] for row in losses] == [f"{row['val_loss']:.4g}" if "val_loss" in row else "" for row in metrics]
     reference = vit_cost(ModelConfig(image_size=32, patch_size=4, width=128, layers=6), 10)
@@ -270,7 +270,7 @@ def test_a_half_written_line_is_left_out(tmp_path: Path) -> None:
         path.write_bytes(path.read_bytes()[:-40])
     page = page_of(folder)
     assert "1 line of metrics.jsonl" in page.said and "1 line of architecture.jsonl" in page.said
-    assert [row[0] for row in page.table_of("epoch", "training", "validation")] == ["1", "2", "3", "4"]
+    assert [row[0] for row in page.table_of("epoch", "training (augmented)", "validation")] == ["1", "2", "3", "4"]
 
 
 ODD: list[Any] = [

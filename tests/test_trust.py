@@ -430,7 +430,9 @@ def test_a_table_shows_names_as_they_stand() -> None:
     """Rich would take [/b] for markup that ends nothing, and pass escapes on to the terminal."""
     out = io.StringIO()
     Console(file=out, width=80).print(confusion_table([[1, 0], [0, 1]], ["[/b]", "\x1b[2J"]))
-    Console(file=out, width=80).print(network_table([{"network": "[/c]", **dict.fromkeys(COLUMNS, 1.0)}]))
+    Console(file=out, width=80).print(
+        network_table([{"network": "[/c]", **dict.fromkeys([*COLUMNS, "majority", "macro_f1"], 1.0)}])
+    )
     assert {"[/b]", "\\x1b[2J", "[/c]"} <= {*out.getvalue().split()}
 
 
@@ -535,7 +537,13 @@ def test_absurd_sizes_in_a_models_description(change: dict[str, Any], small_run:
 
 def test_a_network_that_the_memory_cannot_hold(tmp_path: Path) -> None:
     """Within every single limit, and yet 200 billion parameters."""
-    sizes = ["--model.width=32768", "--model.layers=24", "--space.heads=[2]", "--data.limit=100"]
+    sizes = [
+        "--model.width=32768",
+        "--model.layers=24",
+        "--space.heads=[2]",
+        "--data.limit=100",
+        "--search.batch_size=16",
+    ]
     for command in (["train", "--cell", "dasvit_cifar10"], ["train", "--model", "vit", "--model.heads=2"], ["search"]):
         status, _, err = call_cli(*command, "--config=digits", *sizes, "--run", tmp_path / "r")
         assert status == 2 and "GB" in err and not (tmp_path / "r").exists()

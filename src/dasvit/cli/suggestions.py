@@ -60,7 +60,8 @@ def near_options(wrong: str, known: Sequence[str]) -> list[str]:
     whole = {_plain(option): option for option in known}
     lasts = {} if "." in word else {plain.rpartition(".")[2]: option for plain, option in reversed(whole.items())}
     names = {**lasts, **whole}
-    return [names[near] for near in difflib.get_close_matches(word, names, n=1, cutoff=LIKE)]
+    swapped = [name for name in names if len(name) == len(word) and sorted(name) == sorted(word)]  # two letters, as rnu
+    return [names[near] for near in swapped[:1] or difflib.get_close_matches(word, names, n=1, cutoff=LIKE)]
 
 
 def _plain(option: str) -> str:

@@ -194,8 +194,6 @@ def check_search(config: Config, labels: NDArray[np.int64], classes: Sequence[st
         _, upper = halves(labels, config, classes, filled=trains)
         if finals.cells:
             balanced_subset(labels[upper], finals.images, config.runtime.seed, "search.finals.images")
-        if trains:
-            runtime.share_of(config.search.batch_size, "search.batch_size")
     if method.finds == "network":
         autoformer.check_budget(config, len(classes))
         check_memory(autoformer.supernet_params(config, len(classes)))
