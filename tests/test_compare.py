@@ -153,8 +153,8 @@ def test_an_interrupted_comparison_goes_on(
 ) -> None:
     arguments = [*NETWORKS, *TINY, "--seeds=2", "--run", str(tmp_path / "r")]
     parsed = parse("compare", arguments)
-    # Lines: heading, four of the data, two epochs of the first; the same and one epoch of the second.
-    cut_off(monkeypatch, 13, lambda: run_command("compare", *parsed))
+    # Lines: four of the data; heading, data, page, two epochs and checkpoints of the first; then the second's.
+    cut_off(monkeypatch, 20, lambda: run_command("compare", *parsed))
     assert (tmp_path / "r" / "compare.md").is_file()  # of what is done
     out, err = call(capsys, "compare", *arguments, "--json")
     assert err.count("is done") == 1

@@ -73,6 +73,13 @@ def unharmed(folder: Path, *but: str) -> Iterator[None]:
     assert {path: after.get(path) for path in before} == before
 
 
+WRITTEN_ANEW = (
+    *("environment.json", "data.json", "held_out.txt", "report.html"),
+    *("evaluation/result.json", "predictions.csv", "confusion.csv", "mistakes.json"),
+)
+"""What a command writes again: of a run that goes on, and of an evaluation."""
+
+
 def stop(*args: object, **options: object) -> None:
     raise UserError("this is where the search or the training would begin.")
 
@@ -369,7 +376,7 @@ def test_run_folders(profile: str, small_run: Path, tmp_path: Path, record_prope
             path.write_bytes(content)
         try:
             # A run that goes on notes its data again, and its page is always written anew.
-            with unharmed(home, "environment.json", "data.json", "held_out.txt", "report.html"):
+            with unharmed(home, *WRITTEN_ANEW):
                 harmless(*command)
         finally:
             shutil.rmtree(home)
