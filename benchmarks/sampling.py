@@ -137,7 +137,10 @@ def race(rungs: Sequence[float], cells: int, learn: bool, keep: float = 0.5) -> 
             return future
 
         budget, propose = make_budget(config, 10), Proposer(config, 10, None, [])
-        cost: Callable[[Genotype], float] = lambda cell: float(budget.cost(cell)[1])  # noqa: E731
+
+        def cost(cell: Genotype) -> float:
+            return float(budget.cost(cell)[1])
+
         found: list[Candidate] = Halving(rungs, cells, keep, propose, train, cost).run()
         return found[0].cell
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -12,6 +13,7 @@ import pytest
 from dasvit.config import DataConfig
 from dasvit.config.units import parse_age
 from dasvit.data import load_data
+from dasvit.data.cache import note
 from dasvit.data.cache_use import clean_cache, list_cache
 from dasvit.errors import UserError
 from helpers import call_cli
@@ -99,6 +101,19 @@ def test_what_a_process_reads_stays(tmp_path: Path) -> None:
         reader.stdin.flush()
         assert int(reader.stdout.readline()) > 0
     assert [gone for _, gone in clean_cache(cache)] == [True] and not entry.path.exists()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="locks are POSIX's")
+def test_what_is_written_anew_stays_held(tmp_path: Path) -> None:
+    """A folder whose meta.json is replaced, and one that is decoded anew in a removed one's place."""
+    cache = tmp_path / "cache"
+    load_data(DataConfig(cache=str(cache)), 8, 0)
+    (entry,) = list_cache(cache)
+    note(entry.path, deep=False)
+    assert [gone for _, gone in clean_cache(cache)] == [False]
+    shutil.rmtree(entry.path)
+    load_data(DataConfig(cache=str(cache)), 8, 0)
+    assert entry.path.is_dir() and [gone for _, gone in clean_cache(cache)] == [False]
 
 
 def test_opening_counts_as_use(tmp_path: Path) -> None:

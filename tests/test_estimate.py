@@ -193,6 +193,7 @@ def test_a_comparison_says_its_time_before_the_first_training(tmp_path: Path, mo
     assert status == 0 and "dasvit_shift" in said and err.index("time: about") < err.index("seed 0 (1 of 2")
     notes = json.loads((tmp_path / "run/environment.json").read_text())
     assert set(notes["estimate"]["phases"]) == {"vit", "dasvit_shift"}
+    assert err.count("time: about") == 1 and "took " in err.splitlines()[-1]
     assert "time: about" not in call_cli(*command)[2]  # all is done
 
 
@@ -213,4 +214,4 @@ def test_a_study_knows_how_long_it_takes_before_its_first_run_has_ended(
     # a search has four candidates for one epoch, and two of them for another
     assert "2 searches 20 min" in lines[said] and "a search 10 min" in lines[said]
     ended = next(place for place, line in enumerate(lines) if "done in" in line)
-    assert said < ended and "left" in lines[ended]
+    assert said < ended and "left" in lines[ended] and "estimated at the start" in err

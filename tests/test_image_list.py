@@ -102,12 +102,17 @@ def test_files_that_are_not_there_are_named_or_left_out(tmp_path: Path) -> None:
     ("rows", "head", "words"),
     [
         ([("a.png", "x", "fold3")], "image,label,split", "line 2: the split is 'fold3'"),
-        ([("a.png", "x", "y")], "image,label,class", r"several columns that could be the labels' \(label, class\)"),
+        (
+            [("a.png", "x", "y")],
+            "image,label,class",
+            r"several columns of labels \(label, class\).*_column label",
+        ),
         ([("a.png", "x", "y")], "photo,label,class", "no column called image"),
         ([("a.png", "x")], "image,species", r"no column called label.*--data\.label_column"),
         ([("a.png", "x"), ("a.png", "y")], "image,label", "lists 1 files more than once, as a.png"),
         ([("a.png", "x, y")], "image,label", "line 2 has not as many fields"),
         ([], "image,label", "lists no images"),
+        ([("a.png", "x", "train", "val")], "image,label,split,set", r"several columns of splits \(split, set\)"),
         ([("a.png", "x", "x")], "image,label,label", "two columns called label"),
         ([("a.png", "x", "test")], "image,label,split", "lists no training images: its splits are test"),
     ],

@@ -14,7 +14,7 @@ from dasvit.io.run_folder import RunFolder
 from dasvit.search.candidates import choose_best, folder_of, settle
 from dasvit.search.derive import Derivation
 from dasvit.search.halving import Candidate, Rung
-from dasvit.search.metric import keep, kept, ranking_of, resampled, score_of, ties, value_of
+from dasvit.search.metric import Metric, keep, kept, ranking_of, resampled, score_of, ties, value_of
 from dasvit.session import Session
 from dasvit.training.evaluation import Evaluation
 from helpers import TINY
@@ -37,7 +37,7 @@ def test_auto_is_the_loss_where_classes_are_unbalanced() -> None:
 
 
 @pytest.mark.parametrize("metric", ["auto", "loss", "balanced_accuracy", "macro_f1"])
-def test_a_constant_is_beaten_by_who_tells_classes_apart(metric: str) -> None:
+def test_a_constant_is_beaten_by_who_tells_classes_apart(metric: Metric) -> None:
     constant, knows = seen(0.0, noise=0.01), seen(2.5, noise=1.0)
     ranking = ranking_of(metric, knows, "loss")
     assert constant.top1 == constant.majority == 71.0

@@ -11,7 +11,9 @@ import torch
 from scipy import optimize
 
 import dasvit
+from dasvit.api.recipe import make_config
 from dasvit.config import recipe as recipes
+from dasvit.data.image_set import HeldPixels, ImageSet
 from dasvit.errors import UserError
 from dasvit.models.export import open_torch
 from dasvit.runtime.progress import Reporter
@@ -122,3 +124,15 @@ def test_the_temperature_goes_with_the_model_and_what_is_exported(tmp_path: Path
         exported = open_torch(model.export("torch").out)(inputs)
         assert torch.allclose(exported.softmax(1), expected, atol=1e-5)
     model.export("hub")  # its weights are the model's own, and it is checked against them
+
+
+def test_groups_are_held_out_whole_for_the_monitor() -> None:
+    images = HeldPixels(np.zeros((60, 8, 8, 3), dtype=np.uint8))
+    groups = np.arange(60) // 4
+    train = ImageSet(images, np.arange(60) % 2, groups)
+    config = make_config("digits", options={"train.val_fraction": 0.2})
+    session = load_session(config, "unused", "train", Reporter(quiet=True))
+    session = replace(session, data=replace(session.data, train=train, classes=("a", "b")))
+    data, held_out = hold_out(session)
+    assert held_out is not None and held_out.groups is not None and data.train.groups is not None
+    assert not set(data.train.groups) & set(held_out.groups) and 8 <= len(held_out) <= 16

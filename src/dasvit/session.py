@@ -161,17 +161,17 @@ class Session:
 
     @contextmanager
     def timed(self) -> Iterator[None]:
-        """Keep how many seconds the run took, all calls together, and say at its end what had been estimated."""
-        start, before = time.monotonic(), float(self.run.notes().get("seconds", 0.0))
+        """Of a run that was estimated, keep how many seconds it took, all calls together, and say it at its end."""
+        start = time.monotonic()
         try:
             yield
         finally:
-            seconds = before + time.monotonic() - start
-            if self.runtime.is_main:
+            notes = self.run.notes() if self.runtime.is_main else {}
+            seconds = float(notes.get("seconds", 0.0)) + time.monotonic() - start
+            if "estimate" in notes:
                 self.run.note(seconds=round(seconds, 2))
-        estimate = self.run.notes().get("estimate")
-        if estimate and self.runtime.is_main:
-            self.reporter.say(outcome(seconds, estimate))
+        if "estimate" in notes:
+            self.reporter.say(outcome(seconds, notes["estimate"]))
 
     @contextmanager
     def followed(self, track: Sequence[str] = ()) -> Iterator[Session]:

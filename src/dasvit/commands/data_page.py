@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import io
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -13,6 +11,7 @@ from PIL import Image, ImageOps
 
 from dasvit.data.decode import decode
 from dasvit.data.inspection import Inspection
+from dasvit.data.thumbnail import base64_of
 from dasvit.data.view import CROP_PCT, Fit, View, predict_transform
 from dasvit.errors import UserError, printable
 from dasvit.report.rendering import render, write_page
@@ -81,6 +80,4 @@ def _square(image: Image.Image, view: View, image_size: int) -> Image.Image:
 
 
 def _encoded(picture: Image.Image) -> tuple[str, int, int]:
-    file = io.BytesIO()
-    picture.save(file, "PNG")
-    return base64.b64encode(file.getvalue()).decode("ascii"), picture.width, picture.height
+    return base64_of(picture, "png"), picture.width, picture.height

@@ -146,21 +146,23 @@ def run_comparison(
     run = session.run
     with run.locked():
         run.open(config, "training")
-        expect_trainings(entries, [row["macs"] for row in rows], replace(session, reporter=reporter), seeds)
+        session = replace(session, reporter=reporter)
+        expect_trainings(entries, [row["macs"] for row in rows], session, seeds)
         results: list[list[dict[str, Any]]] = [[] for _ in entries]
         failures: list[str] = []
         shown = ([config.data.name] if config.data.name in DATASETS else []) if published else None
         title = f"{config.data.name}, {config.train.epochs} epochs, {seeds} seed(s){measured_where(rows)}"
-        for seed in range(config.runtime.seed, config.runtime.seed + seeds):
-            for i, entry in enumerate(entries):
-                reporter.say(f"\n{entry.label}, seed {seed} ({i + 1} of {len(entries)} networks)")
-                try:
-                    results[i].append(trained(entry, config, seed, Path(folder), reporter))
-                except UserError as error:
-                    failures.append(f"{entry.label}, seed {seed}: {error}")
-                    reporter.say(failures[-1])
-                comparison = Comparison(title, summarised(rows, results), run, shown, failures)
-                comparison.write()
+        with session.timed():
+            for seed in range(config.runtime.seed, config.runtime.seed + seeds):
+                for i, entry in enumerate(entries):
+                    reporter.say(f"\n{entry.label}, seed {seed} ({i + 1} of {len(entries)} networks)")
+                    try:
+                        results[i].append(trained(entry, config, seed, Path(folder), reporter))
+                    except UserError as error:
+                        failures.append(f"{entry.label}, seed {seed}: {error}")
+                        reporter.say(failures[-1])
+                    comparison = Comparison(title, summarised(rows, results), run, shown, failures)
+                    comparison.write()
         return comparison
 
 
@@ -200,7 +202,7 @@ def trained(entry: Entry, config: Config, seed: int, root: Path, reporter: Repor
         majority = f" (majority {result['majority']:.2f} %)" if "majority" in result else ""
         reporter.say(f"{folder} is done: top-1 {result['top1']:.2f} %{majority}")
     else:
-        result = run_training(config, entry.subject, str(folder), reporter).to_dict()
+        result = run_training(config, entry.subject, str(folder), reporter, expected=True).to_dict()
     epochs = run.rows("metrics.jsonl")
     return {**result, **{key: [row[key] for row in epochs] for key in ("seconds", "images_per_second")}}
 

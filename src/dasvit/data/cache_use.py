@@ -1,7 +1,7 @@
 """What lies in the cache of decoded images, and what of it may be removed.
 
-A process that reads a folder holds a shared lock on its `meta.json` as long as it lives, and notes when that was. What
-is locked is not removed, and nothing is that does not look like our own.
+A process that reads a folder holds a shared lock on it as long as it lives, and notes when that was. What is locked is
+not removed, and nothing is that does not look like our own. Windows has no such locks, and removes no open file.
 """
 
 from __future__ import annotations
@@ -15,11 +15,6 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-
-try:
-    import fcntl
-except ImportError:  # Windows does not remove files that are open
-    fcntl = None  # type: ignore[assignment]
 
 META = "meta.json"
 OURS = re.compile(r"(?P<hidden>\.?)(?P<name>[a-z0-9_]+)-[0-9a-f]{24}(-[0-9a-f]{8})?")
@@ -57,14 +52,35 @@ class Entry:
 
 def hold(folder: Path) -> None:
     """Keep a folder from being removed as long as this process lives, and note that it is used."""
-    with contextlib.suppress(OSError):
+    with contextlib.suppress(OSError):  # a cache that cannot be written
         os.utime(folder / META)
-    if fcntl is None or str(folder) in _held:
-        return
     with contextlib.suppress(OSError):  # file systems without locks
-        descriptor = os.open(folder / META, os.O_RDONLY)
-        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        _held[str(folder)] = descriptor
+        before = _held.get(str(folder))
+        if before is not None and os.path.samestat(os.fstat(before), os.stat(folder)):
+            return
+        if (descriptor := _locked(folder, shared=True)) is not None:
+            _held[str(folder)] = descriptor
+            if before is not None:  # of a folder that is not there any more
+                os.close(before)
+
+
+def _locked(folder: Path, shared: bool) -> int | None:
+    """Lock a folder at once, and return what unlocks it when it is closed; None: there are no locks here.
+
+    Raises:
+        OSError: Another process has it.
+    """
+    try:
+        import fcntl
+    except ImportError:
+        return None
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
+    except OSError:
+        os.close(descriptor)
+        raise
+    return descriptor
 
 
 def list_cache(cache: Path) -> list[Entry]:
@@ -110,9 +126,7 @@ def _remove(folder: Path) -> bool:
     """Remove a folder that nobody reads; return whether it is gone."""
     descriptor = None
     try:
-        if fcntl is not None and (folder / META).exists():
-            descriptor = os.open(folder / META, os.O_RDONLY)
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        descriptor = _locked(folder, shared=False)
         gone = folder.with_name(f".{folder.name.lstrip('.')}-00000000")  # out of sight at once: half of it is no cache
         if folder != gone:
             folder.rename(gone)

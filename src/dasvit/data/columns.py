@@ -92,7 +92,7 @@ def _image_column(schema: pa.Schema, where: str, values: Values, there: str) -> 
         found = [name for name in found if _are_images(values(name))]
     if not found:
         raise UserError(f"{where} has no column of images (a struct of bytes and path, or image, or img). {there}")
-    return _one(found, IMAGE_NAMES, where, "image", "images")
+    return one_of(found, IMAGE_NAMES, where, "image", "images")
 
 
 def _label_column(schema: pa.Schema, where: str, there: str) -> str:
@@ -103,10 +103,10 @@ def _label_column(schema: pa.Schema, where: str, there: str) -> str:
         raise UserError(
             f"{where} has no integer column {' or '.join(LABEL_NAMES)}: name another with --data.label_column. {there}"
         )
-    return _one(found, LABEL_NAMES, where, "label", "labels")
+    return one_of(found, LABEL_NAMES, where, "label", "labels")
 
 
-def _one(found: Sequence[str], usual: Sequence[str], where: str, what: str, things: str) -> str:
+def one_of(found: Sequence[str], usual: Sequence[str], where: str, what: str, things: str) -> str:
     """Return the column that is meant."""
     meant = the_one(found, usual)
     if meant:

@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 
 from dasvit.config import DataConfig
-from dasvit.data.columns import the_one
+from dasvit.data.columns import one_of
 from dasvit.data.listing import Content, FileRecords, Part, Source
 from dasvit.data.understanding import LeftOut, Understanding, some, split_of
 from dasvit.errors import UserError
@@ -58,7 +58,10 @@ def image_list(config: DataConfig, judged: bool = False) -> Source:
     group = config.group_column
     if group and group not in columns:
         raise UserError(f"--data.group_column {group} is not in {file}. Its columns: {', '.join(columns)}.")
-    split = the_one([name for name in columns if name.casefold() in SPLIT_COLUMNS], ())
+    splits = [name for name in columns if name.casefold() in SPLIT_COLUMNS]
+    if len(splits) > 1:
+        raise UserError(f"{file} has several columns of splits ({', '.join(splits)}): rename all but the one meant.")
+    split = splits[0] if splits else ""
     folder = Path(config.path).expanduser() if config.path else file.parent
     left_out = LeftOut()
     listed: dict[str, list[Listed]] = defaultdict(list)
@@ -122,12 +125,7 @@ def _column(columns: Sequence[str], named: str, usual: Sequence[str], what: str,
             f"{file} has no column called {', '.join(usual[:4])} or the like: name that of the {what}s with "
             f"--data.{what}_column. {there}"
         )
-    if len(found) > 1:
-        raise UserError(
-            f"{file} has several columns that could be the {what}s' ({', '.join(found)}): which is meant? Say it with "
-            f"--data.{what}_column {found[0]}, or another of them."
-        )
-    return found[0]
+    return one_of(found, (), str(file), what, f"{what}s")
 
 
 def _split(text: str, number: int, file: Path) -> str:

@@ -18,6 +18,11 @@ def encode(pixels: NDArray[np.uint8]) -> dict[str, str]:
     picture = Image.fromarray(pixels)
     name, options = ("png", {}) if picture.width <= SMALL else ("jpeg", {"quality": 85})
     picture.thumbnail((SIDE, SIDE))
+    return {"format": name, "data": base64_of(picture, name, **options)}
+
+
+def base64_of(picture: Image.Image, name: str, **options: int) -> str:
+    """Return the bytes of a picture's file, in a format of PIL's, in base64."""
     file = io.BytesIO()
     picture.save(file, name, **options)
-    return {"format": name, "data": base64.b64encode(file.getvalue()).decode("ascii")}
+    return base64.b64encode(file.getvalue()).decode("ascii")

@@ -7,7 +7,6 @@ it is to run: torch stays out of it.
 from __future__ import annotations
 
 import dataclasses
-import fcntl
 import json
 import os
 import re
@@ -32,8 +31,6 @@ if TYPE_CHECKING:
     from submitit.core.utils import DelayedSubmission
 
 KINDS = ("local", "slurm")
-PRECISION_ELSEWHERE = "runtime.precision auto would be measured on a machine that does no run: say float32 or bfloat16."
-"""What is said of a precision that nobody can measure."""
 NOTICE = 120
 """Seconds before its time limit at which a job is told to save and to queue up again."""
 TIMES = 1000
@@ -159,8 +156,10 @@ class RemoteRun:
 
 def lock(descriptor: int) -> None:
     """Wait until no other process holds a file, and hold it; where the file system has no locks, go on without."""
-    with suppress(OSError):
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
+    with suppress(OSError, ImportError):  # Windows has none
+        from fcntl import LOCK_EX, flock
+
+        flock(descriptor, LOCK_EX)
 
 
 class Processes:
@@ -303,6 +302,26 @@ class Cluster:
             return None
         job: Job[int] = submitit.SlurmJob(folder=str(entry[0]), job_id=str(entry[1]))
         return job if job.state.split(" ")[0].upper() in LIVE and not job.paths.result_pickle.exists() else None
+
+
+def open_cluster(kind: str, asked: str, folder: str, at_once: int, precision: str) -> Cluster:
+    """Return the cluster that options name.
+
+    Args:
+        kind: local or slurm.
+        asked: The file of --cluster-config. Empty: the defaults.
+        folder: The folder of what the runs are of.
+        at_once: The most runs beside each other.
+        precision: `runtime.precision`.
+
+    Raises:
+        UserError: The cluster, its file or a precision for its machines is not there.
+    """
+    if kind == "slurm" and precision == "auto":
+        raise UserError(
+            "runtime.precision auto would be measured on a machine that does no run: say float32 or bfloat16."
+        )
+    return Cluster(kind, read_cluster(asked), Path(folder), at_once)
 
 
 Place = Processes | Cluster

@@ -33,12 +33,12 @@ from dasvit.runtime.distributed import seed_everything
 from dasvit.search.cost import make_budget
 from dasvit.search.derive import Derivation
 from dasvit.search.halving import Candidate, Halving, Rung, Train, converged
-from dasvit.search.metric import cheapest, keep, kept, ranking_of, ties, value_of
+from dasvit.search.metric import Metric, cheapest, keep, kept, ranking_of, ties, value_of
 from dasvit.search.proposal import Proposer
 from dasvit.search.remote import RemotePool
 from dasvit.search.stages import Stages
 from dasvit.search.state import halves
-from dasvit.search.workers import Pool
+from dasvit.search.workers import Later, Pool
 from dasvit.session import Session
 from dasvit.training.evaluation import Evaluation
 from dasvit.training.loop import train
@@ -159,9 +159,8 @@ def make_workers(session: Session, jobs: int, place: Cluster | None) -> Iterator
     if jobs == 1:
 
         def here(cell: Genotype, rung: int) -> Future[Rung]:
-            future: Future[Rung] = Future()
-            future.set_result(train_to_rung(cell, rung, session))
-            return future
+            reached = train_to_rung(cell, rung, session)
+            return Later(lambda: reached)
 
         yield here
         return
@@ -223,7 +222,7 @@ def train_to_rung(cell: Genotype, rung: int, session: Session) -> Rung:
     return found
 
 
-def rung_of(seen: Evaluation | None, epochs: float, seconds: float, metric: str) -> Rung:
+def rung_of(seen: Evaluation | None, epochs: float, seconds: float, metric: Metric) -> Rung:
     """Return what a candidate reached.
 
     Args:
@@ -265,8 +264,9 @@ def short_training(options: TrainConfig, epochs: int) -> TrainConfig:
     """Return a training of so many epochs, its warm-up as large a share of them as it was."""
     warmup = options.optim.warmup_epochs * epochs / options.epochs
     optim = replace(options.optim, warmup_epochs=warmup)
-    whole = {"val_fraction": 0.0, "monitor": "last", "patience": 0}  # the rungs look at validation images of their own
-    return replace(options, epochs=epochs, eval_every=epochs, optim=optim, **whole)  # type: ignore[arg-type]
+    # The rungs look at validation images of their own.
+    options = replace(options, val_fraction=0.0, monitor="last", patience=0)
+    return replace(options, epochs=epochs, eval_every=epochs, optim=optim)
 
 
 def describe(candidate: Candidate, number: int, cells: int) -> str:

@@ -16,6 +16,7 @@ from dasvit.io.files import write_whole
 from dasvit.training.evaluation import Evaluation
 
 Ranking = Literal["loss", "top1", "balanced_accuracy", "macro_f1"]
+Metric = Literal["auto", "loss", "top1", "balanced_accuracy", "macro_f1"]
 UNBALANCED = 2
 """How many times the smallest class's validation images the largest has where classes count as unbalanced."""
 RESAMPLES = 200
@@ -26,7 +27,7 @@ FILE = "validation.npz"
 """What a candidate said of the validation images at its last rung, in its folder."""
 
 
-def ranking_of(metric: str, evaluation: Evaluation, default: Ranking) -> Ranking:
+def ranking_of(metric: Metric, evaluation: Evaluation, default: Ranking) -> Ranking:
     """Return what decides: a metric, or under auto the default; the loss where classes are unbalanced.
 
     There many networks are constants at first, which no share tells apart, and the loss does (docs/lab-notes.md).
@@ -37,7 +38,7 @@ def ranking_of(metric: str, evaluation: Evaluation, default: Ranking) -> Ranking
         default: loss or top1.
     """
     if metric != "auto":
-        return metric  # type: ignore[return-value] # checked with the recipe
+        return metric
     counts = torch.bincount(evaluation.labels)
     counts = counts[counts > 0]
     is_unbalanced = len(counts) > 0 and int(counts.max()) >= UNBALANCED * int(counts.min())
@@ -50,7 +51,7 @@ def value_of(evaluation: Evaluation, ranking: Ranking) -> float:
     return value if ranking == "loss" else 100 - value
 
 
-def score_of(evaluation: Evaluation, metric: str) -> float:
+def score_of(evaluation: Evaluation, metric: Metric) -> float:
     """Return what a supernet's cell or network is ranked by, in percent, of which more is better.
 
     A loss becomes the geometric mean of the right classes' probabilities.
@@ -76,7 +77,7 @@ def kept(folder: Path) -> Evaluation | None:
         return None
 
 
-def ties(found: Mapping[int, Evaluation], best: int, metric: str, seed: int) -> list[int]:
+def ties(found: Mapping[int, Evaluation], best: int, metric: Metric, seed: int) -> list[int]:
     """Return who is no worse than the best by more than one standard error of the difference, the best among them.
 
     The standard error is a paired bootstrap's over the validation images (Efron 1979); the rule is that of one standard

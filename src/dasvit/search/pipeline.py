@@ -9,7 +9,6 @@ import random
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -27,7 +26,7 @@ from dasvit.errors import UserError
 from dasvit.extras import need
 from dasvit.latency.table import find_table, own_table
 from dasvit.models.cost import cost_of
-from dasvit.runtime.cluster import PRECISION_ELSEWHERE, Cluster, read_cluster
+from dasvit.runtime.cluster import Cluster, open_cluster
 from dasvit.runtime.distributed import Runtime, seed_everything
 from dasvit.runtime.progress import Reporter
 from dasvit.runtime.saver import NEVER, Deadline
@@ -110,6 +109,7 @@ def run_search(
     hours: float = 0.0,
     cluster: str = "",
     cluster_config: str = "",
+    expected: bool = False,
 ) -> SearchResult:
     """Search in a run folder, and write the cell or network.
 
@@ -125,6 +125,7 @@ def run_search(
         hours: What the search may take: so many candidates are trained. 0: as many as the recipe says.
         cluster: slurm or local: candidates are jobs, `jobs` at a time.
         cluster_config: File of what a job asks for.
+        expected: Whether somebody has said already how long it takes.
 
     Raises:
         UserError: A user's mistake.
@@ -150,7 +151,7 @@ def run_search(
             warn(session)
         seed_everything(config.runtime.seed)
         session.settle_precision(search_probe(session))
-        session = expect_search(session, jobs, known)
+        session = session if expected else expect_search(session, jobs, known)
         seed_everything(config.runtime.seed)
         with session.timed(), session.followed(track) as session:
             return find_cell(session, jobs, place) if method.finds == "cell" else find_network(session)
@@ -171,9 +172,7 @@ def place_of(config: Config, cluster: str, asked: str, folder: str, jobs: int) -
     if config.data.name == "given":
         raise UserError("images in memory cannot be sent to a cluster: write them into a folder.")
     need("cluster", "submitit")
-    if cluster == "slurm" and config.runtime.precision == "auto":
-        raise UserError(PRECISION_ELSEWHERE)
-    return Cluster(cluster, read_cluster(asked), Path(folder), jobs)
+    return open_cluster(cluster, asked, folder, jobs, config.runtime.precision)
 
 
 def check_search(config: Config, labels: NDArray[np.int64], classes: Sequence[str], runtime: Runtime) -> None:

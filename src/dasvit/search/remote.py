@@ -18,6 +18,7 @@ from dasvit.errors import Stopped, UserError
 from dasvit.runtime.cluster import LOOKS, Cluster, RemoteRun
 from dasvit.runtime.saver import caught
 from dasvit.search.halving import Rung
+from dasvit.search.workers import Later
 from dasvit.session import Session
 
 
@@ -39,17 +40,16 @@ class RemotePool:
         """Begin to train a candidate until a rung, unless it is there already."""
         before = self.reached(cell)
         if len(before) > rung:
-            future: Future[Rung] = Future()
-            future.set_result(before[rung])
-            return future
+            return Later(lambda: before[rung])
         run, name = self.session.run.path, f"{cell_key(cell)}-rung{rung + 1}"
         (run / "logs").mkdir(exist_ok=True)
         log = run / "logs" / f"{name}.txt"
-        task = json.dumps({"run": str(run), "cell": cell.to_dict(), "rung": rung})
-        command = [sys.executable, "-m", "dasvit.search.candidate_job", task, self.session.runtime.precision]
+        precision = self.session.runtime.precision
+        task = json.dumps({"run": str(run), "cell": cell.to_dict(), "rung": rung, "precision": precision})
+        command = [sys.executable, "-m", "dasvit.search.candidate_job", task]
         remote = RemoteRun(command, str(log), self.place.threads)
         self.running[name] = remote, self.place.submit({name: remote})[name]
-        return _Awaited(self, name, cell, rung)
+        return Later(lambda: self.wait(name, cell, rung))
 
     def wait(self, name: str, cell: Genotype, rung: int) -> Rung:
         """Wait for a job, and return what its candidate reached.
@@ -86,15 +86,3 @@ class RemotePool:
                 self.session.reporter.say(
                     f"{len(self.running)} candidates go on in the cluster, and the same command waits for them"
                 )
-
-
-class _Awaited(Future[Rung]):
-    """What a job will have reached."""
-
-    def __init__(self, pool: RemotePool, name: str, cell: Genotype, rung: int) -> None:
-        super().__init__()
-        self._pool, self._about = pool, (name, cell, rung)
-
-    def result(self, timeout: float | None = None) -> Rung:
-        """Wait for the job (see `RemotePool.wait`)."""
-        return self._pool.wait(*self._about)

@@ -62,7 +62,7 @@ class Pool:
         except BrokenProcessPool:
             raise self._failure() from None
         self._processes |= self._pool._processes  # a broken pool forgets them
-        return _Result(self, future)
+        return Later(lambda: self.wait(future))
 
     def wait(self, future: Future[Any]) -> Rung:
         """Return a result.
@@ -119,16 +119,20 @@ class Pool:
             signal.signal(number, handler)
 
 
-class _Result(Future[Rung]):
-    """A result of another process, with its failures as ours."""
+class Later(Future[Rung]):
+    """A result that is fetched where it is asked for, with the failures of what fetches it.
 
-    def __init__(self, pool: Pool, future: Future[Any]) -> None:
+    Args:
+        fetch: Waits for the result.
+    """
+
+    def __init__(self, fetch: Callable[[], Rung]) -> None:
         super().__init__()
-        self._pool, self._future = pool, future
+        self._fetch = fetch
 
     def result(self, timeout: float | None = None) -> Rung:
-        """Wait for the result (see `Pool.wait`)."""
-        return self._pool.wait(self._future)
+        """Wait for the result."""
+        return self._fetch()
 
 
 def visible_devices(device: torch.device) -> list[str]:

@@ -196,9 +196,9 @@ def do_job(job: Job, root: Path, file: TextIO, deadline: Deadline) -> None:
     reporter.console = Console(file=file, width=200, soft_wrap=True)
     folder = str(root / job.folder)
     if job.subject is None:
-        run_search(job.config, folder, reporter, deadline=deadline)
+        run_search(job.config, folder, reporter, deadline=deadline, expected=True)
     else:
-        run_training(job.config, job.subject, folder, reporter, deadline=deadline)
+        run_training(job.config, job.subject, folder, reporter, deadline=deadline, expected=True)
 
 
 def arguments(job: Job, root: Path) -> list[str]:

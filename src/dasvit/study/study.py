@@ -22,7 +22,7 @@ from dasvit.io.run_folder import RunFolder
 from dasvit.latency.table import own_table, with_table
 from dasvit.models.cost import cost_of
 from dasvit.report.study.words import REFERENCES
-from dasvit.runtime.cluster import PRECISION_ELSEWHERE, Cluster, Place, Processes, read_cluster
+from dasvit.runtime.cluster import Place, Processes, open_cluster
 from dasvit.runtime.distributed import Runtime
 from dasvit.runtime.progress import Reporter
 from dasvit.runtime.saver import Deadline
@@ -93,16 +93,8 @@ def do_study(
         runner.left["train"] = (runner.left["search"] + options.random + baselines) * options.trainings
         runner.total = sum(runner.left.values())
         expect_study(session, variants, runner)
-        runner.run(study.search_jobs())
-        study.write()
-        cells = study.cells()
-        spare = runner.left["train"] - len(cells) * options.trainings  # of cells that were found twice, or not at all
-        runner.left["train"] -= spare
-        runner.total -= spare
-        for seed in study.training_seeds:
-            runner.run(study.train_jobs(seed))
-            study.write()
-        study.rank(cells)
+        with session.timed():
+            study.do(runner)
         return StudyResult(Path(options.run), study.write()["summary"], runner.failures)
 
 
@@ -117,9 +109,8 @@ def place_of(config: Config, options: StudyOptions) -> Place | None:
             raise UserError("--cluster-config is for runs that are sent to a cluster: say which, as --cluster slurm.")
         return Processes(options.jobs) if options.jobs > 1 else None
     need("cluster", "submitit")
-    if options.cluster == "slurm" and config.runtime.precision == "auto":
-        raise UserError(PRECISION_ELSEWHERE)
-    return Cluster(options.cluster, read_cluster(options.cluster_config), Path(options.run), options.jobs)
+    precision = config.runtime.precision
+    return open_cluster(options.cluster, options.cluster_config, options.run, options.jobs, precision)
 
 
 @dataclass
@@ -145,6 +136,20 @@ class Study:
     runtime: Runtime
     reporter: Reporter
     searched: bool = False
+
+    def do(self, runner: Runner) -> None:
+        """Search, train what was found with every seed, and rank it; the report is written after each of them."""
+        runner.run(self.search_jobs())
+        self.write()
+        cells = self.cells()
+        # Cells that were found twice, or not at all.
+        spare = runner.left["train"] - len(cells) * self.options.trainings
+        runner.left["train"] -= spare
+        runner.total -= spare
+        for seed in self.training_seeds:
+            runner.run(self.train_jobs(seed))
+            self.write()
+        self.rank(cells)
 
     def seeds(self, key: str) -> range:
         first = self.config.runtime.seed

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from itertools import pairwise
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 from torch import nn
@@ -44,13 +44,7 @@ class Stopwatch(Reporter):
         super().__init__(quiet=True)
         self.same_everywhere, self.times, self.is_warm = same_everywhere, list[float](), False
 
-    def track(
-        self,
-        items: SizedIterable[T],
-        description: str,
-        done: int = 0,
-        live: Callable[[], Sequence[str]] | None = None,
-    ) -> Iterator[T]:
+    def track(self, items: SizedIterable[T], *_: Any, **__: Any) -> Iterator[T]:
         """Yield the items, and note the time between them.
 
         Raises:

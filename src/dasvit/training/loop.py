@@ -313,7 +313,8 @@ def hold_out(session: Session) -> tuple[Data, ImageSet | None]:
     data, options = session.data, session.config.train
     if not options.held_out:
         return data, None
-    rest, held_out = split_indices(data.train.labels, options.held_out, session.config.runtime.seed, data.classes)
+    seed, groups = session.config.runtime.seed, data.train.groups
+    rest, held_out = split_indices(data.train.labels, options.held_out, seed, data.classes, groups)
     return replace(data, train=data.train.select(rest)), data.train.select(held_out)
 
 

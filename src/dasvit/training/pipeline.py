@@ -135,6 +135,7 @@ def run_training(
     resume: bool = False,
     deadline: Deadline = NEVER,
     track: Sequence[str] = (),
+    expected: bool = False,
 ) -> TrainResult:
     """Train a network in a run folder, evaluate it, and write its model.
 
@@ -146,6 +147,7 @@ def run_training(
         resume: There must be a run to go on with.
         deadline: When to stop.
         track: Trackers that are sent every epoch's numbers.
+        expected: Whether somebody has said already how long it takes.
 
     Raises:
         UserError: A user's mistake.
@@ -176,7 +178,7 @@ def run_training(
         )
         cost = count_cost(model, config.model.image_size)
         passes = 3 * cost.macs * len(session.data.train) * config.train.epochs
-        if passes > LONG and "estimate" not in runtime.from_main(session.run.notes):
+        if not expected and passes > LONG and "estimate" not in runtime.from_main(session.run.notes):
             session.expect({"training": estimate_training(make, session)})
         say_unbalanced(session)
         seed_everything(config.runtime.seed)
