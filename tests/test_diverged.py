@@ -50,6 +50,7 @@ def test_a_search_goes_on_without_a_candidate_that_diverges(
     status, _, err = call_cli("search", *SEARCH, "--run", tmp_path / "run")
     assert status == 0, err
     assert "val diverged" in err and "was finite: stopped" in err
+    assert "warmup_epochs" not in err, "said of every candidate, with numbers that are not the recipe's"
     found = json.loads((tmp_path / "run/derivation.json").read_text(), parse_constant=pytest.fail)["finals"]
     lost = [row for row in found if row["rungs"][-1]["loss"] is None]
     assert lost and found[: -len(lost)] == [row for row in found if row not in lost], "not ranked last"

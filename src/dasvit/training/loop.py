@@ -80,7 +80,7 @@ def train(model: nn.Module, session: Session, evaluated_on: str = "test", until:
     weights = class_weights(data.train.labels, session.classes) if options.balance == "weights" else None
     mixup, criterion = make_loss(options, session.classes, weights)
     if remark := warmup_remark(options.optim, options.epochs, "train.optim"):
-        session.reporter.warn(remark)
+        session.reporter.say(remark)  # a candidate's warm-up is scaled: its numbers are not the recipe's
     evaluation = None
     with Saver(session.run, LOGS, runtime, session.reporter, session.deadline) as saver:
         state.load(saver.load())
