@@ -80,7 +80,7 @@ def test_age_decides_and_what_is_left_half_written_goes(tmp_path: Path) -> None:
     for place in (fresh, stale):
         place.mkdir()
         (place / "train_labels.npy").write_bytes(b"x")
-    os.utime(stale, (time.time() - 2 * 86400,) * 2)
+    os.utime(stale, (time.time() - 3 * 86400,) * 2)
     status, out, _ = call_cli("cache", "--folder", cache, "--clean", "--older", "2d")
     assert status == 0 and "removed 2 data sets" in out
     assert not folder.exists() and not stale.exists() and fresh.is_dir()

@@ -50,7 +50,7 @@ class Small:
 def make_steps(said: list[str] | None = None) -> Steps:
     reporter = Reporter(quiet=True)
     if said is not None:
-        reporter.__dict__["say"] = said.append
+        reporter.__dict__["warn"] = said.append
     return Steps(Runtime(RuntimeConfig(device="cpu"), "float32"), reporter)
 
 

@@ -109,7 +109,7 @@ def test_every_file_of_a_run_folder(
     The short version plants what the file's own reader would fall for, the long one everything everywhere.
     """
     natural = {".json": "json", ".jsonl": "json", ".yaml": "yaml within", ".pt": "torch", ".safetensors": "pickle"}
-    natural |= {".csv": "json", ".npz": "npy"}
+    natural |= {".csv": "json", ".npz": "npy", ".txt": "json"}
     count = 0
     shutil.copytree(small_run, tmp_path / "r")
     run, image = tmp_path / "r", tmp_path / "image.png"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import time
+from datetime import datetime
 
 from rich.console import Console
 from rich.table import Table
@@ -14,7 +14,7 @@ from dasvit.config.units import parse_age
 from dasvit.data.cache_use import Entry, clean_cache, list_cache
 from dasvit.data.sources import cache_folder
 from dasvit.errors import UserError
-from dasvit.report.words import duration, memory
+from dasvit.report.words import memory
 
 
 def cache_command(options: CacheOptions) -> None:
@@ -46,16 +46,10 @@ def table_of(entries: list[Entry]) -> Table:
     """Return the folders as a table."""
     table = Table("data set", "images", "side", "size", "last used", "folder")
     for entry in entries:
-        age = age_text(time.time() - entry.used) if entry.is_finished else "unfinished"
+        used = f"{datetime.fromtimestamp(entry.used):%Y-%m-%d %H:%M}" if entry.is_finished else "unfinished"
         images, side = (f"{entry.images:,}", f"{entry.side}") if entry.is_finished else ("–", "–")
-        table.add_row(entry.name, images, side, memory(entry.size / 2**20), age, entry.path.name)
+        table.add_row(entry.name, images, side, memory(entry.size / 2**20), used, entry.path.name)
     return table
-
-
-def age_text(seconds: float) -> str:
-    """Return how long ago something was."""
-    days = seconds / 86400
-    return f"{days:.0f} days ago" if days >= 2 else f"{duration(max(0.0, seconds))} ago"
 
 
 def described(entry: Entry) -> dict[str, object]:

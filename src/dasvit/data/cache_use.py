@@ -11,7 +11,7 @@ import json
 import os
 import re
 import shutil
-import time
+import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -96,8 +96,10 @@ def clean_cache(cache: Path, older: float = 0.0) -> Iterator[tuple[Entry, bool]]
         cache: The cache.
         older: Only what was not opened for so many seconds.
     """
-    now = time.time()
-    for entry in list_cache(cache):
+    entries = list_cache(cache)
+    with tempfile.TemporaryFile(dir=cache if entries else None) as file:
+        now = os.fstat(file.fileno()).st_mtime  # by the clock that `used` is from, a file server's perhaps
+    for entry in entries:
         age = now - entry.used
         if age >= (older if entry.is_finished else max(older, UNFINISHED)):
             yield entry, _remove(entry.path)

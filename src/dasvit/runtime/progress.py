@@ -56,6 +56,8 @@ class Reporter:
         warnings: What was warned of, each once.
     """
 
+    about = ""
+
     def __init__(self, quiet: bool = False, about: str = "") -> None:
         self.about = about
         self.warnings: list[str] = []
