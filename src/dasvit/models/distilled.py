@@ -11,7 +11,7 @@ Shapes: B images, C channels, H × W pixels, N tokens (class token, distillation
 """
 
 from collections.abc import Callable
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeGuard
 
 import timm
 import torch
@@ -106,7 +106,7 @@ class DistilledDasViT(DasViT):
             return mean
         logits, taught = self.head(token), self.head_dist(distilled)
         if self.distilled_training and self.training and not torch.jit.is_scripting():  # type: ignore[attr-defined]
-            return logits, taught  # type: ignore[return-value] # as timm's do
+            return logits, taught  # type: ignore[return-value]
         average: Tensor = (logits + taught) / 2
         return average
 
@@ -177,9 +177,9 @@ def vit_shift_base_distilled_patch16_224(pretrained: bool = False, **kwargs: Any
     return build_shifted(VisionTransformerDistilled, VIT_SHIFT_DISTILLED, pretrained, kwargs)
 
 
-def takes_token(subject: object) -> bool:
+def takes_token(subject: object) -> TypeGuard[Genotype | str]:
     """Tell whether a distillation token is known of a network: of a cell's, of vit and of vit_shift it is."""
-    return isinstance(subject, Genotype) or subject in DISTILLED
+    return isinstance(subject, Genotype) or (isinstance(subject, str) and subject in DISTILLED)
 
 
 def make_distilled(subject: Genotype | str, config: ModelConfig, num_classes: int, drop_path: float = 0.0) -> nn.Module:
