@@ -106,7 +106,7 @@ def test_both_losses_are_weighed_and_the_teacher_learns_nothing(mode: Any) -> No
     one, two = logits(2).requires_grad_(), logits(3).requires_grad_()
     loss = of((one, two), images, labels, F.cross_entropy)
     expected = 0.7 * F.cross_entropy(one, labels) + 0.3 * distillation_loss(two, network.said, mode, 2.0)
-    assert float(loss) == pytest.approx(float(expected), rel=1e-12)
+    assert loss.item() == pytest.approx(expected.item(), rel=1e-12)
     loss.backward()
     assert network.said.grad is None and not network.said.requires_grad
     # each pair of logits has its own loss's gradient alone
@@ -116,7 +116,7 @@ def test_both_losses_are_weighed_and_the_teacher_learns_nothing(mode: Any) -> No
     torch.testing.assert_close(two.grad, alone)
     both = of(one, images, labels, F.cross_entropy)  # a network without the token learns both with the same logits
     expected = 0.7 * F.cross_entropy(one, labels) + 0.3 * distillation_loss(one, network.said, mode, 2.0)
-    assert float(both) == pytest.approx(float(expected), rel=1e-12)
+    assert both.item() == pytest.approx(expected.item(), rel=1e-12)
 
 
 @pytest.mark.parametrize("side", [8, 20])
@@ -362,7 +362,7 @@ def test_a_changed_teacher_is_refused(teacher: Path, tmp_path: Path, monkeypatch
         ("resnet_of_nobody", "there is no teacher resnet_of_nobody"),
         ("resnet18", "are not on this disk, and nothing is fetched: train it on these images first"),
         ("resnet50_small", "are not on this disk"),
-        ("CLASSES", "knows the 3 classes a, b and c, but the data have the 10 classes"),
+        ("CLASSES", "knows the 3 classes a, b, c, but the data have the 10 classes"),
         ("ORDER", "in another order"),
     ],
 )

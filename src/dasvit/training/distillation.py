@@ -219,7 +219,7 @@ def check_teacher(options: TrainConfig, classes: Sequence[str]) -> None:
         raise UserError(
             f"the teacher {source.name} knows the {len(source.classes):,} classes {listed(source.classes)}{order}, but "
             f"the data have the {len(classes):,} classes {listed(list(classes))}: train it on these images first "
-            f"(dasvit train --model NAME, or --init {source.name}) and give that run as train.teacher."
+            "(dasvit train --model NAME, or --init FOLDER of a trained model) and give that run as train.teacher."
         )
 
 
