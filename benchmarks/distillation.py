@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from dasvit.api.recipe import make_config
-from dasvit.cell.genotype import PUBLISHED
+from dasvit.cell.genotype import load_genotype
 from dasvit.io.run_folder import RunFolder
 from dasvit.runtime.progress import Reporter
 from dasvit.training.pipeline import Subject, run_training
@@ -86,7 +86,7 @@ def main() -> None:
         for name, options in ARMS.items():
             taught = {} if name == PLAIN else {"train.teacher": str(args.out / "teacher")}
             asked = {"train.epochs": args.epochs, "runtime.seed": seed, **limit, **taught, **options}
-            rows[name].append(trained(f"{name}-seed{seed}", PUBLISHED["dasvit_shift"], asked, args))
+            rows[name].append(trained(f"{name}-seed{seed}", load_genotype("dasvit_shift"), asked, args))
     print(json.dumps(summarise(rows, teacher), indent=2))
 
 
