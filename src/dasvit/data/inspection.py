@@ -13,8 +13,10 @@ import numpy as np
 from dasvit.config import DataConfig
 from dasvit.data.cache import Prepared
 from dasvit.data.decode import Encoded, decode
+from dasvit.data.image_set import HeldPixels, ImageSet
 from dasvit.data.load import read_data
 from dasvit.data.looks import Look, Looks
+from dasvit.data.mirrored import LEAST, MOST, MOST_CLASSES, MOST_IMAGES, SIDE, mirrored_remarks
 from dasvit.data.understanding import Understanding
 from dasvit.data.view import PLAIN, View, is_oblong, measure_window
 from dasvit.errors import UserError
@@ -112,6 +114,7 @@ def inspect_data(config: DataConfig, seed: int = 0) -> Inspection:
     if view.window == "auto":
         deep = any(not mode.endswith(", 8 bit") and not mode.endswith(", 1 bit") for mode in looks.modes)
         view = replace(view, window=measure_window(prepared.parts["train"].records) if deep else "full")
+    understood = replace(understood, remarks=(*understood.remarks, *_mirrored(prepared, view, seed)))
     oblong = sum(count for size, count in looks.sizes.items() if is_oblong(size)) / max(1, looks.sizes.total())
     return Inspection(
         understood,
@@ -123,6 +126,28 @@ def inspect_data(config: DataConfig, seed: int = 0) -> Inspection:
         () if has_test else tuple(names),
         _samples(prepared),
     )
+
+
+def _mirrored(prepared: Prepared, view: View, seed: int) -> tuple[str, ...]:
+    """Return a sentence where flips, as the recipes for photographs have them, make classes of each other."""
+    train, rng = prepared.parts["train"], np.random.default_rng(seed)
+    each = min(MOST, MOST_IMAGES // max(1, len(prepared.classes)))
+    if len(prepared.classes) > MOST_CLASSES or each < LEAST:
+        return ()
+    of_class = [np.flatnonzero(train.labels == label) for label in range(len(prepared.classes))]
+    rows = np.sort(np.concatenate([rng.permutation(rows)[:each] for rows in of_class]))
+    squares, labels = [], []
+    for label, (name, encoded) in zip(train.labels[rows].tolist(), train.records.select(rows), strict=True):
+        try:
+            image = decode(encoded, name, window=view.window)
+        except UserError:  # counted among the broken ones
+            continue
+        squares.append(np.asarray(view.square(image, 2 * SIDE)))
+        labels.append(label)
+    if not squares:
+        return ()
+    images = ImageSet(HeldPixels(np.stack(squares)), np.array(labels, dtype=np.int64))
+    return mirrored_remarks(images, prepared.classes, ["search.augment.flip", "train.augment.flip"])
 
 
 def _samples(prepared: Prepared) -> tuple[tuple[str, str, Encoded], ...]:
