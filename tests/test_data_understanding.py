@@ -26,6 +26,8 @@ from dasvit.data.understanding import LeftOut, image_endings, split_in
 from dasvit.errors import UserError
 from helpers import SMALL, call_cli
 
+pytestmark = pytest.mark.fault("data that can be misunderstood")
+
 COLOURS = {"red": 0, "green": 1, "blue": 2}
 
 

@@ -10,6 +10,8 @@ from PIL import Image
 from dasvit.data.looks import Look, Looks, Seen, near_groups
 from helpers import call_cli
 
+pytestmark = pytest.mark.fault("data that can be misunderstood")
+
 TINY = ["--model.image_size=16", "--model.patch_size=8", "--model.width=8", "--model.layers=1", "--model.heads=2"]
 TRAIN = ["--train.epochs=1", "--train.batch_size=8", "--config=folder-small", "--runtime.precision=float32"]
 

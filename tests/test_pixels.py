@@ -32,6 +32,8 @@ from dasvit.errors import UserError
 from dasvit.training.classifier import read_input
 from helpers import call_cli
 
+pytestmark = pytest.mark.fault("pixels that are not what the picture shows")
+
 SIDE = 32
 Levels = NDArray[Any]
 
