@@ -189,7 +189,7 @@ def test_small_networks_train(tmp_path: Path, capsys: pytest.CaptureFixture[str]
 def test_one_failure_does_not_stop_the_others(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def failing(config: Config, subject: Subject, folder: str, reporter: Reporter, **options: bool) -> TrainResult:
+    def failing(config: Config, subject: Subject, folder: str, reporter: Reporter, **options: Any) -> TrainResult:
         if subject != "vit":
             raise UserError("the train loss became nan in epoch 1.")
         return run_training(config, subject, folder, reporter, **options)

@@ -11,6 +11,8 @@ from PIL import Image
 
 from helpers import SMALL, call_cli
 
+pytestmark = pytest.mark.fault("folders of three shapes through all commands")
+
 SIZE = ("--model.image_size", 16, "--model.patch_size", 4, "--search.batch_size", 8, "--train.batch_size", 8)
 
 

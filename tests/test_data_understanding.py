@@ -20,11 +20,13 @@ import dasvit
 from dasvit.config import DataConfig
 from dasvit.config.implied import with_implied_name
 from dasvit.data import Data, cache, find_images, load_data
+from dasvit.data.description import describe_data
 from dasvit.data.given import give
 from dasvit.data.understanding import LeftOut, image_endings, split_in
 from dasvit.errors import UserError
-from dasvit.session import describe_data
 from helpers import SMALL, call_cli
+
+pytestmark = pytest.mark.fault("data that can be misunderstood")
 
 COLOURS = {"red": 0, "green": 1, "blue": 2}
 
@@ -157,7 +159,7 @@ def test_folders_of_splits_whatever_the_case(root: Path, train: str, test: str) 
     (root / "between").rename(root / test)
     data = load(root)
     assert sizes(data) == (36, 12) and data.classes == ("a", "b", "c")
-    described = describe_data(data)
+    described = describe_data(data, 24)
     assert described["train"]["by_class"] == {"a": 12, "b": 12, "c": 12} and train in described["train"]["from"]
     assert described["test"]["images"] == 12 and test in described["test"]["from"]
 
@@ -646,7 +648,7 @@ def test_data_shows_a_folder_on_one_screen(root: Path) -> None:
     assert "train: " in out and "a 13, b 12, c 13" in out and "left out: 1 ending in .heic" in out
     assert "sizes: 24×24 (50), 32×32 (1)" in out and "modes: RGB, 8 bit (50), I;16, 16 bit (1)" in out
     assert "broken: 1 images cannot be read" in out and "broken.png" in out
-    assert "alike: 2 images in 1 groups" in out and "1 of the groups across train and test" in out
+    assert "alike: 2 images in one group look alike" in out and "1 of the groups across train and test" in out
     status, out, _ = call_cli("data", root, "--json")
     found = json.loads(out)
     assert found["test"]["by_class"] == {"a": 4, "b": 6, "c": 4} and len(found["alike"]) == 1

@@ -360,8 +360,8 @@ def test_a_changed_teacher_is_refused(teacher: Path, tmp_path: Path, monkeypatch
     [
         ("nowhere/at/all", "there is no teacher nowhere/at/all"),
         ("resnet_of_nobody", "there is no teacher resnet_of_nobody"),
-        ("resnet18", "are not on this disk, and nothing is fetched: train it on these images first"),
-        ("resnet50_small", "are not on this disk"),
+        ("resnet18", "are not on this disk, and nothing is fetched for it: train it on these images first"),
+        ("resnet50_small", "there are no published weights for the teacher resnet50_small"),
         ("CLASSES", "knows the 3 classes a, b, c, but the data have the 10 classes"),
         ("ORDER", "in another order"),
     ],
@@ -383,7 +383,7 @@ def test_a_name_of_timms_whose_weights_are_here(tmp_path: Path, monkeypatch: pyt
 
     model = timm.create_model("test_resnet").eval()
     save_file(dict(model.state_dict()), tmp_path / "model.safetensors", metadata={"format": "pt"})
-    monkeypatch.setattr(distillation, "try_to_load_from_cache", lambda *_: str(tmp_path / "model.safetensors"))
+    monkeypatch.setattr(distillation, "find_weights", lambda _: tmp_path / "model.safetensors")
     source = find_teacher("test_resnet")
     assert len(source.classes) == 1000 and source.classes[0] == "n01440764"
     images = torch.randn(1, 3, 160, 160)

@@ -8,6 +8,8 @@ from PIL import Image
 
 from helpers import SMALL, call_cli
 
+pytestmark = pytest.mark.fault("sizes that do not go together")
+
 OPTIONS = [option for option in SMALL if "limit" not in option and "precision" not in option]
 
 

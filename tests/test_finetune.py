@@ -165,6 +165,3 @@ def test_models_that_cannot_be_gone_on_with(tmp_path: Path) -> None:
         (tmp_path / "config.json").write_text(json.dumps({**config, **change}))
         with pytest.raises(UserError, match=sentence):
             sizes_of(tmp_path)
-    other = {**config, "pretrained_cfg": {**config["pretrained_cfg"], "mean": [0.4, 0.4, 0.4]}}
-    (tmp_path / "config.json").write_text(json.dumps(other))
-    assert "another normalisation" in call_cli("train", "--init", tmp_path, "--data.name=digits")[2]

@@ -15,6 +15,8 @@ from dasvit.data import load_data
 from dasvit.errors import UserError
 from helpers import SMALL, call_cli
 
+pytestmark = pytest.mark.fault("data that can be misunderstood")
+
 COLOURS = {"rust": 0, "healthy": 1, "blight": 2}
 
 

@@ -20,6 +20,8 @@ from dasvit.errors import UserError
 from dasvit.io.run_folder import LOCK, RunFolder
 from helpers import SMALL, call_cli
 
+pytestmark = pytest.mark.fault("the same input spelt otherwise, or written to twice")
+
 TRAIN = ("train", "--model", "vit", *SMALL)
 
 

@@ -24,12 +24,15 @@ from timm.data.transforms_factory import create_transform
 import dasvit
 from dasvit.config import DataConfig
 from dasvit.data import Data, Preprocess, cache, load_data, predict_transform, split_indices
+from dasvit.data.decode import decode, grey_levels
 from dasvit.data.image_set import HeldPixels, ImageSet
 from dasvit.data.mirrored import mirrored_classes
 from dasvit.data.view import CROP_MODES, Fit, View
 from dasvit.errors import UserError
 from dasvit.training.classifier import read_input
 from helpers import call_cli
+
+pytestmark = pytest.mark.fault("pixels that are not what the picture shows")
 
 SIDE = 32
 Levels = NDArray[Any]
@@ -84,18 +87,21 @@ def test_levels_that_are_used_become_black_to_white(form: str, tmp_path: Path) -
     data = open_folder(write(tmp_path / "deep", make, ending))
     plain = open_folder(write(tmp_path / "plain", lambda levels: np.rint(255 * levels).astype(np.uint8)))
     assert np.abs(pixels(data).astype(int) - pixels(plain)).max() <= 1
-    assert any(line.startswith("window: ") for line in data.pixels()) and not plain.pixels()
+    assert any(line.startswith("window: ") for line in data.pixels()) and not any(
+        line.startswith("window: ") for line in plain.pixels()
+    )
 
 
 def png_of_16_bits(colours: Levels) -> bytes:
-    """Return a PNG of 16 bits a colour, which PIL does not write: [h, w, 3] of 0 to 65535."""
+    """Return a PNG of 16 bits a channel, which PIL does not write: [h, w, 2 to 4], alpha last of 2 or 4."""
 
     def chunk(kind: bytes, content: bytes) -> bytes:
         return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
 
-    height, width, _ = colours.shape
+    height, width, channels = colours.shape
+    kind = {2: 4, 3: 2, 4: 6}[channels]
     rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in colours)
-    head = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 16, 2, 0, 0, 0))
+    head = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 16, kind, 0, 0, 0))
     return b"\x89PNG\r\n\x1a\n" + head + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
 
 
@@ -118,8 +124,15 @@ def tiff_of_16_bits(colours: Levels, order: str) -> bytes:
     return head + colours.astype(f"{order}u2").tobytes() + struct.pack(f"{order}H", len(tags)) + entries + b"\0" * 4
 
 
+def opaque(colours: Levels) -> Levels:
+    """Return colours with a channel of opacity, all of it."""
+    return np.concatenate([colours, np.full_like(colours[..., :1], 65535)], axis=2)
+
+
 DEEP_COLOURS: dict[str, tuple[str, Callable[[Levels], bytes]]] = {
     "png": ("png", png_of_16_bits),
+    "png with opacity": ("png", lambda colours: png_of_16_bits(opaque(colours))),
+    "png of grey with opacity": ("png", lambda colours: png_of_16_bits(opaque(colours[..., :1]))),
     "tiff": ("tif", lambda colours: tiff_of_16_bits(colours, "<")),
     "tiff of the other byte order": ("tif", lambda colours: tiff_of_16_bits(colours, ">")),
 }
@@ -140,6 +153,23 @@ def test_colours_of_16_bits(top: int, form: str, tmp_path: Path) -> None:
         assert (data.view.window == "full") == (top == 65535)
         assert np.abs(pixels(data).astype(int) - plain).max() <= 1
     assert open_folder(folder, window="full").train.images[np.array([0])].max() == top // 256
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_transparency_of_16_bits_is_laid_over_white(channels: int) -> None:
+    rng = np.random.default_rng(0)
+    colours = rng.integers(0, 4096, (9, 7, channels)).astype(np.uint16)
+    alpha = rng.integers(0, 65536, (9, 7, 1)).astype(np.uint16)
+    alpha[0] = 0
+    encoded = png_of_16_bits(np.concatenate([colours, alpha], axis=2))
+    seen = np.asarray(decode(encoded, "x", window=(0, 4095))).astype(float)
+    share = alpha / 65535
+    expected = np.rint(colours * (255 / 4095)) * share + 255 * (1 - share)
+    assert np.abs(seen - expected).max() <= 0.51 and (seen[0] == 255).all()
+    levels = grey_levels(encoded, "x")
+    assert levels is not None and set(levels.ravel()) == set(colours[alpha[..., 0] > 0].ravel())
+    plain = np.asarray(decode(encoded, "x")).astype(float)  # the type's range: as PIL reads it
+    assert np.abs(plain - ((colours >> 8) * share + 255 * (1 - share))).max() <= 2
 
 
 @pytest.mark.parametrize("top", [65535, 40000])
@@ -397,6 +427,13 @@ def test_flips_are_said_at_the_start_and_what_they_erase(flip: float, tmp_path: 
     assert ("train.augment.flip 0.5; 0: never" in out + err) == bool(flip)
     [*remarks] = json.loads((tmp_path / "run" / "data.json").read_text())["remarks"]
     assert any("images of falling and rising look like one another" in remark for remark in remarks) == bool(flip)
+
+
+def test_data_names_classes_that_flips_confuse(tmp_path: Path) -> None:
+    folder = write(tmp_path / "set", lambda levels: np.rint(255 * levels).astype(np.uint8), images=25)
+    status, out, err = call_cli("data", folder)
+    assert status == 0 and "images of falling and rising look like one another" in out, out + err
+    assert "--search.augment.flip 0 --train.augment.flip 0" in out
 
 
 # --- groups -----------------------------------------------------------------------------------------------------------

@@ -28,6 +28,7 @@ SIZES = [(32, 32), (16, 64), (48, 24)]
 Function = Callable[[Tensor], Tensor]
 
 pytestmark = [
+    pytest.mark.fault("another size, thread, runtime or exporter"),
     # TorchScript is on its way out of PyTorch and says so; timm still asks for it.
     pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning", "ignore:.*torch.jit:FutureWarning"),
     pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning"),  # timm compares the sizes of images

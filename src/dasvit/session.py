@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 
 from dasvit.config import Config, DataConfig, recipe
 from dasvit.config.limits import MAX_CLASSES
-from dasvit.config.units import window_text
 from dasvit.data import Data, load_data
+from dasvit.data.description import data_lines, describe_data
 from dasvit.data.mirrored import flips_of, with_mirrored
 from dasvit.errors import UserError, listed, printable
 from dasvit.io.files import read_object
@@ -99,7 +99,7 @@ class Session:
         """
         if self.runtime.is_main:
             self.run.open(self.config, subject, resume, init, may_be_longer)
-            note_data(self.run, self.data, self.reporter)
+            note_data(self.run, self.data, self.reporter, self.config.model.image_size)
 
     def settle_precision(self, probe: Probe | None, keep: bool = True) -> None:
         """Settle the precision, on the main process for all: auto is measured once, said, and kept in the run folder.
@@ -247,46 +247,11 @@ def as_begun(data: DataConfig, folder: Path) -> DataConfig:
 
 def say_data(data: Data, reporter: Reporter) -> None:
     """Say what was loaded, and how the source was understood."""
-    skipped = f", {len(data.skipped)} broken ones skipped ({listed(data.skipped)})" if data.skipped else ""
-    sets = {"training": data.train, "test": data.test}
-    counts = " and ".join(f"{len(images):,} {name}" for name, images in sets.items() if len(images))
-    reporter.say(
-        f"data: {counts} images of {data.test.size}×{data.test.size} pixels, {len(data.classes)} classes{skipped}"
-    )
-    for line in data.understood.lines({part: count_classes(data, part) for part in data.understood.parts}):
-        reporter.say(f"  {line}")
-    for line in data.pixels():
-        reporter.say(f"  {line}")
+    for line in data_lines(data):
+        reporter.say(line)
 
 
-def count_classes(data: Data, part: str) -> dict[str, int]:
-    """Return how many images of a part, train or test, each class has."""
-    images = {"train": data.train, "test": data.test}[part]
-    return dict(zip(data.classes, np.bincount(images.labels, minlength=len(data.classes)).tolist(), strict=True))
-
-
-def describe_data(data: Data) -> dict[str, Any]:
-    """Return how the source was understood, as `data.json` of a run folder holds it."""
-    understood = data.understood
-    parts = {
-        part: {"from": printable(whence), "images": sum(counts.values()), "by_class": counts}
-        for part, whence in understood.parts.items()
-        for counts in [count_classes(data, part)]
-    }
-    return {
-        **parts,
-        "classes": list(data.classes),
-        "labels": printable(understood.labels),
-        "fit": data.view.fit,
-        "window": window_text(data.view.window),
-        "oblong": data.oblong,
-        "left_out": understood.left_out.to_list(),
-        "skipped": [printable(name) for name in data.skipped],
-        "remarks": [printable(remark) for remark in understood.remarks],
-    }
-
-
-def note_data(run: RunFolder, data: Data, reporter: Reporter) -> None:
+def note_data(run: RunFolder, data: Data, reporter: Reporter, image_size: int) -> None:
     """Note the data's classes and fingerprint, and how they were understood; say so where the run began with others.
 
     Only said: images that were copied to another machine have other times of change, and their run is to go on.
@@ -307,7 +272,7 @@ def note_data(run: RunFolder, data: Data, reporter: Reporter) -> None:
         )
     skipped = [printable(name) for name in data.skipped]
     run.note(classes=len(data.classes), data_fingerprint=data.fingerprint, skipped_images=skipped)
-    run.write_json("data.json", describe_data(data))
+    run.write_json("data.json", describe_data(data, image_size))
     if data.held_out:
         run.write_text("held_out.txt", "".join(f"{printable(name)}\n" for name in data.held_out))
 

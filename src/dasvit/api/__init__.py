@@ -16,7 +16,14 @@ from dasvit.api.recipe import count, make_config
 from dasvit.cell.cost import Cost
 from dasvit.cell.genotype import Genotype
 from dasvit.cell.subnet import Found, Subnet, cell_kind
-from dasvit.compare.networks import Entry, cost_of_named, cost_with_latency, named_network, other_entry
+from dasvit.compare.networks import (
+    Entry,
+    cost_of_named,
+    cost_with_latency,
+    named_network,
+    other_entry,
+    with_weights,
+)
 from dasvit.compare.trainings import Comparison, run_comparison
 from dasvit.config import Config, LatencyConfig
 from dasvit.config.units import parse_time
@@ -34,7 +41,8 @@ from dasvit.search.pipeline import run_search
 from dasvit.study.options import StudyOptions
 from dasvit.study.result import StudyResult
 from dasvit.study.study import do_study
-from dasvit.training.pipeline import Start, Subject, run_training, say_taken_over
+from dasvit.training.pipeline import Subject, run_training, say_taken_over
+from dasvit.training.start import Pretrained, Start
 
 __all__ = [
     "FoundCell",
@@ -136,6 +144,8 @@ def train(
     resume: bool = False,
     max_minutes: float = 0.0,
     track: Sequence[str] = (),
+    pretrained: bool = False,
+    download: bool = False,
     quiet: bool = False,
 ) -> TrainedModel:
     """Train a network and keep its model (`dasvit train`).
@@ -152,6 +162,8 @@ def train(
         resume: There must be a run to go on with.
         max_minutes: Stop, with a checkpoint, after so many minutes. 0: no limit.
         track: Trackers that are sent every epoch's numbers.
+        pretrained: Of a name of timm's: begin with the weights that timm publishes for it, with a new head.
+        download: Fetch these where they are not on this machine.
         quiet: Show no progress.
 
     Raises:
@@ -165,11 +177,13 @@ def train(
         options = {**sizes, **of_others, **(options or {})}
     chosen = {"runtime.seed": seed, "train.epochs": epochs or None}
     config = make_config(recipe or known, data, options, chosen=chosen, searching=False)
-    what: Subject | Start
+    what: Subject | Start | Pretrained
     if isinstance(subject, TrainedModel):
         what = Start.read(str(subject.folder), config)
     elif isinstance(subject, (FoundCell, Genotype, Subnet)):
         what = subject.found if isinstance(subject, FoundCell) else subject
+    elif pretrained:
+        what = Pretrained.find(str(subject), download)
     else:
         what = named_network(str(subject))[0]
     place = str(run or folder or f"runs/{name}")
@@ -189,6 +203,8 @@ def compare(
     seeds: int = 1,
     epochs: int = 0,
     latency: bool = False,
+    pretrained: bool = False,
+    download: bool = False,
     options: Mapping[str, Any] | None = None,
     quiet: bool = False,
 ) -> Comparison:
@@ -202,6 +218,8 @@ def compare(
         seeds: Trainings of each network.
         epochs: Epochs of each. 0: the recipe's.
         latency: Also measure what an inference takes, as `search.latency` says.
+        pretrained: Fine-tune timm's networks from the weights that timm publishes for them, beside the others.
+        download: Fetch these where they are not on this machine.
         options: Other fields of the recipe by their dotted names.
         quiet: Show no progress.
 
@@ -218,7 +236,10 @@ def compare(
     known, epochs_chosen = first.config if first else "", {"train.epochs": epochs or None}
     config = make_config(recipe or known, data, options, chosen=epochs_chosen, searching=False)
     entries = [_entry(one, place) for place, one in enumerate(chosen)]
-    return run_comparison(entries, config, str(run), Reporter(quiet=quiet), seeds=seeds, latency=latency)
+    reporter = Reporter(quiet=quiet)
+    if pretrained:
+        entries = with_weights(entries, download, reporter)
+    return run_comparison(entries, config, str(run), reporter, seeds=seeds, latency=latency)
 
 
 def study(

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from dasvit.config.units import time_text
+from dasvit.errors import UserError
 from dasvit.extras import need
 from dasvit.latency.measure import Machine
 from dasvit.runtime.tracking import parse_trackers
@@ -20,6 +21,16 @@ def wanted_trackers(text: str) -> tuple[str, ...]:
     for name in names:
         need(name, name)
     return names
+
+
+def check_download(download: str, pretrained: bool) -> None:
+    """Refuse leave to fetch weights where none are asked for.
+
+    Raises:
+        UserError: It is so.
+    """
+    if download and not pretrained:
+        raise UserError("--download goes with --pretrained: of what else is fetched, --data.download decides.")
 
 
 def print_json(content: Any) -> None:

@@ -7,9 +7,9 @@ from typing import Any
 
 from rich.console import Console
 
-from dasvit.commands.common import print_json
+from dasvit.commands.common import check_download, print_json
 from dasvit.commands.options import CompareOptions
-from dasvit.compare.networks import find_networks
+from dasvit.compare.networks import find_networks, with_weights
 from dasvit.compare.trainings import Comparison, compare_costs, run_comparison
 from dasvit.config import Config
 from dasvit.errors import UserError, printable
@@ -23,6 +23,9 @@ def compare_command(options: CompareOptions, config: Config) -> None:
     if options.classes and not options.cost_only:
         raise UserError("--classes goes with --cost-only: trained networks have the classes of the data.")
     entries = find_networks(options.networks, options.rows, options.scale)
+    check_download(options.download, options.pretrained)
+    if options.pretrained and not options.cost_only:
+        entries = with_weights(entries, options.download == "true", reporter)
     how: dict[str, Any] = {"ptflops": wants_ptflops(options.ptflops, reporter), "published": options.published}
     how["latency"] = options.latency
     if options.cost_only:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from dasvit.data.view import fit_lines, window_lines
 from dasvit.errors import listed, printable
 from dasvit.io.files import write_whole
 
-_SHOWN = 5  # sizes, modes and names that are printed
+_SHOWN = 5  # names that are printed
 
 
 def data_command(options: DataOptions, config: Config) -> None:
@@ -49,8 +49,7 @@ def names_text(names: Sequence[str]) -> str:
 def lines(found: Inspection, image_size: int) -> list[str]:
     """Return what is printed."""
     said = found.understood.lines(found.counts)
-    said.append(f"sizes: {_counted({f'{width}×{height}': count for (width, height), count in found.sizes.items()})}")
-    said.append(f"modes: {_counted(found.modes)}")
+    said += found.looks.seen().lines()
     said += fit_lines(found.view.fit, found.oblong) + window_lines(found.view.window)
     if found.held_out:
         said.append(f"held out: {len(found.held_out):,} images ({listed(found.held_out)}; --held-out FILE names all)")
@@ -59,38 +58,25 @@ def lines(found: Inspection, image_size: int) -> list[str]:
     said.append(f"disk: {size / 1e6:,.0f} MB at model.image_size {image_size} ({kept})")
     if found.broken:
         said.append(f"broken: {len(found.broken):,} images cannot be read ({listed(found.broken, _SHOWN)})")
-    if found.alike:
-        images = sum(map(len, found.alike))
-        pair = " ~ ".join(name for _, name in found.alike[0][:2])
-        said.append(
-            f"alike: {images:,} images in {len(found.alike):,} groups have the same average hash, "
-            f"{found.alike_across:,} of the groups across train and test ({pair})"
-        )
     return said
 
 
 def described(found: Inspection, image_size: int) -> dict[str, Any]:
     """Return it as JSON holds it."""
-    understood = found.understood
+    understood, sizes = found.understood, found.looks.sizes.most_common()
     parts = {part: {"from": whence, "by_class": found.counts[part]} for part, whence in understood.parts.items()}
     return {
         **parts,
         "labels": understood.labels,
         "left_out": understood.left_out.to_list(),
         "remarks": list(understood.remarks),
-        "sizes": [{"width": width, "height": height, "count": count} for (width, height), count in found.sizes.items()],
-        "modes": dict(found.modes),
+        "sizes": [{"width": width, "height": height, "count": count} for (width, height), count in sizes],
+        "modes": dict(found.looks.modes.most_common()),
         "oblong": found.oblong,
         "fit": found.view.fit,
         "window": window_text(found.view.window),
         "held_out": [printable(name) for name in found.held_out],
         "disk": {"image_size": image_size, "bytes": found.disk(image_size)},
         "broken": [printable(name) for name in found.broken],
-        "alike": [[{"part": part, "image": printable(name)} for part, name in group] for group in found.alike],
+        "alike": [[{"part": part, "image": printable(name)} for part, name in group] for group in found.looks.alike],
     }
-
-
-def _counted(counts: Mapping[str, int]) -> str:
-    shown = [f"{name} ({count:,})" for name, count in list(counts.items())[:_SHOWN]]
-    more = len(counts) - len(shown)
-    return ", ".join(shown) + (f" and {more:,} more" if more else "")

@@ -34,6 +34,7 @@ def write_data_page(path: Path, found: Inspection, said: Sequence[str], image_si
         UserError: A file that is no page of ours stands there, or it cannot be written.
     """
     pairs = [line.partition(": ")[::2] for line in said]
+    alike = found.looks.alike
     content = {
         "operations": {},
         "title": printable(folder),
@@ -41,8 +42,8 @@ def write_data_page(path: Path, found: Inspection, said: Sequence[str], image_si
         "notes": [printable(text) for name, text in pairs if name == "note"],
         "samples": [_sample(found, *sample, image_size) for sample in found.samples],
         "fit": found.view.fit,
-        "alike": [[f"{part}: {printable(name)}" for part, name in group] for group in found.alike[:20]],
-        "more_alike": max(0, len(found.alike) - 20),
+        "alike": [[f"{part}: {printable(name)}" for part, name in group] for group in alike[:20]],
+        "more_alike": max(0, len(alike) - 20),
     }
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -140,6 +140,8 @@ class TrainOptions(Resumable, Tracked):
         cell: Run folder of a search, a genotype's JSON file, or a cell's name.
         baseline: Instead of a cell (also --model): vit, of the recipe's width and depth, or a timm model's name.
         init: Instead of both: begin with a trained model's weights (a run or model folder), with a new head.
+        pretrained: With --model NAME of timm's, begin with the weights that timm publishes for it, with a new head.
+        download: With --pretrained, fetch weights that are not on this machine: true or false.
         run: Folder that the run writes (default: RUN/train for --cell RUN, RUN/finetune for --init, else runs/NAME).
         dry_run: Say how long it would take, and stop.
     """
@@ -147,6 +149,8 @@ class TrainOptions(Resumable, Tracked):
     cell: str = ""
     baseline: str = shown("NAME")
     init: str = shown("RUN")
+    pretrained: bool = False
+    download: Literal["", "true", "false"] = choice("", "--download is true or false, not {value!r}.")
     run: str = ""
     dry_run: bool = False
 
@@ -311,6 +315,8 @@ class CompareOptions(Options):
         rows: Rows besides these: paper, the thirteen networks of the paper's Table I.
         scale: Full, or small: networks and recipe that two CPU cores can train.
         cost_only: Train nothing: parameters and multiply-adds.
+        pretrained: Fine-tune timm's networks from the weights that timm publishes for them, beside the others.
+        download: With --pretrained, fetch weights that are not on this machine: true or false.
         latency: Also measure what an inference takes, as search.latency says.
         classes: With --cost-only, classes of every head (default: the paper's rows as in the paper, others 10).
         seeds: Train every network with so many seeds, from runtime.seed on.
@@ -324,6 +330,8 @@ class CompareOptions(Options):
     rows: Literal["", "paper"] = ""
     scale: Literal["full", "small"] = "full"
     cost_only: bool = False
+    pretrained: bool = False
+    download: Literal["", "true", "false"] = choice("", "--download is true or false, not {value!r}.")
     latency: bool = False
     classes: int = 0
     seeds: int = at_least(1, default=1)

@@ -7,7 +7,7 @@ from pathlib import Path
 from rich.console import Console
 
 from dasvit.cell.subnet import load_found
-from dasvit.commands.common import print_json, wanted_trackers
+from dasvit.commands.common import check_download, print_json, wanted_trackers
 from dasvit.commands.options import TrainOptions
 from dasvit.config import Config
 from dasvit.errors import UserError, printable
@@ -15,7 +15,8 @@ from dasvit.io.run_folder import find_model, find_run
 from dasvit.report.tables import network_table
 from dasvit.runtime.progress import Reporter
 from dasvit.runtime.saver import Deadline
-from dasvit.training.pipeline import Start, Subject, expect_training, run_training, say_taken_over
+from dasvit.training.pipeline import Subject, expect_training, run_training, say_taken_over
+from dasvit.training.start import Pretrained, Start
 
 
 def train_command(options: TrainOptions, config: Config) -> None:
@@ -25,7 +26,16 @@ def train_command(options: TrainOptions, config: Config) -> None:
             "give one of --cell (a run folder, a genotype's file or a cell's name), --model and --init (the folder of "
             "a trained model)."
         )
-    subject: Subject | Start = Start.read(init, config) if init else load_found(cell) if cell else baseline
+    check_download(options.download, options.pretrained)
+    if options.pretrained and not baseline:
+        raise UserError("--pretrained goes with --model NAME, a name of timm's; a trained folder is given as --init.")
+    subject: Subject | Start | Pretrained = baseline
+    if init:
+        subject = Start.read(init, config)
+    elif cell:
+        subject = load_found(cell)
+    elif options.pretrained:
+        subject = Pretrained.find(baseline, options.download == "true")
     name = Path(cell or init).stem if cell or init else baseline
     folder = options.run or default_folder(cell, init, name)
     reporter = Reporter()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,9 +22,12 @@ from dasvit.models.distilled import make_distilled, takes_token
 from dasvit.models.folder import load_model
 from dasvit.models.paper import PAPER, PaperRow
 from dasvit.models.paper_flops import count_paper_flops
+from dasvit.models.pretrained import has_weights, weights_name
 from dasvit.models.subnet import make_subnet
+from dasvit.runtime.progress import Reporter
 from dasvit.session import noted_classes
 from dasvit.training.classifier import read_input
+from dasvit.training.start import Pretrained
 
 CLASSES = 10
 """Classes that a head is counted with where no data say another number: the same for cells and for timm's models."""
@@ -40,6 +43,7 @@ class Entry:
         subject: What is built: a cell, a network that was found, or a model's name.
         classes: Classes that its head is counted with where there are no data.
         paper: The paper's figures for it.
+        start: The published weights that its training begins with. None: it begins with fresh ones.
     """
 
     label: str
@@ -47,6 +51,7 @@ class Entry:
     subject: Found | str
     classes: int
     paper: PaperRow | None = None
+    start: Pretrained | None = None
 
     @property
     def design(self) -> str:
@@ -76,6 +81,37 @@ def find_networks(names: Sequence[str], rows: str, scale: str) -> list[Entry]:
     if twice:
         raise UserError(f"two networks are called {twice}: list each once, or give one's file or folder another name.")
     return entries
+
+
+def with_weights(entries: Sequence[Entry], download: bool, reporter: Reporter) -> list[Entry]:
+    """Return the networks, those of timm's with the weights that timm publishes for them.
+
+    Args:
+        entries: The networks.
+        download: Weights that are not on this machine may be fetched.
+        reporter: Where it is said of which networks there are no weights.
+
+    Raises:
+        UserError: There are weights of none, or they are not here.
+    """
+    found = []
+    for entry in entries:
+        if not isinstance(entry.subject, str) or entry.subject in OURS or not has_weights(entry.subject):
+            found.append(entry)
+            continue
+        start = Pretrained.find(entry.subject, download)
+        found.append(replace(entry, label=f"{entry.label}, pretrained", key=f"{entry.key}-pretrained", start=start))
+    fresh = [entry.label for entry in found if entry.start is None]
+    if len(fresh) == len(found):
+        raise UserError(
+            f"--pretrained is for names of timm's with published weights, as resnet18: {', '.join(fresh)} has none."
+        )
+    for entry in found:
+        if entry.start:
+            reporter.say(f"{entry.label}: fine-tunes {weights_name(entry.start.name)} at a tenth of train.optim.lr")
+    if fresh:
+        reporter.say(f"trained from scratch: {', '.join(fresh)}")
+    return found
 
 
 def paper_entry(row: PaperRow, scale: str) -> Entry:

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dasvit.compare.networks import Entry, costed
-from dasvit.config import Config
+from dasvit.config import Config, TrainConfig
 from dasvit.errors import UserError
 from dasvit.extras import frame
 from dasvit.io.run_folder import RunFolder
@@ -35,6 +35,8 @@ if TYPE_CHECKING:
 
 CONSTANT = ("majority", "images")
 """What belongs to the test images, not to a training."""
+FINE = 0.1
+"""What the learning rate is multiplied by where a training begins with published weights."""
 FORMATS = ("csv", "md", "tex", "json")
 """What a table is written as."""
 
@@ -184,7 +186,7 @@ def expect_trainings(entries: Sequence[Entry], macs: Sequence[int], session: Ses
         return
     phases = {}
     for entry in entries:
-        make = network_maker(entry.subject, session)
+        make = network_maker(entry.start or entry.subject, session)
         session.settle_precision(network_probe(make, config, session.classes), keep=False)
         phases[entry.label] = estimate_training(make, session) * seeds
     session.expect(phases)
@@ -198,17 +200,24 @@ def measured_where(rows: Sequence[dict[str, Any]]) -> str:
 def trained(entry: Entry, config: Config, seed: int, root: Path, reporter: Reporter) -> dict[str, Any]:
     """Return the result of a network with a seed and the times of its epochs; what is done is not trained again."""
     folder = root / entry.key / f"seed{seed}"
-    config = replace(config, runtime=replace(config.runtime, seed=seed))
+    config = replace(config, runtime=replace(config.runtime, seed=seed), train=schedule(entry, config.train))
     run = RunFolder(folder, "train")
     if (folder / "model" / "config.json").is_file():  # the last thing that a training writes
-        run.open(config, entry.subject if isinstance(entry.subject, str) else entry.subject.to_json())
+        text = entry.subject if isinstance(entry.subject, str) else entry.subject.to_json()
+        run.open(config, text, init=entry.start.digest if entry.start else "")
         result = json.loads((folder / "result.json").read_text(encoding="utf-8"))
         majority = f" (majority {result['majority']:.2f} %)" if "majority" in result else ""
         reporter.say(f"{folder} is done: top-1 {result['top1']:.2f} %{majority}")
     else:
-        result = run_training(config, entry.subject, str(folder), reporter, expected=True).to_dict()
+        result = run_training(config, entry.start or entry.subject, str(folder), reporter, expected=True).to_dict()
     epochs = run.rows("metrics.jsonl")
     return {**result, **{key: [row[key] for row in epochs] for key in ("seconds", "images_per_second")}}
+
+
+def schedule(entry: Entry, train: TrainConfig) -> TrainConfig:
+    """Return how a network is trained: all alike, but published weights at a tenth of the learning rate."""
+    optim = train.optim
+    return replace(train, optim=replace(optim, lr=optim.lr * FINE)) if entry.start else train
 
 
 def summarised(rows: Sequence[dict[str, Any]], results: Sequence[Sequence[dict[str, Any]]]) -> list[dict[str, Any]]:

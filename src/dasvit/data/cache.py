@@ -36,6 +36,7 @@ from dasvit.data.image_set import (
     StoredPixels,
 )
 from dasvit.data.listing import FileRecords, Part
+from dasvit.data.looks import Seen
 from dasvit.data.view import View, measure_window
 from dasvit.errors import UserError
 from dasvit.io.files import write_whole
@@ -77,6 +78,7 @@ class Cached:
         oblong: How many are longer than 1.5 : 1; None: an older version did not count them.
         deep: Whether images have more than 8 bits; None: an older version did not say, or the window was given.
         names: Names of the test images; none of an older version's.
+        seen: What the images are like; None: an older version did not look.
     """
 
     classes: tuple[str, ...]
@@ -87,6 +89,7 @@ class Cached:
     oblong: int | None
     deep: bool | None
     names: tuple[str, ...]
+    seen: Seen | None = None
 
 
 def fingerprint(files: Sequence[Path], facts: Mapping[str, object]) -> str:
@@ -237,6 +240,7 @@ def _build(folder: Path, prepared: Prepared, decoding: Decoding, plan: Plan, dee
         "classes": prepared.classes,
         "plan": asdict(plan),
         "oblong": decoding.oblong,
+        "seen": decoding.looks.seen().to_dict(),
         "deep": deep,
         "lazy": lazy,
         "counts": counts,
@@ -261,19 +265,19 @@ def _too_large(prepared: Prepared, plan: Plan) -> bool:
 
 def _write_pixels(folder: Path, name: str, part: Part, decoding: Decoding, plan: Plan) -> tuple[list[int], list[str]]:
     with NpyWriter(folder / f"{name}_images.npy", (plan.side, plan.side, 3)) as writer:
-        return decoding.decode(part.records, plan, writer.append)
+        return decoding.decode(name, part.records, plan, writer.append)
 
 
 def _write_encoded(folder: Path, name: str, part: Part, decoding: Decoding, plan: Plan) -> tuple[list[int], list[str]]:
     """Write what images can be decoded from later: their paths, or their content."""
     if isinstance(part.records, FileRecords):
-        kept, broken = decoding.scan(part.records, plan, lambda encoded: None)
+        kept, broken = decoding.scan(name, part.records, plan, lambda encoded: None)
         paths = [os.path.abspath(part.records.paths[row]) for row in kept]
         (folder / f"{name}_paths.json").write_text(json.dumps(paths), encoding="utf-8")
         return kept, broken
     sizes: list[int] = []
     with open(folder / f"{name}_images.bin", "wb") as file:
-        kept, broken = decoding.scan(part.records, plan, lambda encoded: sizes.append(file.write(encoded)))
+        kept, broken = decoding.scan(name, part.records, plan, lambda encoded: sizes.append(file.write(encoded)))
     np.save(folder / f"{name}_ends.npy", np.cumsum(sizes, dtype=np.int64))
     return kept, broken
 
@@ -300,7 +304,8 @@ def _open(folder: Path) -> Cached:
         sets[name] = ImageSet(pixels, labels, groups)
     remarks = tuple(map(str, meta["remarks"]))
     names = tuple(json.loads((folder / NAMES).read_text("utf-8"))) if (folder / NAMES).exists() else ()
-    return Cached(classes, sets, plan, tuple(meta["skipped"]), remarks, meta.get("oblong"), meta.get("deep"), names)
+    skipped, seen = tuple(meta["skipped"]), Seen.read(meta.get("seen"))
+    return Cached(classes, sets, plan, skipped, remarks, meta.get("oblong"), meta.get("deep"), names, seen)
 
 
 def _plan(side: int, native: bool, view: Mapping[str, Any] | None = None) -> Plan:
@@ -343,10 +348,10 @@ def _held(cache: Path, prepared: Prepared, decoding: Decoding, plan: Plan, deep:
             pixels: Pixels
             if not _too_large(prepared, plan):
                 chunks: list[NDArray[np.uint8]] = [np.empty((0, plan.side, plan.side, 3), dtype=np.uint8)]
-                kept, broken = decoding.decode(part.records, plan, chunks.append)
+                kept, broken = decoding.decode(name, part.records, plan, chunks.append)
                 pixels = HeldPixels(np.concatenate(chunks))
             elif isinstance(part.records, FileRecords):
-                kept, broken = decoding.scan(part.records, plan, lambda encoded: None)
+                kept, broken = decoding.scan(name, part.records, plan, lambda encoded: None)
                 files = EncodedFiles.of([part.records.paths[row] for row in kept])
                 pixels = LazyPixels(files, plan.side, plan.view)
             else:
@@ -356,5 +361,5 @@ def _held(cache: Path, prepared: Prepared, decoding: Decoding, plan: Plan, deep:
             groups = part.group_numbers()
             sets[name] = ImageSet(pixels, part.labels[kept], None if groups is None else groups[kept])
             skipped += broken
-    remarks = prepared.remarks
-    return Cached(prepared.classes, sets, plan, tuple(skipped), remarks, decoding.oblong, deep, tuple(decoding.names))
+    names, seen = tuple(decoding.names), decoding.looks.seen()
+    return Cached(prepared.classes, sets, plan, tuple(skipped), prepared.remarks, decoding.oblong, deep, names, seen)

@@ -34,8 +34,13 @@ _OTHER_ORDER = {
     "RGB;16B": "RGB;16L",
     "RGB;16L": "RGB;16B",
     "RGB;16N": "RGB;16B" if sys.byteorder == "little" else "RGB;16L",
+    "RGBA;16B": "RGBA;16L",
+    "RGBA;16L": "RGBA;16B",
+    "RGBA;16N": "RGBA;16B" if sys.byteorder == "little" else "RGBA;16L",
 }
 """PIL's layouts of 16 bits a colour, each with that of the other byte order."""
+_GREY_ALPHA = "LA;16B"
+"""Grey and transparency of 16 bits each, which PIL reads as RGBA; its four bytes are read by the layout RGBA."""
 LARGEST_IMAGE = 89_478_485
 """Pixels above which an image is refused before it is decoded: where PIL begins to warn."""
 _ADVICE = "remove it, or leave such images out with --data.on_error skip"
@@ -78,20 +83,27 @@ def decode(encoded: Encoded, name: str, advice: str = _ADVICE, window: Window = 
     def work(image: Image.Image, colours: Callable[[], Pixels] | None) -> Image.Image:
         if colours is None or window == "full":  # as ever, the upper 8 of the 16 bits of a colour
             return to_rgb(image, window)
-        return Image.fromarray(_windowed(colours(), window))
+        levels = colours()
+        seen = Image.fromarray(_windowed(levels[..., :3], window))
+        return _over_white(seen, levels[..., 3]) if levels.shape[2] == 4 else seen
 
     return _decoded(encoded, name, advice, work)
 
 
 def grey_levels(encoded: Encoded, name: str) -> NDArray[np.generic] | None:
-    """Return the levels of an image of more than 8 bits as they are, [h, w] or [h, w, 3]; None: it has 8.
+    """Return the levels of an image of more than 8 bits as they are, [h, w] or [n, 3]; None: it has 8.
+
+    Of colours with transparency, those of the n pixels that are not wholly transparent, else of all.
 
     Raises:
         UserError: As `decode`.
     """
 
     def work(image: Image.Image, colours: Callable[[], Pixels] | None) -> Pixels | None:
-        return colours() if colours else np.asarray(image) if is_deep(image) else None
+        if colours is None:
+            return np.asarray(image) if is_deep(image) else None
+        levels = colours()
+        return levels[..., :3][levels[..., 3] > 0] if levels.shape[2] == 4 else levels.reshape(-1, 3)
 
     return _decoded(encoded, name, _ADVICE, work)
 
@@ -104,7 +116,7 @@ def _decoded(
         if isinstance(encoded, np.ndarray):
             return work(Image.fromarray(encoded), None)
         with open_header(encoded, name) as image:
-            has_deep_colours = image.mode == "RGB" and is_deep(image)
+            has_deep_colours = image.mode in ("RGB", "RGBA") and is_deep(image)
             upright = _upright(image)
             return work(upright, partial(_colours, encoded, name) if has_deep_colours and upright is image else None)
     except (UserError, DeepImage):
@@ -146,7 +158,8 @@ def _upright(image: Image.Image) -> Image.Image:
 
 def is_deep(image: Image.Image) -> bool:
     """Tell whether an image holds grey levels of more than 8 bits, or, not loaded yet, colours of 16 bits each."""
-    return image.mode.startswith(("I", "F")) or any(_raw(tile) in _OTHER_ORDER for tile in getattr(image, "tile", ()))
+    layouts = (_raw(tile) for tile in getattr(image, "tile", ()))
+    return image.mode.startswith(("I", "F")) or any(raw in _OTHER_ORDER or raw == _GREY_ALPHA for raw in layouts)
 
 
 def _raw(tile: Any) -> Any:
@@ -155,11 +168,18 @@ def _raw(tile: Any) -> Any:
 
 
 def _colours(encoded: str | bytes, name: str) -> Pixels:
-    """Return colours of 16 bits each, uint16 [h, w, 3]: PIL reads the upper 8; by the other byte order, the lower."""
+    """Return colours of 16 bits each, uint16 [h, w, 3], or [h, w, 4] where they have transparency.
+
+    PIL reads the upper 8 of them; by the other byte order, the lower.
+    """
     with open_header(encoded, name) as image:
         upper = np.asarray(image).astype(np.uint16)
     with open_header(encoded, name) as image:
         raws = [_raw(tile) for tile in image.tile]
+        if _GREY_ALPHA in raws:
+            image.tile = [tile._replace(args="RGBA") for tile in image.tile]
+            pairs = np.asarray(image).astype(np.uint16)
+            return (pairs[..., ::2] * 256 + pairs[..., 1::2])[..., [0, 0, 0, 1]]
         args = [
             _OTHER_ORDER[raw] if isinstance(tile.args, str) else (_OTHER_ORDER[raw], *(tile.args or ())[1:])
             for raw, tile in zip(raws, image.tile, strict=True)
@@ -178,13 +198,19 @@ def to_rgb(image: Image.Image, window: Window = "full") -> Image.Image:
     if image.mode == "RGB":
         image.load()
         return image
-    if is_deep(image):
+    if image.mode.startswith(("I", "F")):
         return Image.fromarray(_windowed(np.asarray(image), window)).convert("RGB")
     if image.has_transparency_data:
         layer = image.convert("RGBA")
         white = Image.new("RGBA", layer.size, "white")
         return Image.alpha_composite(white, layer).convert("RGB")
     return image.convert("RGB")
+
+
+def _over_white(seen: Image.Image, alpha: Pixels) -> Image.Image:
+    """Lay an RGB image over white by its transparency, uint16 [h, w]."""
+    share = alpha[..., None] / 65535
+    return Image.fromarray(np.rint(np.asarray(seen) * share + 255 * (1 - share)).astype(np.uint8))
 
 
 def _windowed(values: NDArray[np.generic], window: Window) -> NDArray[np.uint8]:

@@ -21,6 +21,7 @@ from rich.progress import Progress
 
 from dasvit.data.decode import DeepImage, Encoded, Window, decode, is_deep, open_header
 from dasvit.data.listing import Records
+from dasvit.data.looks import Look, Looks, mode_of
 from dasvit.data.view import CROP_PCT, PLAIN, View, is_oblong
 from dasvit.errors import UserError
 
@@ -99,6 +100,7 @@ class Decoding:
     Attributes:
         oblong: Good images of this pass that are longer than OBLONG : 1.
         names: Good images of the part that was decoded last.
+        looks: What all good images of this pass are like.
     """
 
     def __init__(self, total: int, skip: bool) -> None:
@@ -106,13 +108,14 @@ class Decoding:
         self.skip = skip
         self.oblong = 0
         self.names: list[str] = []
+        self.looks = Looks()
 
     def __enter__(self) -> None:
         self.pool = ThreadPoolExecutor(min(16, os.cpu_count() or 1))
         self.bar = Progress(console=Console(stderr=True), transient=True)
         self.task = self.bar.add_task("decoding images", total=self.total)
         self.began = time.monotonic()
-        self.oblong = 0
+        self.oblong, self.looks = 0, Looks()
 
     def __exit__(self, kind: type[BaseException] | None, error: Any, trace: TracebackType | None) -> None:
         self.pool.shutdown(cancel_futures=True)
@@ -120,9 +123,9 @@ class Decoding:
             self.bar.stop()
 
     def decode(
-        self, records: Records, plan: Plan, sink: Callable[[NDArray[np.uint8]], object]
+        self, part: str, records: Records, plan: Plan, sink: Callable[[NDArray[np.uint8]], object]
     ) -> tuple[list[int], list[str]]:
-        """Decode records in order and hand their pixels on, uint8 [B, side, side, 3] at a time.
+        """Decode records of a part in order and hand their pixels on, uint8 [B, side, side, 3] at a time.
 
         Returns:
             The rows that could be decoded, and the names of those that could not.
@@ -133,29 +136,32 @@ class Decoding:
             DeepImage: One has more than 8 bits, and the plan's window is still to be measured.
         """
 
-        def work(name: str, encoded: Encoded) -> tuple[tuple[int, int], NDArray[np.uint8]]:
+        def work(name: str, encoded: Encoded) -> tuple[Look, NDArray[np.uint8]]:
             image = decode(encoded, name, window=plan.view.window)
-            return image.size, plan.pixels(image)
+            return Look.at(image, encoded, name), plan.pixels(image)
 
-        return self._each(records, work, lambda done: sink(np.stack([pixels for _, pixels in done])))
+        return self._each(part, records, work, lambda done: sink(np.stack([pixels for _, pixels in done])))
 
-    def scan(self, records: Records, plan: Plan, sink: Callable[[Any], object]) -> tuple[list[int], list[str]]:
-        """Check records in order and hand on the good ones, encoded as they are; see `decode`.
+    def scan(
+        self, part: str, records: Records, plan: Plan, sink: Callable[[Any], object]
+    ) -> tuple[list[int], list[str]]:
+        """Check records of a part in order and hand on the good ones, encoded as they are; see `decode`.
 
         Where broken images are to be left out, each is decoded once to find them. Where not, the header
         has to do, and a file that is damaged further down stops the run when it is reached.
         """
 
-        def work(name: str, encoded: Encoded) -> tuple[tuple[int, int], None]:
+        def work(name: str, encoded: Encoded) -> tuple[Look, None]:
             window = plan.view.window
             size = decode(encoded, name, window=window).size if self.skip else _header_size(encoded, name, window)
             plan.check(size)
-            return size, None
+            return Look(size, mode_of(encoded, name)), None
 
-        return self._each(records, work, lambda done: [sink(encoded) for encoded, _ in done])
+        return self._each(part, records, work, lambda done: [sink(encoded) for encoded, _ in done])
 
     def _each(
         self,
+        part: str,
         records: Records,
         work: Callable[[str, Encoded], Any],
         sink: Callable[[list[tuple[Encoded, Any]]], object],
@@ -181,7 +187,8 @@ class Decoding:
                 else:
                     kept.append(row)
                     self.names.append(name)
-                    self.oblong += is_oblong(result[0])
+                    self.oblong += is_oblong(result[0].size)
+                    self.looks.add(part, name, result[0])
                     done.append((encoded, result[1]))
                 row += 1
             if done:

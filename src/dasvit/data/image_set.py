@@ -14,9 +14,10 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from dasvit.data.decode import decode
+from dasvit.data.looks import Seen
 from dasvit.data.understanding import Understanding
 from dasvit.data.view import PLAIN, View, fit_lines, window_lines
-from dasvit.errors import UserError
+from dasvit.errors import UserError, listed
 
 Rows = NDArray[np.int64]
 
@@ -202,6 +203,11 @@ class ImageSet:
         """Side of the images in pixels, before they are enlarged or cropped for the network."""
         return self.images.shape[1]
 
+    @property
+    def is_stored(self) -> bool:
+        """Whether the images lie decoded on the disk."""
+        return isinstance(self.images, StoredPixels)
+
     def select(self, rows: Rows) -> ImageSet:
         """Return some of the images, in the order of the rows [N]."""
         groups = None if self.groups is None else self.groups[rows]
@@ -228,6 +234,8 @@ class Data:
         enlarged: Whether they are smaller than the network's input, and are enlarged on the device.
         oblong: Share of the images that are longer than 1.5 : 1; None: not known of an older cache.
         held_out: Names of the test images, where they were held out from the others.
+        seen: What the images are like; None: not known of an older cache.
+        disk: Bytes of the decoded images.
     """
 
     train: ImageSet
@@ -241,7 +249,13 @@ class Data:
     enlarged: bool = False
     oblong: float | None = None
     held_out: tuple[str, ...] = ()
+    seen: Seen | None = None
+    disk: int = 0
 
     def pixels(self) -> list[str]:
-        """Say how pictures became squares, where some of them are cut, and which grey levels became black and white."""
-        return fit_lines(self.view.fit, self.oblong) + window_lines(self.view.window)
+        """Say what the pictures are like, how they became squares, and which grey levels became black and white."""
+        said = self.seen.lines() if self.seen else []
+        said += fit_lines(self.view.fit, self.oblong) + window_lines(self.view.window)
+        if self.held_out:
+            said.append(f"held out: {len(self.held_out):,} images ({listed(self.held_out)}; held_out.txt names all)")
+        return said + ([f"disk: {self.disk / 1e6:,.1f} MB of decoded images"] if self.disk else [])

@@ -3,29 +3,27 @@
 from __future__ import annotations
 
 import os
-from collections import Counter, defaultdict
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from itertools import islice
 
 import numpy as np
-from PIL import Image
 
 from dasvit.config import DataConfig
 from dasvit.data.cache import Prepared
-from dasvit.data.decode import Encoded, decode, is_deep, open_header
+from dasvit.data.decode import Encoded, decode
+from dasvit.data.image_set import HeldPixels, ImageSet
 from dasvit.data.load import read_data
+from dasvit.data.looks import Look, Looks
+from dasvit.data.mirrored import LEAST, MOST, MOST_CLASSES, MOST_IMAGES, SIDE, mirrored_remarks
 from dasvit.data.understanding import Understanding
 from dasvit.data.view import PLAIN, View, is_oblong, measure_window
 from dasvit.errors import UserError
 
-SIDE = 16
-"""Side of the picture whose pixels are held against their mean, for images that look alike."""
 SAMPLES = 4
 """Training images that a page shows."""
 _CHUNK = 256  # images that are read ahead at once
-_DEPTHS = {"1": 1, "I;16": 16, "I;16B": 16, "I;16L": 16, "I": 32, "F": 32}
 
 
 @dataclass(frozen=True)
@@ -35,10 +33,8 @@ class Inspection:
     Attributes:
         understood: How the source was understood.
         counts: Images of each class, by part.
-        sizes: How many images have a width and height in pixels.
-        modes: How many images have a mode of PIL's and bits a channel, as "RGB, 8 bit".
+        looks: What the images are like: sizes, modes, and which look alike.
         broken: Images that cannot be read.
-        alike: Groups of images with the same average hash, as (part, name); copies among them.
         oblong: Share of the images that are longer than 1.5 : 1.
         view: How they become squares; its window is measured where images have more than 8 bits.
         held_out: Names of the test images, where they are held out from the others.
@@ -47,39 +43,40 @@ class Inspection:
 
     understood: Understanding
     counts: Mapping[str, Mapping[str, int]]
-    sizes: Mapping[tuple[int, int], int]
-    modes: Mapping[str, int]
+    looks: Looks
     broken: tuple[str, ...]
-    alike: tuple[tuple[tuple[str, str], ...], ...]
     oblong: float = 0.0
     view: View = PLAIN
     held_out: tuple[str, ...] = ()
     samples: tuple[tuple[str, str, Encoded], ...] = ()
 
     @property
+    def sizes(self) -> Mapping[tuple[int, int], int]:
+        """How many images have a width and height in pixels."""
+        return self.looks.sizes
+
+    @property
+    def modes(self) -> Mapping[str, int]:
+        """How many images have a mode of PIL's and bits a channel, as "RGB, 8 bit"."""
+        return self.looks.modes
+
+    @property
+    def alike(self) -> tuple[tuple[tuple[str, str], ...], ...]:
+        """Groups of images that look alike, as (part, name); copies among them."""
+        return self.looks.alike
+
+    @property
     def images(self) -> int:
         """Images that can be read."""
-        return sum(self.sizes.values())
+        return sum(self.looks.sizes.values())
 
     def disk(self, image_size: int) -> int:
         """Return the bytes of the cache for a network's input of a side; more than LARGEST stay encoded."""
-        [*sizes] = self.sizes
+        [*sizes] = self.looks.sizes
         alone = sizes[0] if len(sizes) == 1 else (0, 0)
         is_native = alone[0] == alone[1] and 0 < alone[0] <= self.view.largest_native(image_size)
         side = alone[0] if is_native else self.view.side(image_size)
         return 3 * self.images * side**2
-
-    @property
-    def alike_across(self) -> int:
-        """Groups of images that look alike and stand in several parts."""
-        return sum(len({part for part, _ in group}) > 1 for group in self.alike)
-
-
-@dataclass(frozen=True)
-class _Look:
-    size: tuple[int, int]
-    mode: str
-    hashed: bytes
 
 
 def inspect_data(config: DataConfig, seed: int = 0) -> Inspection:
@@ -94,10 +91,8 @@ def inspect_data(config: DataConfig, seed: int = 0) -> Inspection:
     """
     prepared, understood, has_test = read_data(config, seed)
     view = View.of(config)
-    sizes: Counter[tuple[int, int]] = Counter()
-    modes: Counter[str] = Counter()
+    looks = Looks()
     broken: list[str] = []
-    hashes: dict[bytes, list[tuple[str, str]]] = defaultdict(list)
     names: list[str] = []
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
         for part, images in prepared.parts.items():
@@ -109,32 +104,50 @@ def inspect_data(config: DataConfig, seed: int = 0) -> Inspection:
                     if look is None:
                         broken.append(name)
                         continue
-                    sizes[look.size] += 1
-                    modes[look.mode] += 1
-                    hashes[look.hashed].append((part, name))
+                    looks.add(part, name, look)
     counts = {
         part: dict(
             zip(prepared.classes, np.bincount(images.labels, minlength=len(prepared.classes)).tolist(), strict=True)
         )
         for part, images in prepared.parts.items()
     }
-    alike = tuple(tuple(group) for group in hashes.values() if len(group) > 1)
     if view.window == "auto":
-        deep = any(not mode.endswith(", 8 bit") and not mode.endswith(", 1 bit") for mode in modes)
+        deep = any(not mode.endswith(", 8 bit") and not mode.endswith(", 1 bit") for mode in looks.modes)
         view = replace(view, window=measure_window(prepared.parts["train"].records) if deep else "full")
-    oblong = sum(count for size, count in sizes.items() if is_oblong(size)) / max(1, sum(sizes.values()))
+    understood = replace(understood, remarks=(*understood.remarks, *_mirrored(prepared, view, seed)))
+    oblong = sum(count for size, count in looks.sizes.items() if is_oblong(size)) / max(1, looks.sizes.total())
     return Inspection(
         understood,
         counts,
-        dict(sizes.most_common()),
-        dict(modes.most_common()),
+        looks,
         tuple(broken),
-        alike,
         oblong,
         view,
         () if has_test else tuple(names),
         _samples(prepared),
     )
+
+
+def _mirrored(prepared: Prepared, view: View, seed: int) -> tuple[str, ...]:
+    """Return a sentence where flips, as the recipes for photographs have them, make classes of each other."""
+    train, rng = prepared.parts["train"], np.random.default_rng(seed)
+    each = min(MOST, MOST_IMAGES // max(1, len(prepared.classes)))
+    if len(prepared.classes) > MOST_CLASSES or each < LEAST:
+        return ()
+    of_class = [np.flatnonzero(train.labels == label) for label in range(len(prepared.classes))]
+    rows = np.sort(np.concatenate([rng.permutation(rows)[:each] for rows in of_class]))
+    squares, labels = [], []
+    for label, (name, encoded) in zip(train.labels[rows].tolist(), train.records.select(rows), strict=True):
+        try:
+            image = decode(encoded, name, window=view.window)
+        except UserError:  # counted among the broken ones
+            continue
+        squares.append(np.asarray(view.square(image, 2 * SIDE)))
+        labels.append(label)
+    if not squares:
+        return ()
+    images = ImageSet(HeldPixels(np.stack(squares)), np.array(labels, dtype=np.int64))
+    return mirrored_remarks(images, prepared.classes, ["search.augment.flip", "train.augment.flip"])
 
 
 def _samples(prepared: Prepared) -> tuple[tuple[str, str, Encoded], ...]:
@@ -145,18 +158,10 @@ def _samples(prepared: Prepared) -> tuple[tuple[str, str, Encoded], ...]:
     return tuple((name, of, encoded) for of, (name, encoded) in zip(classes, train.records.select(rows), strict=True))
 
 
-def _look(record: tuple[str, Encoded]) -> _Look | None:
+def _look(record: tuple[str, Encoded]) -> Look | None:
     """Return what is to be known of an image; None: it cannot be read."""
     name, encoded = record
     try:
-        image = decode(encoded, name)
-        if isinstance(encoded, np.ndarray):
-            mode, deep = "L" if encoded.ndim == 2 else "RGB", False
-        else:
-            with open_header(encoded, name) as header:
-                mode, deep = header.mode, is_deep(header)
+        return Look.at(decode(encoded, name), encoded, name)
     except UserError:
         return None
-    small = np.asarray(image.convert("L").resize((SIDE, SIDE), Image.Resampling.BOX), dtype=np.float64)
-    bits = np.packbits(small > small.mean())
-    return _Look(image.size, f"{mode}, {_DEPTHS.get(mode, 16 if deep else 8)} bit", bits.tobytes())

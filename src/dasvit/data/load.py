@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -73,6 +74,8 @@ def load_data(
         view=replace(cached.plan.view, window="full") if cached.deep is False else cached.plan.view,
         enlarged=cached.plan.native and cached.plan.side < image_size,
         held_out=cached.names if judged is None and not source.has_test else (),
+        seen=cached.seen,
+        disk=sum(math.prod(images.images.shape) for images in cached.sets.values() if images.is_stored),
         oblong=None if cached.oblong is None else cached.oblong / max(1, sum(map(len, cached.sets.values()))),
     )
 

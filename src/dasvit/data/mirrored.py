@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from itertools import combinations
 
@@ -37,15 +37,26 @@ def flips_of(config: Config, searching: bool) -> dict[str, float]:
 
 def with_mirrored(data: Data, flips: Mapping[str, float]) -> Data:
     """Return data with a remark where flips make classes of each other."""
-    pairs = mirrored_classes(data.train, len(data.classes)) if flips else []
+    remarks = mirrored_remarks(data.train, data.classes, [*flips]) if flips else ()
+    return replace(data, understood=replace(data.understood, remarks=(*data.understood.remarks, *remarks)))
+
+
+def mirrored_remarks(images: ImageSet, classes: Sequence[str], flips: Sequence[str]) -> tuple[str, ...]:
+    """Return a sentence where flips make classes of each other.
+
+    Args:
+        images: The training images.
+        classes: Names of the classes, by label.
+        flips: Options by which images are flipped.
+    """
+    pairs = mirrored_classes(images, len(classes))
     if not pairs:
-        return data
-    named = "; ".join(f"{data.classes[one]} and {data.classes[other]}" for one, other in pairs[:_NAMED])
-    remark = (
+        return ()
+    named = "; ".join(f"{classes[one]} and {classes[other]}" for one, other in pairs[:_NAMED])
+    return (
         f"flipped left to right, images of {named}{'; …' * (len(pairs) > _NAMED)} look like one another: flips take "
-        f"away what tells them apart, so give {' '.join(f'--{name} 0' for name in flips)}"
+        f"away what tells them apart, so give {' '.join(f'--{name} 0' for name in flips)}",
     )
-    return replace(data, understood=replace(data.understood, remarks=(*data.understood.remarks, remark)))
 
 
 def mirrored_classes(images: ImageSet, classes: int, seed: int = 0) -> list[tuple[int, int]]:

@@ -167,7 +167,7 @@ def load_model(source: str | Path, **kwargs: Any) -> nn.Module:
     check_architecture(name)
     if not timm.models.is_model_pretrained(name):
         raise UserError(f"there are no published weights for {name}: give the folder of a trained model.")
-    return _create(name, kwargs)
+    return create(name, kwargs)
 
 
 def _load_folder(folder: Path, kwargs: dict[str, Any]) -> nn.Module:
@@ -178,7 +178,7 @@ def _load_folder(folder: Path, kwargs: dict[str, Any]) -> nn.Module:
     if not (folder / WEIGHTS).is_file():  # timm would go on to look for pickles
         raise UserError(f"{folder} holds no {WEIGHTS}: was its training cut off?")
     _check_weights(folder, config, kwargs)
-    return _create(f"{LOCAL}{folder}", kwargs)
+    return create(f"{LOCAL}{folder}", kwargs)
 
 
 def _fetch(name: str) -> Path:
@@ -213,7 +213,12 @@ def _check_weights(folder: Path, config: dict[str, Any], kwargs: dict[str, Any])
         )
 
 
-def _create(name: str, kwargs: dict[str, Any]) -> nn.Module:
+def create(name: str, kwargs: dict[str, Any]) -> nn.Module:
+    """Have timm build a model with its weights.
+
+    Raises:
+        UserError: It cannot.
+    """
     try:
         model: nn.Module = timm.create_model(name, pretrained=True, **kwargs)
     except UserError:

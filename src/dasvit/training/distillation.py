@@ -7,7 +7,6 @@ Shapes: B images of a step (or of a micro-batch), S side of the student's image,
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,21 +14,22 @@ from typing import Any, Literal
 
 import timm
 import torch
-from huggingface_hub import try_to_load_from_cache
 from timm.data.imagenet_info import ImageNetInfo
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from dasvit.config import TrainConfig
-from dasvit.data import Preprocess
+from dasvit.data import MEAN, STD, Preprocess
 from dasvit.errors import UserError, listed
 from dasvit.io.run_folder import find_model
 from dasvit.models.cost import count_cost
 from dasvit.models.finetune import sizes_of
-from dasvit.models.folder import WEIGHTS, load_model, read_model_config
+from dasvit.models.folder import WEIGHTS, create, load_model, read_model_config
+from dasvit.models.pretrained import find_weights, has_weights, published_input
 from dasvit.session import Session
 from dasvit.training.classifier import check_finite, read_input
 from dasvit.training.evaluation import evaluate
+from dasvit.training.start import Normalisation, digest_of, normalisation_of
 from dasvit.training.steps import at_least_float32
 
 Mode = Literal["hard", "soft"]
@@ -54,11 +54,6 @@ class Source:
     classes: tuple[str, ...]
     preprocess: Preprocess
     load: Callable[[], nn.Module]
-
-    def digest(self) -> str:
-        """Return the SHA-256 of the weights."""
-        with self.weights.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 class Teacher(nn.Module):
@@ -182,23 +177,25 @@ def find_teacher(name: str) -> Source:
 
 
 def _of_timm(name: str) -> Source:
-    """Find a pretrained model of timm's on this disk; as safetensors alone, for other formats run code when read."""
-    cfg = timm.get_pretrained_cfg(name)
-    found = try_to_load_from_cache(cfg.hf_hub_id, WEIGHTS) if cfg and cfg.hf_hub_id else None
-    if cfg is None or not isinstance(found, str):
+    """Find a model of timm's whose published weights are on this disk; its classes are ImageNet's, or have no names."""
+    first = "train it on these images first (dasvit train --model"
+    if not has_weights(name):
         raise UserError(
-            f"the weights of the teacher {name} are not on this disk, and nothing is fetched: train it on these images "
-            f"first (dasvit train --model {name} --run runs/teacher) and give that run as train.teacher."
+            f"there are no published weights for the teacher {name}: {first} {name} --run runs/teacher) and give that "
+            "run as train.teacher."
         )
-    classes = ImageNetInfo("imagenet-1k").label_names() if cfg.num_classes == 1000 else map(str, range(cfg.num_classes))
-    return Source(
-        name,
-        name,
-        Path(found),
-        tuple(classes),
-        Preprocess(cfg.input_size[-1], cfg.mean, cfg.std),
-        lambda: timm.create_model(name, pretrained=True, pretrained_cfg_overlay={"file": found}),
-    )
+    try:
+        weights = find_weights(name)
+    except UserError:
+        raise UserError(
+            f"the weights of the teacher {name} are not on this disk, and nothing is fetched for it: {first} {name} "
+            "--pretrained --download true --run runs/teacher) and give that run as train.teacher."
+        ) from None
+    classes = int(timm.get_pretrained_cfg_value(name, "num_classes") or 0)
+    names = ImageNetInfo("imagenet-1k").label_names() if classes == 1000 else map(str, range(classes))
+    overlay = {"pretrained_cfg_overlay": {"file": str(weights)}}
+    preprocess = Preprocess(*published_input(name))
+    return Source(name, name, weights, tuple(names), preprocess, lambda: create(name, overlay))
 
 
 def check_teacher(options: TrainConfig, classes: Sequence[str]) -> None:
@@ -219,7 +216,7 @@ def check_teacher(options: TrainConfig, classes: Sequence[str]) -> None:
         raise UserError(
             f"the teacher {source.name} knows the {len(source.classes):,} classes {listed(source.classes)}{order}, but "
             f"the data have the {len(classes):,} classes {listed(list(classes))}: train it on these images first "
-            "(dasvit train --model NAME, or --init FOLDER of a trained model) and give that run as train.teacher."
+            "(dasvit train --model NAME --pretrained, or --init FOLDER) and give that run as train.teacher."
         )
 
 
@@ -242,12 +239,17 @@ def load_distillation(session: Session, student: nn.Module) -> Distillation | No
     tell: Any = getattr(student, "set_distilled_training", None)
     if tell and options.teacher_token:
         tell(True)
-    teacher = load_teacher(find_teacher(options.teacher), session)
+    teacher = load_teacher(find_teacher(options.teacher), session, normalisation_of(student))
     return Distillation(teacher, options.teacher_mode, options.teacher_weight, options.teacher_temperature)
 
 
-def load_teacher(source: Source, session: Session) -> Teacher:
+def load_teacher(source: Source, session: Session, shown: Normalisation = (MEAN, STD)) -> Teacher:
     """Load a teacher onto this process's device, whole: of several processes each has its own.
+
+    Args:
+        source: The teacher.
+        session: Of the training.
+        shown: What the images that it is shown are normalised with.
 
     Raises:
         UserError: It cannot be loaded, or has not a logit for each class.
@@ -255,8 +257,8 @@ def load_teacher(source: Source, session: Session) -> Teacher:
     network = source.load()
     if vars(network).get("num_classes") != len(source.classes):
         raise UserError(f"the teacher {source.name} has not a logit for each of its classes.")
-    shown = Preprocess(session.config.model.image_size)
-    return Teacher(network, source.preprocess, shown).to(session.runtime.device)
+    students = Preprocess(session.config.model.image_size, *shown)
+    return Teacher(network, source.preprocess, students).to(session.runtime.device)
 
 
 def claim_teacher(session: Session, test: Iterable[tuple[Tensor, Tensor]]) -> int:
@@ -273,7 +275,7 @@ def claim_teacher(session: Session, test: Iterable[tuple[Tensor, Tensor]]) -> in
     if not options.teacher:
         return 0
     source = find_teacher(options.teacher)
-    digest, before = source.digest(), runtime.from_main(lambda: run.notes().get("teacher"))
+    digest, before = digest_of(source.weights), runtime.from_main(lambda: run.notes().get("teacher"))
     if before and before.get("weights") != digest:
         raise UserError(
             f"the teacher {source.name} has other weights now than when the run {run.path} began: put it back as it "

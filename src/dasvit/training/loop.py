@@ -32,6 +32,7 @@ from dasvit.training.distillation import Distillation, load_distillation
 from dasvit.training.evaluation import Evaluation, evaluate, fit_temperature
 from dasvit.training.metrics import EpochMetrics, check_steps
 from dasvit.training.optim import make_optimizer, make_schedule, warmup_remark
+from dasvit.training.start import normalisation_of
 from dasvit.training.steps import BatchLoss, Steps, at_least_float32
 
 LOGS = ("metrics.jsonl",)
@@ -72,7 +73,8 @@ def train(model: nn.Module, session: Session, evaluated_on: str = "test", until:
     data, held_out = hold_out(session)
     check_sizes(len(data.train), options, runtime.world)
     loader = training_loader(data, config, runtime)
-    preprocess = Preprocess(config.model.image_size, erasing=options.augment.erasing).to(runtime.device)
+    preprocess = Preprocess(config.model.image_size, *normalisation_of(model), erasing=options.augment.erasing)
+    preprocess.to(runtime.device)
     runtime.share_of(options.batch_size, "train.batch_size")
     state = TrainState(model, options, len(loader), runtime, Steps(runtime, session.reporter))
     if runtime.shards:

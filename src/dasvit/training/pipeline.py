@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,87 +18,27 @@ from dasvit.cell.genotype import Genotype
 from dasvit.cell.subnet import FILE, Found, Subnet
 from dasvit.config import Config
 from dasvit.config import recipe as recipes
-from dasvit.data import MEAN, STD, Data, test_names
+from dasvit.data import test_names
 from dasvit.data.view import CROP_MODES
-from dasvit.errors import UserError
-from dasvit.io.run_folder import find_model
 from dasvit.models.baselines import make_model, make_network, prefer_fast_attention
 from dasvit.models.cost import cost_of, count_cost
 from dasvit.models.distilled import make_distilled, takes_token
-from dasvit.models.finetune import load_start, sizes_of, subject_of
-from dasvit.models.folder import WEIGHTS, read_model_config, save_model
+from dasvit.models.folder import save_model
 from dasvit.models.subnet import make_subnet
 from dasvit.runtime.distributed import Runtime, seed_everything
 from dasvit.runtime.estimate import LONG, Estimate
 from dasvit.runtime.progress import Reporter
 from dasvit.runtime.saver import NEVER, Deadline
 from dasvit.session import Probe, Session, check_memory, load_session
-from dasvit.training.classifier import read_input
 from dasvit.training.distillation import check_teacher, claim_teacher
 from dasvit.training.estimate import estimate_training
 from dasvit.training.evaluation import Evaluation
 from dasvit.training.loop import Trained, check_sizes, say_unbalanced, test_batches, train
 from dasvit.training.predictions import write_predictions
+from dasvit.training.start import Pretrained, Start, normalisation_of
 
 Subject = Found | str
 """What is trained: a cell's network, a network that was found, `vit`, or a model of timm's by its name."""
-
-
-@dataclass(frozen=True)
-class Start:
-    """A trained model whose weights a training begins with.
-
-    Attributes:
-        folder: The model's folder.
-        classes: Names of the classes that its head knows.
-        digest: SHA-256 of its weights: a run that goes on must have begun with the same.
-    """
-
-    folder: Path
-    classes: tuple[str, ...]
-    digest: str
-
-    @classmethod
-    def read(cls, path: str, config: Config) -> Start:
-        """Find the model of a run or model folder, and see that the recipe asks for its sizes.
-
-        Raises:
-            UserError: There is no model, or it cannot be what this recipe trains.
-        """
-        folder = find_model(path)
-        for field, size in sizes_of(folder).items():
-            asked = getattr(config.model, field)
-            if field != "image_size" and asked != size:
-                raise UserError(
-                    f"the model in {folder} has model.{field} {size}, not {asked}: leave out --model.{field}, or train "
-                    "from scratch, without --init."
-                )
-        norms = read_model_config(folder)["pretrained_cfg"]
-        if [*norms.get("mean", MEAN)] != [*MEAN] or [*norms.get("std", STD)] != [*STD]:
-            raise UserError(
-                f"the model in {folder} was trained on images of another normalisation than mean and deviation "
-                f"{MEAN[0]}: it cannot be gone on with."
-            )
-        if not (folder / WEIGHTS).is_file():
-            raise UserError(f"{folder} holds no {WEIGHTS}: was its training cut off?")
-        with (folder / WEIGHTS).open("rb") as file:
-            return cls(folder, read_input(folder).classes, hashlib.file_digest(file, "sha256").hexdigest())
-
-    def keeps_head(self, data: Data) -> bool:
-        """Tell whether the data have the classes that the model's head knows."""
-        return self.classes == tuple(data.classes)
-
-    def load(self, config: Config, data: Data) -> nn.Module:
-        """Return the model, with a fresh head where the data have other classes."""
-        side, rate = config.model.image_size, config.train.drop_path
-        return load_start(self.folder, side, len(data.classes), keep_head=self.keeps_head(data), drop_path=rate)
-
-    def say(self, session: Session) -> None:
-        """Note where the weights come from, and say it."""
-        session.run.note(init_model=str(self.folder))
-        same = self.keeps_head(session.data)
-        head = "its head as well, for the classes are the same" if same else "with a fresh head"
-        session.reporter.say(f"begins with the weights of {self.folder}, {head}")
 
 
 @dataclass(frozen=True)
@@ -130,7 +69,7 @@ class TrainResult:
 
 def run_training(
     config: Config,
-    subject: Subject | Start,
+    subject: Subject | Start | Pretrained,
     folder: str,
     reporter: Reporter,
     *,
@@ -159,7 +98,7 @@ def run_training(
     def check(labels: NDArray[np.int64], classes: Sequence[str], runtime: Runtime) -> None:
         check_sizes(len(labels), config.train, runtime.world)
         check_teacher(config.train, classes)
-        if not isinstance(subject, Start):
+        if not isinstance(subject, (Start, Pretrained)):
             check_memory(cost_of(subject, config.model, len(classes)).params)
 
     session = load_session(config, folder, "train", reporter, deadline, check)
@@ -170,10 +109,11 @@ def run_training(
         make = network_maker(subject, session)
         seed_everything(config.runtime.seed)
         model = make()
-        named = subject_of(model, subject.folder) if isinstance(subject, Start) else subject
+        named = subject.subject(model) if isinstance(subject, (Start, Pretrained)) else subject
         text = named if isinstance(named, str) else named.to_json()
-        session.claim(text, resume, subject.digest if isinstance(subject, Start) else "", may_be_longer=True)
-        if isinstance(subject, Start) and runtime.is_main:
+        digest = subject.digest if isinstance(subject, (Start, Pretrained)) else ""
+        session.claim(text, resume, digest, may_be_longer=True)
+        if isinstance(subject, (Start, Pretrained)) and runtime.is_main:
             subject.say(session)
         session.settle_precision(network_probe(make, config, session.classes))
         prefer_fast_attention(
@@ -191,7 +131,7 @@ def run_training(
             return write_model(trained, named, cost, session, make)
 
 
-def expect_training(config: Config, subject: Subject | Start, folder: str, reporter: Reporter) -> Estimate:
+def expect_training(config: Config, subject: Subject | Start | Pretrained, folder: str, reporter: Reporter) -> Estimate:
     """Return how long a training would take; nothing is written.
 
     Args:
@@ -224,10 +164,10 @@ def say_taken_over(config: Config, run: Path | None, reporter: Reporter) -> None
             reporter.say(f"data.{name} {value:,} is taken over from {run}: --data.{name} 0 {what}")
 
 
-def network_maker(subject: Subject | Start, session: Session) -> Callable[[], nn.Module]:
+def network_maker(subject: Subject | Start | Pretrained, session: Session) -> Callable[[], nn.Module]:
     """Return what builds the network: with fresh weights, or with those of a trained model."""
     config, classes, rate = session.config, session.classes, session.config.train.drop_path
-    if isinstance(subject, Start):
+    if isinstance(subject, (Start, Pretrained)):
         return lambda: subject.load(config, session.data)
     if config.train.adds_token and takes_token(subject):
         return lambda: make_distilled(subject, config.model, classes, rate)
@@ -259,14 +199,14 @@ def write_model(
     write_predictions(run.path, trained.evaluation, data.classes, names, data.test)
     fitted, view = trained.evaluation.temperature, data.view
     noted = {"temperature": fitted, "window": None if isinstance(view.window, str) else list(view.window)}
-    side = config.model.image_size
+    side, (mean, std) = config.model.image_size, normalisation_of(model)
     save_model(
         model,
         run.path / "model",
         class_names=session.data.classes,
         input_size=(3, side, side),
-        mean=MEAN,
-        std=STD,
+        mean=mean,
+        std=std,
         crop_pct=session.data.crop_pct,
         crop_mode=CROP_MODES[view.fit],
         interpolation="bilinear" if data.enlarged else "bicubic",

@@ -83,6 +83,7 @@ def card_text(config: Mapping[str, Any], run: Run | None, genotype: Genotype | N
         "data": data,
         "began": environment.get("init"),
         "teacher": teacher_text(environment.get("teacher")),
+        "published": published_weights(environment.get("init_model")),
         "took": duration(run.seconds) if run else "",
         "place": [part for key in ("machine", "device", "precision") if (part := environment.get(key))],
         "versions": versions if isinstance(versions, dict) else {},
@@ -91,6 +92,11 @@ def card_text(config: Mapping[str, Any], run: Run | None, genotype: Genotype | N
         "most_classes": MOST_CLASSES,
     }
     return render_text("card.md.j2", content) + "\n"
+
+
+def published_weights(name: Any) -> str:
+    """Return the name of timm's weights that a training began with; empty where it began with a folder's."""
+    return name if isinstance(name, str) and not {"/", "\\"} & set(name) else ""
 
 
 def results_of(config: Mapping[str, Any], run: Run | None) -> dict[str, float]:

@@ -11,6 +11,7 @@ from dasvit.report.drawing.cells import describe_cell, found_cell, warnings_of
 from dasvit.report.rendering import render, write_page
 from dasvit.report.run.candidates import candidate_section
 from dasvit.report.run.confusions import class_section, confusion_section, mistake_section
+from dasvit.report.run.images import image_section
 from dasvit.report.run.plots import all_charts, operations_of, shown_in
 from dasvit.report.run.reading import Run, outcome_remark, read_run
 from dasvit.report.run.sections import (
@@ -100,6 +101,7 @@ def page_of(run: Run, live: bool) -> dict[str, Any]:
         "classes": class_section(run),
         "confusion": confusion_section(run),
         "mistakes": mistake_section(run),
+        "images": image_section(run),
         "settings": settings(run),
         "facts": facts(run),
     }

@@ -117,6 +117,7 @@ class Run:
         unreadable: File → lines, or 1 for the whole file, that could not be read.
         trained: The training inside a search's folder.
         mistakes: What `mistakes.json` holds.
+        data: What `data.json` holds.
         token_images: What `token_images.json` holds.
         token_lines: Epoch of the whole run, stage and what was kept, of the lines of `tokens.jsonl`.
         rungs: Of a candidate of a search, numbers of what it had reached at each rung: epochs, loss, top1.
@@ -145,6 +146,7 @@ class Run:
     trained: Run | None
     network: Subnet | None
     mistakes: dict[str, Any]
+    data: dict[str, Any]
     token_images: dict[str, Any]
     token_lines: tuple[tuple[int, int, Any], ...]
     rungs: tuple[dict[str, float], ...] = ()
@@ -276,6 +278,7 @@ def read_run(folder: Path, inner: bool = True) -> Run:
         network=_network(files.whole(FILE)),
         trained=read_run(trained, inner=False) if has_training else None,
         mistakes=files.whole("mistakes.json"),
+        data=files.whole("data.json"),
         token_images=files.whole("token_images.json"),
         token_lines=tuple(
             (epoch, _position(row)[0], row.get("kept"))
