@@ -29,7 +29,7 @@ class DataConfig:
     """Where the images come from.
 
     Attributes:
-        name: digits, cifar10, cifar100, fashion_mnist, imagefolder, parquet, csv or imagenet100.
+        name: digits, cifar10, cifar100, fashion_mnist, imagefolder, parquet, csv, webdataset or imagenet100.
         path: Folder of the data set (or its id on the hub, for parquet). Empty: not needed (digits).
         csv: CSV file that lists images, labels and, where there is one, the split of each. Names of files begin in
             path, or in the CSV file's folder.
@@ -49,6 +49,9 @@ class DataConfig:
             sides scaled apart).
         window: Grey levels of images of more than 8 bits that become black and white, as 0,4095. auto: those that the
             training images use, where these are less than half of the type's range; full: the type's range.
+        stream: Read images from their shards (parquet, or webdataset's tar files) whenever they are needed, in place of
+            decoding all of them into the cache: for sets larger than the disk.
+        shuffle_buffer: Images among which the order of streamed ones is shuffled, held encoded in memory.
         cache: Folder for decoded images. Empty: $DASVIT_CACHE, or dasvit/ in the user's cache folder. A file can name
             one that is a cache already.
     """
@@ -68,6 +71,8 @@ class DataConfig:
     group_column: str = ""
     fit: Literal["crop", "pad", "squash"] = "crop"
     window: str = "auto"
+    stream: bool = False
+    shuffle_buffer: int = at_least(1, default=10_000)
     cache: str = ""
 
 

@@ -13,7 +13,7 @@ FILES_IN = {"cifar10": "cifar-10-batches-py", "cifar100": "cifar-100-python", "f
 """The folder that each set of torchvision's keeps its files in."""
 _SYNSETS = "train/n[0-9][0-9][0-9][0-9][0-9][0-9][0-9][0-9]"
 _OWN = ("endings", "image_column", "label_column", "groups", "group_column")
-_OURS = ("digits", *FILES_IN, "imagenet100", "imagefolder", "parquet", "csv")
+_OURS = ("digits", *FILES_IN, "imagenet100", "imagefolder", "parquet", "csv", "webdataset")
 
 
 def with_implied_name(data: DataConfig, given: Collection[str]) -> DataConfig:
@@ -53,4 +53,6 @@ def _implied(data: DataConfig) -> str:
         return data.name
     if data.name == "imagenet100" and next(folder.glob(_SYNSETS), None):
         return data.name
-    return "parquet" if parquet else "imagefolder"
+    if parquet:
+        return "parquet"
+    return "webdataset" if any(next(folder.glob(pattern), None) for pattern in ("*.tar", "*/*.tar")) else "imagefolder"

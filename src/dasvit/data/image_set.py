@@ -15,6 +15,7 @@ from PIL import Image
 
 from dasvit.data.decode import decode
 from dasvit.data.looks import Seen
+from dasvit.data.shards import Shards
 from dasvit.data.understanding import Understanding
 from dasvit.data.view import PLAIN, View, fit_lines, window_lines
 from dasvit.errors import UserError, listed
@@ -162,7 +163,7 @@ class LazyPixels:
         view: How it is.
     """
 
-    encoded: EncodedFiles | EncodedBlob
+    encoded: EncodedFiles | EncodedBlob | Shards
     side: int
     view: View = PLAIN
 
@@ -189,11 +190,15 @@ class ImageSet:
         images: Pixels, uint8 [N, H, W, 3]; `images[rows]` reads some of them.
         labels: Class of every image, int64 [N].
         groups: Images of one number are not to be split, int64 [N]. None: each is by itself.
+        chunks: Of images that are streamed, the chunk of every one, int64 [N]. None: they can be read in any order.
+        window: Images among which the order of those is shuffled.
     """
 
     images: Pixels
     labels: NDArray[np.int64]
     groups: NDArray[np.int64] | None = None
+    chunks: NDArray[np.int64] | None = None
+    window: int = 0
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -211,7 +216,8 @@ class ImageSet:
     def select(self, rows: Rows) -> ImageSet:
         """Return some of the images, in the order of the rows [N]."""
         groups = None if self.groups is None else self.groups[rows]
-        return ImageSet(SomePixels(self.images, rows), self.labels[rows], groups)
+        chunks = None if self.chunks is None else self.chunks[rows]
+        return ImageSet(SomePixels(self.images, rows), self.labels[rows], groups, chunks, self.window)
 
     def image(self, i: int) -> Image.Image:
         """Return an image as RGB."""

@@ -6,7 +6,6 @@ import math
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +18,7 @@ from dasvit.data.image_set import Data, ImageSet
 from dasvit.data.listing import Content, Part, Source
 from dasvit.data.sources import cache_folder, find_source
 from dasvit.data.splits import balanced_subset, split_indices
+from dasvit.data.streaming import stream
 from dasvit.data.understanding import Understanding
 from dasvit.data.view import PLAIN, View
 from dasvit.errors import UserError, listed, printable
@@ -49,9 +49,12 @@ def load_data(
     """
     end_second_run()
     source = find_source(config, judged is not None)
-    name, folder, cached = _obtain(config, source, image_size, seed, judged, check)
+    name, cached = (_streamed if config.stream else _obtain)(config, source, image_size, seed, judged, check)
     if set(cached.sets) != ({"train", "test"} if judged is None else {"test"}):
-        raise UserError(f"the cached images in {folder} are not those that they should be: remove that folder.")
+        raise UserError(
+            f"the cached images {config.name}-{name} are not those that they should be: `dasvit cache --clean` removes "
+            "them."
+        )
     for part, images in cached.sets.items():
         if not len(images):
             raise UserError(f"none of the images for {part} in {config.path or config.name} can be read.")
@@ -82,8 +85,8 @@ def load_data(
 
 def _obtain(
     config: DataConfig, source: Source, image_size: int, seed: int, judged: Sequence[str] | None, check: Check | None
-) -> tuple[str, Path, Cached]:
-    """Return the images of a source from the cache, with their fingerprint and folder."""
+) -> tuple[str, Cached]:
+    """Return the images of a source from the cache, with their fingerprint."""
     view = View.of(config)
     facts = _facts(config, source, image_size, seed, judged)
     if view.window != "auto":
@@ -92,7 +95,7 @@ def _obtain(
         folder = cache_folder(config) / f"{config.name}-{plain}"
         cached = open_or_none(folder)
         if cached is not None and cached.deep is False:
-            return plain, folder, cached
+            return plain, cached
         facts["window"] = config.window
     name = fingerprint(source.files, facts)
     folder = cache_folder(config) / f"{config.name}-{name}"
@@ -104,7 +107,18 @@ def _obtain(
         config.on_error,
         lambda: fingerprint(source.files, facts) == name,
     )
-    return name, folder, cached
+    return name, cached
+
+
+def _streamed(
+    config: DataConfig, source: Source, image_size: int, seed: int, judged: Sequence[str] | None, check: Check | None
+) -> tuple[str, Cached]:
+    """Return the images of a source as they lie in their shards, with their fingerprint."""
+    if config.on_error == "skip":
+        raise UserError("data.on_error skip looks at all images beforehand, data.stream does not: leave out one.")
+    facts = {**_facts(config, source, image_size, seed, judged), "stream": True, "window": config.window}
+    prepared = _checked(prepare(source.read(), config, seed, judged), check)
+    return fingerprint(source.files, facts), stream(prepared, config, image_size)
 
 
 def _checked(prepared: Prepared, check: Check | None) -> Prepared:

@@ -18,6 +18,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from dasvit.data.augment import Transform
 from dasvit.data.image_set import ImageSet
+from dasvit.data.shards import windowed_order
 from dasvit.errors import UserError
 from dasvit.io.main_guard import check_ended
 
@@ -72,8 +73,10 @@ class Batches(Dataset[Batch | str]):
         known = self._last_order
         if epoch not in known:
             known.clear()
-            chance = np.random.default_rng([self.seed, epoch, 0])
-            if self.balance:  # as torch's WeightedRandomSampler, but by seed and epoch alone
+            chance, chunks = np.random.default_rng([self.seed, epoch, 0]), self.images.chunks
+            if chunks is not None:
+                known[epoch] = windowed_order(self.indices, chunks, self.images.window, chance)
+            elif self.balance:  # as torch's WeightedRandomSampler, but by seed and epoch alone
                 known[epoch] = chance.choice(self.indices, len(self.indices), p=self._shares)
             else:
                 known[epoch] = chance.permutation(self.indices)
@@ -163,6 +166,11 @@ class Loader:
         world: int = 1,
     ) -> None:
         indices = np.arange(len(image_set)) if indices is None else indices
+        if balance and image_set.chunks is not None:
+            raise UserError(
+                "train.balance sampler draws images from anywhere, and data.stream reads shards from front to back: "
+                "--train.balance weights goes with it."
+            )
         if drop_last:
             check_batch(batch_size, len(indices))
         self.batches = Batches(

@@ -21,6 +21,7 @@ from dasvit.data.image_list import image_list
 from dasvit.data.listing import ArrayRecords, Content, Part, Source
 from dasvit.data.parquet import find_parquet, parquet_source
 from dasvit.data.understanding import Understanding
+from dasvit.data.webdataset import webdataset_source
 from dasvit.errors import UserError, unknown
 
 CLASSES = {"cifar10": 10, "cifar100": 100, "fashion_mnist": 10}
@@ -150,6 +151,7 @@ SOURCES: dict[str, Callable[[DataConfig], Source]] = {
     "imagefolder": image_folder,
     "parquet": parquet_source,
     "csv": image_list,
+    "webdataset": webdataset_source,
     "imagenet100": imagenet100,
     GIVEN: find_given,
 }
@@ -158,5 +160,6 @@ _JUDGED: dict[str, Callable[[DataConfig], Source]] = {
     "imagefolder": partial(image_folder, judged=True),
     "parquet": partial(parquet_source, judged=True),
     "csv": partial(image_list, judged=True),
+    "webdataset": partial(webdataset_source, judged=True),
 }
 """What finds the sources that may hold test images alone, or more than are needed."""
