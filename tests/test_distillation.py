@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -18,19 +19,21 @@ from torch.nn import functional as F
 import dasvit
 from dasvit.cell.genotype import PUBLISHED
 from dasvit.compare.networks import Entry, costed
-from dasvit.config import Config, TrainConfig
+from dasvit.config import Config, RuntimeConfig, TrainConfig
 from dasvit.config import recipe as recipes
 from dasvit.data import Preprocess
 from dasvit.errors import UserError
 from dasvit.models.baselines import make_model, make_network
 from dasvit.models.distilled import make_distilled
 from dasvit.models.folder import save_model
+from dasvit.runtime.distributed import Runtime
 from dasvit.runtime.progress import Reporter
 from dasvit.search.candidates import short_training
 from dasvit.session import load_session
 from dasvit.training import distillation
 from dasvit.training.distillation import Distillation, Teacher, distillation_loss, find_teacher
 from dasvit.training.estimate import measure_pace
+from dasvit.training.steps import BatchLoss, Steps
 from helpers import TINY_TRAINING, ForkServer, call_cli, interrupt_after_an_epoch, merge, untimed
 from runs import COMMANDS, difference, newest
 
@@ -83,6 +86,30 @@ def test_parts_of_a_batch_add_up_to_its_loss(mode: Any) -> None:
         distillation_loss(student[a:b], teacher[a:b], mode, 2.0) * (b - a) / 6 for a, b in ((0, 1), (1, 4), (4, 6))
     ]
     assert float(whole) == pytest.approx(float(torch.stack(parts).sum()), rel=1e-12)
+
+
+def test_a_batch_that_is_cut_has_the_gradient_of_the_whole() -> None:
+    """What happens when the memory does not hold it, with the steps that do it."""
+    torch.manual_seed(0)
+    model: Any = make_distilled(CELL, config_of().model, 10).double().train()
+    model.set_distilled_training(True)
+    images, labels = torch.randn(6, 3, 8, 8, dtype=torch.float64), torch.arange(6)
+    told = nn.Sequential(nn.Flatten(), nn.Linear(192, 10)).double()
+    of = Distillation(Teacher(told, Preprocess(8), Preprocess(8)), "soft", 0.4, 2.0)
+
+    def loss(rows: slice) -> tuple[Tensor, dict[str, Tensor]]:
+        found = of(model(images[rows]), images[rows], labels[rows], F.cross_entropy)
+        return found, {"loss": found}
+
+    found = []
+    for parts in (1, 4):
+        steps = Steps(Runtime(RuntimeConfig(device="cpu")), Reporter(quiet=True))
+        steps.micro_batches = parts
+        model.zero_grad()
+        batch = BatchLoss(6, 6, loss)
+        steps.backward(batch, list(model.parameters()))
+        found.append([batch.means["loss"], *(p.grad.clone() for p in model.parameters())])
+    torch.testing.assert_close(found[0], found[1], rtol=1e-10, atol=1e-12)
 
 
 class Table(nn.Module):
@@ -375,6 +402,28 @@ def test_teachers_that_cannot_teach(name: str, sentence: str, tmp_path: Path) ->
         status, _, err = call_cli(*command, "--train.teacher", name, "--run", tmp_path / "run")
         assert status == 2 and sentence in " ".join(err.split()), err
         assert not (tmp_path / "run").exists()
+
+
+def test_a_searchs_training_teaches_and_a_student_goes_on_to_other_classes_without(
+    small_run: Path, tmp_path: Path
+) -> None:
+    small = find_teacher(str(small_run))
+    assert small.name == str(small_run / "train" / "model") and small.classes == CLASSES
+    run, photos = tmp_path / "run", tmp_path / "photos"
+    assert call_cli("train", "--cell", small_run, "--train.teacher", small_run, "--run", run)[0] == 0
+    rng = np.random.default_rng(0)
+    for name in ("ant", "bee"):
+        for part, count in (("train", 20), ("val", 4)):
+            (photos / part / name).mkdir(parents=True)
+            for i in range(count):
+                Image.fromarray(rng.integers(0, 256, (9, 9, 3), dtype=np.uint8)).save(photos / part / name / f"{i}.png")
+    options = ["train", "--init", run, "--data.path", photos]
+    status, _, err = call_cli(*options, "--run", tmp_path / "finetuned")
+    assert status == 0 and "teacher:" not in err, err
+    assert weights(tmp_path / "finetuned")["head_dist.weight"].shape[0] == 2
+    dasvit.train(dasvit.TrainedModel(run), photos, run=tmp_path / "again", quiet=True)
+    status, _, err = call_cli(*options, "--train.teacher", small_run, "--run", tmp_path / "other")
+    assert status == 2 and "but the data have the 2 classes ant and bee" in err.replace("ant, bee", "ant and bee")
 
 
 def test_a_name_of_timms_whose_weights_are_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
