@@ -19,6 +19,7 @@ from torch.export import Dim
 from dasvit.cell.genotype import Genotype
 from dasvit.models.attention import class_attention
 from dasvit.models.dasvit import DasViT
+from dasvit.models.distilled import DistilledDasViT
 from dasvit.models.skeleton import resample_positions
 
 CELL = Genotype.from_ops(2, ["shift_0.5", "msa_2", "zero", "shift_2", "mlp_1"])
@@ -35,9 +36,13 @@ pytestmark = [
 ]
 
 
-def make(dynamic: bool = True, depth: int = 2) -> DasViT:
+KINDS = [DasViT, DistilledDasViT]
+
+
+def make(dynamic: bool = True, depth: int = 2, kind: type[DasViT] = DasViT) -> DasViT:
     torch.manual_seed(0)
-    network = DasViT(CELL, 32, 8, num_classes=4, embed_dim=12, depth=depth, dynamic_img_size=dynamic)
+    sizes: dict[str, Any] = {"img_size": 32, "patch_size": 8, "num_classes": 4, "embed_dim": 12, "depth": depth}
+    network = kind(CELL, **sizes, dynamic_img_size=dynamic)
     torch.nn.init.normal_(network.embed.pos_embed)
     return network.eval()
 
@@ -107,8 +112,9 @@ def test_another_size_between_two_layers(method: str) -> None:
 # --- scripts and traces -----------------------------------------------------------------------------------------------
 
 
-def test_scripted() -> None:
-    network = make()
+@pytest.mark.parametrize("kind", KINDS)
+def test_scripted(kind: type[DasViT]) -> None:
+    network = make(kind=kind)
     hold_to(network, torch.jit.script(network))
 
 
@@ -120,9 +126,10 @@ def test_scripted_at_a_size_of_its_own_it_takes_no_other() -> None:
         scripted(images((16, 64)))
 
 
+@pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("size", SIZES)
-def test_traced_at_any_size(size: tuple[int, int]) -> None:
-    network = make()
+def test_traced_at_any_size(size: tuple[int, int], kind: type[DasViT]) -> None:
+    network = make(kind=kind)
     hold_to(network, torch.jit.trace(network, images(size)))
 
 
@@ -194,16 +201,18 @@ WAYS = [through_export, through_the_older_exporter, through_the_newer_exporter]
 
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::UserWarning")
-def test_a_file_for_each_size(way: Callable[..., Function]) -> None:
-    network = make()
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_file_for_each_size(way: Callable[..., Function], kind: type[DasViT]) -> None:
+    network = make(kind=kind)
     for size in SIZES:
         hold_to(network, way(network, size, free=False), [size])
 
 
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::UserWarning")
-def test_a_file_for_all_sizes(way: Callable[..., Function]) -> None:
-    network = make()
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_file_for_all_sizes(way: Callable[..., Function], kind: type[DasViT]) -> None:
+    network = make(kind=kind)
     hold_to(network, way(network, (48, 24), free=True))
 
 
@@ -220,12 +229,16 @@ def compiles() -> bool:
 
 
 @pytest.mark.skipif(not compiles(), reason="no C++ compiler")
-def test_compiled(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("kind", KINDS)
+def test_compiled(
+    kind: type[DasViT], tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path_factory.mktemp("inductor")))
     torch._dynamo.reset()
     torch.manual_seed(0)
     cell = Genotype.from_ops(1, ["msa_2", "shift_1"])
-    network = DasViT(cell, 32, 8, num_classes=4, embed_dim=12, depth=1, dynamic_img_size=True).eval()
+    sizes: dict[str, Any] = {"img_size": 32, "patch_size": 8, "num_classes": 4, "embed_dim": 12, "depth": 1}
+    network = kind(cell, **sizes, dynamic_img_size=True).eval()
     hold_to(network, torch.compile(network, dynamic=True))
 
 

@@ -21,7 +21,7 @@ from dasvit.data.description import data_lines, describe_data
 from dasvit.data.mirrored import flips_of, with_mirrored
 from dasvit.errors import UserError, listed, printable
 from dasvit.io.files import read_object
-from dasvit.io.run_folder import RunFolder
+from dasvit.io.run_folder import RunFolder, placed
 from dasvit.report import refresh_report
 from dasvit.report.run.page import PAGE
 from dasvit.runtime.distributed import Precision, Runtime, bfloat16_slowdown, measure_precision
@@ -234,6 +234,7 @@ def load_session(
     where = os.path.abspath(path) if config.data.path and path.exists() else config.data.path
     listed = os.path.abspath(os.path.expanduser(config.data.csv)) if config.data.csv else ""
     config = replace(config, data=replace(config.data, path=where, csv=listed, download=False))
+    config = replace(config, train=replace(config.train, teacher=placed(config.train.teacher)))
     return Session(config, data, RunFolder(folder, kind), runtime, reporter, deadline)
 
 

@@ -173,7 +173,8 @@ def train(
     name, folder, known = _about(subject)
     if isinstance(subject, TrainedModel):
         sizes = {f"model.{field}": size for field, size in sizes_of(subject.folder).items()}
-        options = {**sizes, **(options or {})}
+        of_others = {"train.teacher": ""} if data is not None and not recipe else {}  # it need not know other classes
+        options = {**sizes, **of_others, **(options or {})}
     chosen = {"runtime.seed": seed, "train.epochs": epochs or None}
     config = make_config(recipe or known, data, options, chosen=chosen, searching=False)
     what: Subject | Start | Pretrained

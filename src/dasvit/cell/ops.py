@@ -190,7 +190,7 @@ def shift(h: Tensor, grid: Grid | None) -> Tensor:
     """Give every patch a ninth of the units of each of the 3 × 3 patches around it, zeros from beyond the border.
 
     Args:
-        h: Hidden units [B, N, F], the class token's first; these stay.
+        h: Hidden units [B, N, F], the class token's first, and a distillation token's where there is one; these stay.
         grid: Rows and columns of the patches. None: they form a square.
 
     Returns:
@@ -204,6 +204,9 @@ def shift(h: Tensor, grid: Grid | None) -> Tensor:
         return _shifted(h, grid, False)
     if is_tracing():
         return _shifted(h, grid, False)
+    rows, columns = grid or (_side(h.shape[1]), _side(h.shape[1]))
+    if not 1 <= h.shape[1] - rows * columns <= 2:
+        raise RuntimeError(f"{h.shape[1]} tokens do not have the shape of {rows} × {columns} patches and a class token")
     shifted: Tensor = _Shifting.apply(h, grid, False)
     return shifted
 
@@ -211,20 +214,26 @@ def shift(h: Tensor, grid: Grid | None) -> Tensor:
 torch.fx.wrap("shift")
 
 
+def _side(tokens: int) -> int:
+    """Return the side of a square of patches from all tokens: one, or two, are none of them."""
+    return int((tokens - 1) ** 0.5 + 0.5)
+
+
 def _shifted(h: Tensor, grid: Grid | None, back: bool) -> Tensor:
     """Return h shifted, [B, N, F], or back to where it came from."""
     if grid is None:
-        side = int((h.shape[1] - 1) ** 0.5 + 0.5)
+        side = _side(h.shape[1])
         grid = (side, side)
     rows, columns = grid
-    around = F.pad(h[:, 1:].reshape(h.shape[0], rows, columns, h.shape[2]), (0, 0, 1, 1, 1, 1))
+    first = h.shape[1] - rows * columns
+    around = F.pad(h[:, first:].reshape(h.shape[0], rows, columns, h.shape[2]), (0, 0, 1, 1, 1, 1))
     width = h.shape[2]
     parts: list[Tensor] = []
     for i in range(9):
         part = around[..., i * width // 9 : (i + 1) * width // 9]
         place = 8 - i if back else i
         parts.append(part[:, place // 3 : place // 3 + rows, place % 3 : place % 3 + columns])
-    return torch.cat([h[:, :1], torch.cat(parts, dim=-1).flatten(1, 2)], dim=1)
+    return torch.cat([h[:, :first], torch.cat(parts, dim=-1).flatten(1, 2)], dim=1)
 
 
 class _Shifting(torch.autograd.Function):

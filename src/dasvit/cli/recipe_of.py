@@ -49,13 +49,14 @@ def _run_config(command: str, given: Mapping[str, str]) -> str:
 def _beginning_with(recipe: dict[str, Any], given: Mapping[str, str]) -> dict[str, Any]:
     """Return the recipe of a training that begins with a trained model, whose sizes it has.
 
-    Of a recipe that is the model's own run's, the limits and folders of that run's data are not those of other data;
-    how images become squares is what the model learned from.
+    Of a recipe that is the model's own run's, the limits and folders of that run's data are not those of other data,
+    which its teacher need not know; how images become squares is what the model learned from.
     """
     from dasvit.models.finetune import sizes_of
 
     if not given.get("--config") and NAMING & given.keys():
         recipe = {**recipe, "data": {key: v for key, v in recipe.get("data", {}).items() if key in ("name", "fit")}}
+        recipe["train"] = {key: value for key, value in recipe.get("train", {}).items() if key != "teacher"}
     return {**recipe, "model": {**recipe.get("model", {}), **sizes_of(find_model(given["--init"]))}}
 
 

@@ -18,6 +18,7 @@ from dasvit.io.run_folder import RunFolder, find_run
 from dasvit.latency.measure import MeasuredCost, measure
 from dasvit.models.baselines import OURS, check_architecture, make_model, make_network
 from dasvit.models.cost import cost_of, count_cost, make_on_meta
+from dasvit.models.distilled import make_distilled, takes_token
 from dasvit.models.folder import load_model
 from dasvit.models.paper import PAPER, PaperRow
 from dasvit.models.paper_flops import count_paper_flops
@@ -150,7 +151,8 @@ def costed(entry: Entry, config: Config, classes: int, ptflops: bool, latency: b
     Raises:
         UserError: It cannot be built at these sizes.
     """
-    network = make_on_meta(entry.subject, config.model, classes, config.train.drop_path)
+    token = config.train.adds_token
+    network = make_on_meta(entry.subject, config.model, classes, config.train.drop_path, token)
     cost = count_cost(network, config.model.image_size)
     row: dict[str, Any] = {"network": entry.label, "name": entry.key, "design": entry.design, "classes": classes}
     row |= {"params": cost.params, "macs": cost.macs, "macs_linear": cost.macs_linear}
@@ -158,7 +160,8 @@ def costed(entry: Entry, config: Config, classes: int, ptflops: bool, latency: b
         row["paper_flops"] = count_paper_flops(network, config.model.image_size)
     if latency:
         how = config.search.latency
-        row["latency"] = measure(build(entry.subject, config.model, classes), config.model.image_size, how).to_dict()
+        timed = build(entry.subject, config.model, classes, token)
+        row["latency"] = measure(timed, config.model.image_size, how).to_dict()
     if entry.paper:
         pairs = {name: {"top1": pair[0], "top5": pair[1]} for name, pair in entry.paper.accuracy.items()}
         row["published"] = {"params": entry.paper.params, "flops": entry.paper.flops, **pairs}
@@ -202,8 +205,10 @@ def measured_cost(network: nn.Module, side: int, how: LatencyConfig | None) -> C
     return cost if how is None else MeasuredCost(**vars(cost), latency=measure(network, side, how))
 
 
-def build(subject: Found | str, config: ModelConfig, classes: int) -> nn.Module:
-    """Return the network of a cell or of sizes, or a baseline, its weights fresh."""
+def build(subject: Found | str, config: ModelConfig, classes: int, token: bool = False) -> nn.Module:
+    """Return the network of a cell or of sizes, or a baseline, its weights fresh; token: with a distillation token."""
+    if token and takes_token(subject):
+        return make_distilled(subject, config, classes)
     if isinstance(subject, Genotype):
         return make_network(subject, config, classes)
     if isinstance(subject, Subnet):

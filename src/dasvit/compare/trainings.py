@@ -9,6 +9,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from dasvit.compare.networks import Entry, costed
 from dasvit.config import Config, TrainConfig
 from dasvit.errors import UserError
@@ -18,9 +21,11 @@ from dasvit.latency.measure import Machine
 from dasvit.models.paper import DATASETS
 from dasvit.report.compare.tables import as_csv, as_json, as_latex, as_markdown, columns
 from dasvit.report.tables import SHARES
+from dasvit.runtime.distributed import Runtime
 from dasvit.runtime.estimate import LONG
 from dasvit.runtime.progress import Reporter
 from dasvit.session import Session, load_session
+from dasvit.training.distillation import check_teacher
 from dasvit.training.estimate import estimate_training
 from dasvit.training.loop import check_sizes
 from dasvit.training.pipeline import network_maker, network_probe, run_training
@@ -136,13 +141,12 @@ def run_comparison(
         UserError: A network cannot be built, or the folder holds something else.
         Stopped: By a signal; the same call goes on.
     """
-    session = load_session(
-        config,
-        folder,
-        "compare",
-        Reporter(quiet=True),
-        check=lambda labels, classes, runtime: check_sizes(len(labels), config.train, 1),
-    )
+
+    def check(labels: NDArray[np.int64], classes: Sequence[str], runtime: Runtime) -> None:
+        check_sizes(len(labels), config.train, 1)
+        check_teacher(config.train, classes)
+
+    session = load_session(config, folder, "compare", Reporter(quiet=True), check=check)
     # What can fail, before all else.
     rows = [costed(entry, config, session.classes, ptflops, latency) for entry in entries]
     run = session.run

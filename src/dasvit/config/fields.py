@@ -19,6 +19,7 @@ from dasvit.config.limits import (
     MAX_SEED,
     MAX_WIDTH,
     MAX_WORKERS,
+    MIN_TEMPERATURE,
 )
 from dasvit.config.ranges import at_least, listed, within
 
@@ -524,6 +525,12 @@ class TrainConfig:
         monitor: Which epoch's weights are kept: the last one's, or those of the best top1, macro_f1, balanced_accuracy
             or loss on the images held out.
         patience: Stop after so many epochs in which what is monitored did not improve. 0: never.
+        teacher: A trained network whose answers are learnt beside the labels: a run folder, a model folder, or a name
+            of timm's whose weights are on this disk (docs/distillation.md). Empty: none.
+        teacher_mode: What is learnt of it: hard, the class that it names; or soft, its probabilities.
+        teacher_weight: Share of the loss that this is; the labels' loss is the rest.
+        teacher_temperature: What the logits of both are divided by for soft.
+        teacher_token: Learn it with a token and a head of its own, where the network is a cell's, vit or vit_shift.
     """
 
     epochs: int = at_least(1, default=100)
@@ -536,8 +543,18 @@ class TrainConfig:
     val_fraction: float = within("[0, 1)", default=0.0)
     monitor: Literal["last", "top1", "macro_f1", "balanced_accuracy", "loss"] = "last"
     patience: int = at_least(0, default=0)
+    teacher: str = ""
+    teacher_mode: Literal["hard", "soft"] = "hard"
+    teacher_weight: float = at_least(0, default=0.5, most=1)
+    teacher_temperature: float = at_least(MIN_TEMPERATURE, default=3.0)
+    teacher_token: bool = True
     optim: OptimConfig = field(default_factory=OptimConfig)
     augment: AugmentConfig = field(default_factory=AugmentConfig)
+
+    @property
+    def adds_token(self) -> bool:
+        """Whether networks that can have one get a distillation token."""
+        return bool(self.teacher) and self.teacher_token
 
     @property
     def held_out(self) -> float:

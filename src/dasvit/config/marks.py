@@ -19,6 +19,7 @@ def loss_marks(section: TrainConfig | SearchConfig | Mapping[str, Any]) -> str:
     chosen = augment if isinstance(augment, Mapping) else getattr(augment, "__dict__", {})
     is_augmented = any(chosen.get(name, usual) != usual for name, usual in vars(AugmentConfig()).items())
     marks = {"augmented": is_augmented, "smoothed": bool(fields.get("smoothing"))}
+    marks["distilled"] = bool(fields.get("teacher"))
     return ", ".join(mark for mark, holds in marks.items() if holds)
 
 

@@ -227,8 +227,14 @@ def comparable(config: Config) -> Config:
     """
     places = {name: os.path.realpath(place) for name in ("path", "csv") if (place := getattr(config.data, name))}
     search = replace(config.search, latency=replace(config.search.latency, table=""))
-    runtime = replace(config.runtime, shard=False)
-    return replace(config, data=replace(config.data, **places), search=search, runtime=runtime)
+    runtime, train = replace(config.runtime, shard=False), replace(config.train, teacher=placed(config.train.teacher))
+    return replace(config, data=replace(config.data, **places), search=search, runtime=runtime, train=train)
+
+
+def placed(teacher: str) -> str:
+    """Return where a teacher lies, as its absolute path; a name of timm's as it is."""
+    path = os.path.expanduser(teacher)
+    return os.path.realpath(path) if teacher and os.path.exists(path) else teacher
 
 
 def _fields(config: Config) -> dict[str, Any]:

@@ -5,6 +5,7 @@ The networks of our own come first: importing timm registers them, wherever amon
 
 from dasvit.models import autoformer as autoformer
 from dasvit.models import dasvit as dasvit
+from dasvit.models import distilled as distilled
 from dasvit.models import scaled_down as scaled_down
 from dasvit.models import subnet as subnet
 from dasvit.models import vit_shift as vit_shift

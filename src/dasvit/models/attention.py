@@ -27,8 +27,11 @@ def class_attention(model: nn.Module, images: Tensor) -> tuple[Tensor, Tensor | 
         every image. None where the last layer has no attention, or the network no class token.
     """
     found: list[Tensor] = []
+    first: Any = vars(model).get("num_prefix_tokens")
     hooks = [
-        projection.register_forward_hook(lambda _, __, qkv, heads=heads: found.append(of_class_token(qkv, heads)))
+        projection.register_forward_hook(
+            lambda _, __, qkv, heads=heads: found.append(of_class_token(qkv, heads, first)),
+        )
         for projection, heads in projections(model)
     ]
     try:
@@ -47,11 +50,15 @@ def class_attention(model: nn.Module, images: Tensor) -> tuple[Tensor, Tensor | 
 def projections(model: nn.Module) -> list[tuple[nn.Module, int]]:
     """Return the layers that give queries, keys and values in the network's last layer, [B, N, 3D], and their heads.
 
-    They are known of our own networks and of timm's vision transformers with one class token; none are of others.
+    They are known of our own networks and of timm's vision transformers with one class token, and perhaps a
+    distillation token behind it; none are of others.
     """
     known: dict[str, Any] = vars(model)
     blocks = model._modules.get("blocks")
-    if known.get("num_prefix_tokens") != 1 or not isinstance(blocks, (nn.ModuleList, nn.Sequential)) or not len(blocks):
+    first = 2 if "head_dist" in model._modules else 1
+    if known.get("num_prefix_tokens") != first:
+        return []
+    if not isinstance(blocks, (nn.ModuleList, nn.Sequential)) or not len(blocks):
         return []
     found: list[tuple[nn.Module, int]] = []
     for module in blocks[-1].modules():
@@ -62,9 +69,15 @@ def projections(model: nn.Module) -> list[tuple[nn.Module, int]]:
     return found
 
 
-def of_class_token(qkv: Tensor, heads: int) -> Tensor:
-    """Return the attention of the class token to the patches, [B, N, 3D] -> [B, P], the mean over heads."""
+def of_class_token(qkv: Tensor, heads: int, first: int = 1) -> Tensor:
+    """Return the attention of the class token to the patches, [B, N, 3D] -> [B, P], the mean over heads.
+
+    Args:
+        qkv: Queries, keys and values.
+        heads: Heads.
+        first: Tokens in front of the patches.
+    """
     q, k, _ = qkv.detach().float().unflatten(-1, (3, heads, -1)).unbind(2)  # [B, N, H, D/H]
     scores = torch.einsum("bhd,bnhd->bhn", q[:, 0], k) * q.shape[-1] ** -0.5
-    paid: Tensor = scores.softmax(dim=-1).mean(dim=1)[:, 1:]
+    paid: Tensor = scores.softmax(dim=-1).mean(dim=1)[:, first:]
     return paid

@@ -21,7 +21,13 @@ OURS = {"vit": VIT, "vit_shift": VIT_SHIFT}
 """Baselines that take width, layers and heads from the configuration, and the architectures behind their names."""
 
 
-def make_network(genotype: Genotype, config: ModelConfig, num_classes: int, drop_path: float = 0.0) -> DasViT:
+def make_network(
+    genotype: Genotype,
+    config: ModelConfig,
+    num_classes: int,
+    drop_path: float = 0.0,
+    architecture: str = DasViT.ARCHITECTURE,
+) -> DasViT:
     """Build the network of a cell, as timm would.
 
     Args:
@@ -29,12 +35,13 @@ def make_network(genotype: Genotype, config: ModelConfig, num_classes: int, drop
         config: Image, patch, width and layers.
         num_classes: Classes.
         drop_path: Rate of stochastic depth at the last layer.
+        architecture: A name under which timm builds networks of cells.
 
     Raises:
         UserError: Sizes that do not fit together.
     """
     network = timm.create_model(
-        "dasvit_base_patch16_224",
+        architecture,
         cell=genotype.to_dict(),
         img_size=config.image_size,
         patch_size=config.patch_size,
@@ -67,7 +74,7 @@ def make_model(name: str, config: ModelConfig, num_classes: int, *, drop_path: f
         args["drop_path_rate"] = drop_path
     ours = name in OURS
     if ours:
-        name, args = OURS[name], args | _vit_args(config)
+        name, args = OURS[name], args | vit_args(config)
     else:
         check_architecture(name)
         if timm.get_pretrained_cfg_value(name, "fixed_input_size"):
@@ -85,7 +92,12 @@ def make_model(name: str, config: ModelConfig, num_classes: int, *, drop_path: f
     return model
 
 
-def _vit_args(config: ModelConfig) -> dict[str, Any]:
+def vit_args(config: ModelConfig) -> dict[str, Any]:
+    """Return what a vision transformer of timm's is built with for a configuration's sizes.
+
+    Raises:
+        UserError: Sizes that do not fit together.
+    """
     check_patches(config.image_size, config.patch_size)
     if config.width % config.heads:
         raise UserError(f"a width of {config.width} is not divisible by {config.heads} attention heads.")

@@ -17,6 +17,7 @@ from dasvit.config import ModelConfig
 from dasvit.config.validation import ImageSize, size_pair
 from dasvit.errors import UserError
 from dasvit.models.baselines import make_model, make_network
+from dasvit.models.distilled import make_distilled, takes_token
 from dasvit.models.subnet import make_subnet
 
 LINEAR = frozenset({"mm", "addmm", "convolution"})
@@ -59,12 +60,24 @@ def cost_of(model: str | Found, config: ModelConfig, num_classes: int) -> Cost:
     return count_cost(make_on_meta(model, config, num_classes), config.image_size)
 
 
-def make_on_meta(model: str | Found, config: ModelConfig, num_classes: int, drop_path: float = 0.0) -> nn.Module:
+def make_on_meta(
+    model: str | Found, config: ModelConfig, num_classes: int, drop_path: float = 0.0, token: bool = False
+) -> nn.Module:
     """Build a network without its weights, on the meta device: for counting, and to see whether it can be built.
+
+    Args:
+        model: A name, a cell or sizes.
+        config: The sizes of a cell's network and of our baselines.
+        num_classes: Classes.
+        drop_path: Rate of stochastic depth at the last layer.
+        token: With a distillation token, where it can have one.
 
     Raises:
         UserError: Unknown name, or sizes that do not fit together.
     """
+    if token and takes_token(model):
+        with torch.device("meta"):
+            return make_distilled(model, config, num_classes, drop_path)
     if isinstance(model, Genotype):
         with torch.device("meta"):
             return make_network(model, config, num_classes, drop_path)

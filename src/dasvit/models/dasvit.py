@@ -10,7 +10,7 @@ Shapes: B images, C channels, H × W pixels, N tokens (class token first), D emb
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
@@ -69,6 +69,9 @@ class DasViT(TokenNetwork):
     Raises:
         UserError: No such cell, or sizes that do not fit together.
     """
+
+    ARCHITECTURE: ClassVar[str] = "dasvit_base_patch16_224"
+    """A name under which timm builds this class."""
 
     def __init__(
         self,
@@ -236,10 +239,11 @@ def fit_weights(state: dict[str, Tensor], model: DasViT) -> dict[str, Tensor]:
     positions, wanted = state.get("embed.pos_embed"), model.embed.pos_embed
     if positions is None or positions.shape[1] == wanted.shape[1]:
         return state
-    side = int((positions.shape[1] - 1) ** 0.5)
-    if side * side != positions.shape[1] - 1:
+    prefix = model.num_prefix_tokens
+    side = int((positions.shape[1] - prefix) ** 0.5)
+    if side * side != positions.shape[1] - prefix:
         raise UserError("the saved positions are of an oblong image: load at its size, then call set_input_size.")
-    resampled = resample_positions(positions, (side, side), model.embed.patch_embed.grid_size)
+    resampled = resample_positions(positions, (side, side), model.embed.patch_embed.grid_size, prefix)
     return {**state, "embed.pos_embed": resampled}
 
 

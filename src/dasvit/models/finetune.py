@@ -16,6 +16,7 @@ from dasvit.config.validation import size_pair
 from dasvit.errors import UserError
 from dasvit.models.baselines import OURS
 from dasvit.models.dasvit import DasViT
+from dasvit.models.distilled import DISTILLED
 from dasvit.models.folder import CONFIG, load_model, read_model_config
 from dasvit.models.subnet import NAME as SUBNET
 from dasvit.models.subnet import subnet_of
@@ -53,7 +54,7 @@ def subject_of(model: nn.Module, folder: Path) -> Found | str:
     name = str(config["architecture"]).split(".")[0]
     if name == SUBNET:
         return subnet_of(config["model_args"])
-    own = next((own for own, behind in OURS.items() if behind == name), name)
+    own = next((own for own, behind in [*OURS.items(), *DISTILLED.items()] if behind == name), name)
     return own if "embed_dim" in config["model_args"] else name
 
 

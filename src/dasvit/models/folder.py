@@ -100,7 +100,7 @@ def describe_model(model: nn.Module) -> tuple[str, dict[str, Any], int]:
     """Return what timm needs to build a model again: architecture, arguments, classes."""
     if isinstance(model, DasViT):
         known = dict(model.model_args)
-        return _source_cfg(model).get("architecture", "dasvit_base_patch16_224"), known, model.num_classes
+        return _source_cfg(model).get("architecture", model.ARCHITECTURE), known, model.num_classes
     attributes = vars(model)
     num_classes: int = attributes["num_classes"]
     # Of our own making, or recorded by timm itself (current versions do).

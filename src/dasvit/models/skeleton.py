@@ -47,6 +47,7 @@ class TokenEmbedding(nn.Module):
         super().__init__()
         check_patches(image_size, patch_size)
         self.dynamic = dynamic
+        self.prefix = 1  # tokens in front of the patches
         image, patch = size_pair(image_size), size_pair(patch_size)
         self.patch_embed = PatchEmbed(image, patch, in_chans, dim, strict_img_size=not dynamic)  # type: ignore[arg-type]
         self.cls_token = nn.Parameter(torch.empty(1, 1, dim))
@@ -64,10 +65,15 @@ class TokenEmbedding(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """Return the tokens of images, [B, C, H, W] -> [B, N, D]."""
         patches = self.patch_embed(images)
-        tokens = torch.cat([self.cls_token.expand(patches.shape[0], -1, -1), patches], dim=1)
+        tokens = torch.cat([self.first(patches.shape[0]), patches], dim=1)
         if self.dynamic:
-            return tokens + resample_positions(self.pos_embed, self.patch_embed.grid_size, self.grid(images))
+            grid = self.grid(images)
+            return tokens + resample_positions(self.pos_embed, self.patch_embed.grid_size, grid, self.prefix)
         return tokens + self.pos_embed
+
+    def first(self, batch: int) -> Tensor:
+        """Return the tokens in front of the patches of so many images, [B, 1, D]: the class token."""
+        return self.cls_token.expand(batch, -1, -1)
 
     def grid(self, images: Tensor) -> tuple[int, int]:
         """Return the rows and columns of patches that images have, [B, C, H, W]."""
@@ -88,7 +94,8 @@ class TokenEmbedding(nn.Module):
         before = self.patch_embed.grid_size
         self.patch_embed.set_input_size(size, patch_size)
         if self.patch_embed.grid_size != before:
-            positions = resample_positions(self.pos_embed.detach(), before, self.patch_embed.grid_size)
+            grid = self.patch_embed.grid_size
+            positions = resample_positions(self.pos_embed.detach(), before, grid, self.prefix)
             self.pos_embed = nn.Parameter(positions, requires_grad=self.pos_embed.requires_grad)
 
 
@@ -140,29 +147,30 @@ class TokenNetwork(nn.Module):
         return {"stem": r"^embed", "blocks": [(r"^blocks\.(\d+)", None), (r"^norm", (99999,))]}
 
 
-def resample_positions(positions: Tensor, old: tuple[int, int], new: tuple[int, int]) -> Tensor:
-    """Interpolate positions from one grid of patches to another; the class token's stays as it is.
+def resample_positions(positions: Tensor, old: tuple[int, int], new: tuple[int, int], prefix: int = 1) -> Tensor:
+    """Interpolate positions from one grid of patches to another; those of the tokens in front stay as they are.
 
     Args:
-        positions: [1, 1 + rows × columns of old, D].
+        positions: [1, prefix + rows × columns of old, D].
         old: Rows and columns that the positions are for.
         new: Rows and columns wanted.
+        prefix: Tokens in front of the patches.
 
     Returns:
-        [1, 1 + rows × columns of new, D]
+        [1, prefix + rows × columns of new, D]
     """
     if not torch.jit.is_scripting() and is_tracing():  # type: ignore[attr-defined]
-        return _resampled_by_products(positions, old, new)
-    resampled: Tensor = resample_abs_pos_embed(positions, list(new), list(old), num_prefix_tokens=1)
+        return _resampled_by_products(positions, old, new, prefix)
+    resampled: Tensor = resample_abs_pos_embed(positions, list(new), list(old), num_prefix_tokens=prefix)
     return resampled
 
 
-def _resampled_by_products(positions: Tensor, old: tuple[int, int], new: tuple[int, int]) -> Tensor:
+def _resampled_by_products(positions: Tensor, old: tuple[int, int], new: tuple[int, int], prefix: int) -> Tensor:
     """Return what `resample_positions` does, in operations that a trace keeps for every size and ONNX has words for."""
     rows, columns = (_bicubic(count, wanted).to(positions) for count, wanted in zip(old, new, strict=True))
-    table = positions[0, 1:].unflatten(0, old)
+    table = positions[0, prefix:].unflatten(0, old)
     resampled = torch.einsum("rh,hwd,cw->rcd", rows, table, columns)
-    return torch.cat([positions[:, :1], resampled.flatten(0, 1).unsqueeze(0)], dim=1)
+    return torch.cat([positions[:, :prefix], resampled.flatten(0, 1).unsqueeze(0)], dim=1)
 
 
 def _bicubic(count: int, wanted: int) -> Tensor:

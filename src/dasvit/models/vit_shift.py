@@ -44,15 +44,26 @@ def vit_shift_base_patch16_224(pretrained: bool = False, **kwargs: Any) -> Visio
     Raises:
         UserError: Its patches would not always form a square, which is all that it knows of where they lie.
     """
+    return build_shifted(VisionTransformer, VIT_SHIFT, pretrained, kwargs)
+
+
+def build_shifted(
+    network: type[VisionTransformer], name: str, pretrained: bool, kwargs: dict[str, Any]
+) -> VisionTransformer:
+    """Build a vision transformer of timm's, of one class or another, whose MLPs shift their hidden units.
+
+    Raises:
+        UserError: Its patches would not always form a square.
+    """
     image, patch = size_pair(kwargs.get("img_size") or 224), size_pair(kwargs.get("patch_size") or BASE["patch_size"])
     if kwargs.get("dynamic_img_size") or image[0] // patch[0] != image[1] // patch[1]:
         raise UserError(
-            f"{VIT_SHIFT} takes square images of one size: leave out dynamic_img_size and oblong sizes, or take a cell "
+            f"{name} takes square images of one size: leave out dynamic_img_size and oblong sizes, or take a cell "
             "with shift, as dasvit_tiny_shift_patch16_224."
         )
     model: VisionTransformer = build_model_with_cfg(
-        VisionTransformer,
-        VIT_SHIFT,
+        network,
+        name,
         pretrained,
         pretrained_filter_fn=checkpoint_filter_fn,
         feature_cfg={"out_indices": 3, "feature_cls": "getter"},

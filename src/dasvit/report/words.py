@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 MOST_IMAGES = 10**12
 """No test has more; a larger number is damage."""
@@ -31,6 +31,19 @@ def weight(value: float) -> str:
 def percent(value: float) -> str:
     """Return a share in percent, as 56.2 %."""
     return f"{value:.2f}".rstrip("0").rstrip(".") + " %"
+
+
+def teacher_text(noted: Any, with_place: bool = False) -> str:
+    """Return who taught a network and what it reaches itself, from what a run noted of it; empty: nobody did.
+
+    Args:
+        noted: The note.
+        with_place: Say where it lies on this machine.
+    """
+    if not isinstance(noted, dict) or not isinstance(noted.get("top1"), (int, float)):
+        return ""
+    name = f"{noted.get('model')} ({noted.get('architecture')})" if with_place else noted.get("architecture")
+    return f"{name}, top-1 {percent(noted['top1'])} on the test images"
 
 
 def bounds_of(show: object) -> tuple[float, float] | None:

@@ -264,8 +264,8 @@ def short_training(options: TrainConfig, epochs: int) -> TrainConfig:
     """Return a training of so many epochs, its warm-up as large a share of them as it was."""
     warmup = options.optim.warmup_epochs * epochs / options.epochs
     optim = replace(options.optim, warmup_epochs=warmup)
-    # The rungs look at validation images of their own.
-    options = replace(options, val_fraction=0.0, monitor="last", patience=0)
+    # The rungs look at validation images of their own; a teacher would have seen these.
+    options = replace(options, val_fraction=0.0, monitor="last", patience=0, teacher="")
     return replace(options, epochs=epochs, eval_every=epochs, optim=optim)
 
 

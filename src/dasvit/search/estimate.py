@@ -6,21 +6,18 @@ What may stop before its time (methods that watch for a collapse) is counted in 
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
 import torch
-from torch import nn
 
 from dasvit.cell.cost import operation_cost, skeleton_cost, token_count
-from dasvit.cell.genotype import Genotype
 from dasvit.cell.space import OperationMask, Space
 from dasvit.cell.subnet import subnet_cost
 from dasvit.config import Config, FinalsConfig, Stage
 from dasvit.config.methods import find_method
 from dasvit.errors import UserError
-from dasvit.models.baselines import make_network
 from dasvit.models.subnet import make_subnet
 from dasvit.report.words import duration
 from dasvit.runtime.distributed import seed_everything
@@ -33,6 +30,7 @@ from dasvit.search.probe import LoneRuntime, SearchStep
 from dasvit.search.state import SearchBatches
 from dasvit.session import Session
 from dasvit.training.estimate import estimate_training, measure_pace
+from dasvit.training.pipeline import network_maker
 
 FORWARD = 1 / 3
 """Share of a step's time that is its forward pass."""
@@ -127,21 +125,15 @@ def estimate_cell_search(session: Session, jobs: int) -> SearchEstimate:
     supernet = supernet_time(session) if method.trains_supernet else NOTHING
     chance, pool = random.Random(config.runtime.seed), comparable_cells(config, session.classes)
     cells = [pool.draw(chance) for _ in range(CELLS)]
-    whole = estimate_training(network_of(cells[0], session), session)
+    whole = estimate_training(network_maker(cells[0], session), session)
     if not finals.cells:
         return SearchEstimate(supernet, training=whole)
     own = halved(session)
     own = replace(own, config=replace(config, train=candidate_training(own)))
     with threads_of(jobs):
-        paces = [measure_pace(network_of(cell, own), own) for cell in cells]
+        paces = [measure_pace(network_maker(cell, own), own) for cell in cells]
     epoch = mean([pace.epoch(own.config.train, own.data) for pace in paces])
     return SearchEstimate(supernet, epoch, mean([pace.look(own.data) for pace in paces]), whole)
-
-
-def network_of(cell: Genotype, session: Session) -> Callable[[], nn.Module]:
-    """Return what builds a cell's network."""
-    config = session.config
-    return lambda: make_network(cell, config.model, session.classes, config.train.drop_path)
 
 
 @contextmanager

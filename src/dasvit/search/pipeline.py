@@ -46,6 +46,7 @@ from dasvit.search.state import halves
 from dasvit.search.surrogate import LinearModel, common_losses
 from dasvit.search.time_budget import expect_search, note_hours, search_probe, within_hours
 from dasvit.session import Session, check_memory, load_session
+from dasvit.training.distillation import check_teacher
 
 
 @dataclass(frozen=True)
@@ -185,8 +186,10 @@ def check_search(config: Config, labels: NDArray[np.int64], classes: Sequence[st
         runtime: This process among its peers.
 
     Raises:
-        UserError: Batches cannot be filled, memory is too small, or no network fits the budget.
+        UserError: Batches cannot be filled, memory is too small, no network fits the budget, or the trainings to come
+            have a teacher that is not there or knows other classes.
     """
+    check_teacher(config.train, classes)
     method, finals = find_method(config.search.method), config.search.finals
     trains = method.trains_supernet or method.finds == "network"
     if trains or finals.cells:

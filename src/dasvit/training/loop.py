@@ -28,6 +28,7 @@ from dasvit.errors import UserError
 from dasvit.runtime.distributed import Runtime, reseed
 from dasvit.runtime.saver import Saver
 from dasvit.session import Session
+from dasvit.training.distillation import Distillation, load_distillation
 from dasvit.training.evaluation import Evaluation, evaluate, fit_temperature
 from dasvit.training.metrics import EpochMetrics, check_steps
 from dasvit.training.optim import make_optimizer, make_schedule, warmup_remark
@@ -81,6 +82,7 @@ def train(model: nn.Module, session: Session, evaluated_on: str = "test", until:
         session.reporter.say(f"weights: {params:,}, of which this process keeps {runtime.kept(model):,}")
     weights = class_weights(data.train.labels, session.classes) if options.balance == "weights" else None
     mixup, criterion = make_loss(options, session.classes, weights)
+    state.distillation = load_distillation(session, model)
     if remark := warmup_remark(options.optim, options.epochs, "train.optim"):
         session.reporter.say(remark)  # a candidate's warm-up is scaled: its numbers are not the recipe's
     evaluation = None
@@ -135,6 +137,7 @@ class TrainState:
         steps: How batches are differentiated.
         begin_step: Told of the number of each step before it.
         advice: What to lower where steps give no finite numbers.
+        distillation: What a teacher adds to the loss, where there is one.
     """
 
     def __init__(self, model: nn.Module, options: TrainConfig, length: int, runtime: Runtime, steps: Steps) -> None:
@@ -145,6 +148,7 @@ class TrainState:
         self.steps, self.runtime = steps, runtime
         self.begin_step: Callable[[int], None] | None = None
         self.advice = ADVICE
+        self.distillation: Distillation | None = None
         runtime.broadcast(model)
         # Copied before it is shared, which it could not be afterwards.
         several = not runtime.shards  # shares and whole tensors, as statistics are, do not go into one call
@@ -276,7 +280,11 @@ def weight_step(
 
     def of(rows: slice) -> tuple[Tensor, dict[str, Tensor]]:
         with runtime.autocast():
-            loss = criterion(at_least_float32(state.model(inputs[rows])), targets[rows])
+            outputs = state.model(inputs[rows])
+            if state.distillation:
+                loss = state.distillation(outputs, inputs[rows], targets[rows], criterion)
+            else:
+                loss = criterion(at_least_float32(outputs), targets[rows])
         return loss, {"loss": loss}
 
     loss, clip = BatchLoss(len(inputs), config.train.batch_size, of), config.train.optim.clip_grad

@@ -22,6 +22,7 @@ from dasvit.data import test_names
 from dasvit.data.view import CROP_MODES
 from dasvit.models.baselines import make_model, make_network, prefer_fast_attention
 from dasvit.models.cost import cost_of, count_cost
+from dasvit.models.distilled import make_distilled, takes_token
 from dasvit.models.folder import save_model
 from dasvit.models.subnet import make_subnet
 from dasvit.runtime.distributed import Runtime, seed_everything
@@ -29,9 +30,10 @@ from dasvit.runtime.estimate import LONG, Estimate
 from dasvit.runtime.progress import Reporter
 from dasvit.runtime.saver import NEVER, Deadline
 from dasvit.session import Probe, Session, check_memory, load_session
+from dasvit.training.distillation import check_teacher, claim_teacher
 from dasvit.training.estimate import estimate_training
 from dasvit.training.evaluation import Evaluation
-from dasvit.training.loop import Trained, check_sizes, say_unbalanced, train
+from dasvit.training.loop import Trained, check_sizes, say_unbalanced, test_batches, train
 from dasvit.training.predictions import write_predictions
 from dasvit.training.start import Pretrained, Start, normalisation_of
 
@@ -95,6 +97,7 @@ def run_training(
 
     def check(labels: NDArray[np.int64], classes: Sequence[str], runtime: Runtime) -> None:
         check_sizes(len(labels), config.train, runtime.world)
+        check_teacher(config.train, classes)
         if not isinstance(subject, (Start, Pretrained)):
             check_memory(cost_of(subject, config.model, len(classes)).params)
 
@@ -117,7 +120,8 @@ def run_training(
             model, runtime.device, torch.bfloat16 if runtime.precision == "bfloat16" else torch.float32
         )
         cost = count_cost(model, config.model.image_size)
-        passes = 3 * cost.macs * len(session.data.train) * config.train.epochs
+        taught = claim_teacher(session, test_batches(session.data, config, runtime))
+        passes = (3 * cost.macs + taught) * len(session.data.train) * config.train.epochs
         if not expected and passes > LONG and "estimate" not in runtime.from_main(session.run.notes):
             session.expect({"training": estimate_training(make, session)})
         say_unbalanced(session)
@@ -165,6 +169,8 @@ def network_maker(subject: Subject | Start | Pretrained, session: Session) -> Ca
     config, classes, rate = session.config, session.classes, session.config.train.drop_path
     if isinstance(subject, (Start, Pretrained)):
         return lambda: subject.load(config, session.data)
+    if config.train.adds_token and takes_token(subject):
+        return lambda: make_distilled(subject, config.model, classes, rate)
     if isinstance(subject, Genotype):
         return lambda: make_network(subject, config.model, classes, rate)
     if isinstance(subject, Subnet):

@@ -17,7 +17,7 @@ from dasvit.report.rendering import render_text
 from dasvit.report.run.reading import Run, finite, look_up, outcome_remark
 from dasvit.report.scores import no_better
 from dasvit.report.tables import number
-from dasvit.report.words import duration, known_interval, percent
+from dasvit.report.words import duration, known_interval, percent, teacher_text
 
 CARD, PICTURE = "README.md", "cell.png"
 METRICS = {
@@ -82,6 +82,7 @@ def card_text(config: Mapping[str, Any], run: Run | None, genotype: Genotype | N
         "run": run,
         "data": data,
         "began": environment.get("init"),
+        "teacher": teacher_text(environment.get("teacher")),
         "published": published_weights(environment.get("init_model")),
         "took": duration(run.seconds) if run else "",
         "place": [part for key in ("machine", "device", "precision") if (part := environment.get(key))],
@@ -184,6 +185,8 @@ def recipe(run: Run) -> str:
     for key in RECIPE:
         section, _, field = key.partition(".")
         value = run.option(key)
+        if key == "train" and isinstance(value, dict):
+            value = {name: kept for name, kept in value.items() if name != "teacher"}
         if value is not None:
             shown[section] = {**shown.get(section, {}), field: value} if field else value
     return yaml.safe_dump(shown, sort_keys=False, default_flow_style=None)

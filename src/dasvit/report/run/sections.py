@@ -19,7 +19,7 @@ from dasvit.report.drawing.charts import bars, thin
 from dasvit.report.drawing.palette import in_order
 from dasvit.report.run.reading import Run, Weights, whole
 from dasvit.report.tables import number
-from dasvit.report.words import ratio, weight
+from dasvit.report.words import ratio, teacher_text, weight
 
 MOST_FRAMES = 40_000
 """Weights that the slider holds: epochs × edges × operations."""
@@ -143,6 +143,7 @@ def facts(run: Run) -> list[tuple[str, str]]:
         "command": shlex.join(map(str, command)) if isinstance(command, list) else "",
         "subject": run.subject,
         "began with": environment.get("init_model"),
+        "teacher": teacher_text(environment.get("teacher"), with_place=True),
         "lengthened after": _epochs(environment.get("lengthened_after")),
         "seed": environment.get("seed"),
         "machine": environment.get("machine"),
