@@ -38,11 +38,14 @@ ARMS: dict[str, dict[str, Any]] = {
 def trained(name: str, subject: Subject, options: dict[str, Any], args: argparse.Namespace) -> dict[str, Any]:
     """Train a network, or go on with its training, and write what it reached; return that."""
     file, folder = args.out / f"{name}.json", args.out / name
+    common = {"data.path": str(args.data), "data.limit": args.images, "train.eval_every": options["train.epochs"]}
+    options = {**common, **options}
     if file.is_file():
         known: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+        if known["options"] != options:
+            raise SystemExit(f"{file} is of a training with {known['options']}, not {options}: give another OUT.")
         return known
-    common = {"data.path": str(args.data), "data.limit": args.images, "train.eval_every": options["train.epochs"]}
-    config = make_config("cifar10-study", None, {**common, **options}, searching=False)
+    config = make_config("cifar10-study", None, options, searching=False)
     result = run_training(config, subject, str(folder), Reporter(), expected=True)
     seconds = [row["seconds"] for row in RunFolder(folder, "train").rows("metrics.jsonl")]
     found = {**result.to_dict(), "seconds_per_epoch": statistics.median(seconds), "options": options}
@@ -85,7 +88,8 @@ def main() -> None:
     for seed in range(1, args.seeds + 1):
         for name, options in ARMS.items():
             taught = {} if name == PLAIN else {"train.teacher": str(args.out / "teacher")}
-            asked = {"train.epochs": args.epochs, "runtime.seed": seed, **limit, **taught, **options}
+            asked = {"train.epochs": args.epochs, "runtime.seed": seed, "runtime.precision": teacher["precision"]}
+            asked |= {**limit, **taught, **options}
             rows[name].append(trained(f"{name}-seed{seed}", load_genotype("dasvit_shift"), asked, args))
     print(json.dumps(summarise(rows, teacher), indent=2))
 
