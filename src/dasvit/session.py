@@ -19,6 +19,7 @@ from dasvit.config.limits import MAX_CLASSES
 from dasvit.config.units import window_text
 from dasvit.data import Data, load_data
 from dasvit.data.mirrored import flips_of, with_mirrored
+from dasvit.data.multilabel import class_counts, describe_labels
 from dasvit.errors import UserError, listed, printable
 from dasvit.io.files import read_object
 from dasvit.io.run_folder import RunFolder
@@ -198,7 +199,7 @@ class Session:
 
 
 Check = Callable[[NDArray[np.int64], Sequence[str], Runtime], None]
-"""Is told the labels of the training images, int64 [N], and the classes, and refuses sizes that do not go together."""
+"""Is told the labels of the training images, int64 [N] or [N, C], and the classes; refuses what cannot be."""
 
 
 def load_session(
@@ -254,27 +255,32 @@ def say_data(data: Data, reporter: Reporter) -> None:
     )
     for line in data.understood.lines({part: count_classes(data, part) for part in data.understood.parts}):
         reporter.say(f"  {line}")
-    for line in data.pixels():
+    for line in [*data.labels(), *data.pixels()]:
         reporter.say(f"  {line}")
 
 
 def count_classes(data: Data, part: str) -> dict[str, int]:
     """Return how many images of a part, train or test, each class has."""
     images = {"train": data.train, "test": data.test}[part]
-    return dict(zip(data.classes, np.bincount(images.labels, minlength=len(data.classes)).tolist(), strict=True))
+    return dict(zip(data.classes, class_counts(images.labels, len(data.classes)).tolist(), strict=True))
 
 
 def describe_data(data: Data) -> dict[str, Any]:
     """Return how the source was understood, as `data.json` of a run folder holds it."""
     understood = data.understood
     parts = {
-        part: {"from": printable(whence), "images": sum(counts.values()), "by_class": counts}
+        part: {
+            "from": printable(whence),
+            "images": len({"train": data.train, "test": data.test}[part]),
+            "by_class": counts,
+        }
         for part, whence in understood.parts.items()
         for counts in [count_classes(data, part)]
     }
     return {
         **parts,
         "classes": list(data.classes),
+        **({"multilabel": describe_labels([data.train.labels, data.test.labels])} if data.multilabel else {}),
         "labels": printable(understood.labels),
         "fit": data.view.fit,
         "window": window_text(data.view.window),

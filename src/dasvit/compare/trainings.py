@@ -6,8 +6,12 @@ import json
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from dasvit.compare.networks import Entry, costed
 from dasvit.config import Config
@@ -18,17 +22,19 @@ from dasvit.latency.measure import Machine
 from dasvit.models.paper import DATASETS
 from dasvit.report.compare.tables import as_csv, as_json, as_latex, as_markdown, columns
 from dasvit.report.tables import SHARES
+from dasvit.runtime.distributed import Runtime
 from dasvit.runtime.estimate import LONG
 from dasvit.runtime.progress import Reporter
 from dasvit.session import Session, load_session
 from dasvit.training.estimate import estimate_training
 from dasvit.training.loop import check_sizes
+from dasvit.training.multilabel import check_training
 from dasvit.training.pipeline import network_maker, network_probe, run_training
 
 if TYPE_CHECKING:
     import pandas as pd
 
-CONSTANT = ("majority", "images")
+CONSTANT = ("majority", "prevalence", "images")
 """What belongs to the test images, not to a training."""
 FORMATS = ("csv", "md", "tex", "json")
 """What a table is written as."""
@@ -139,7 +145,7 @@ def run_comparison(
         folder,
         "compare",
         Reporter(quiet=True),
-        check=lambda labels, classes, runtime: check_sizes(len(labels), config.train, 1),
+        check=partial(_check, config),
     )
     # What can fail, before all else.
     rows = [costed(entry, config, session.classes, ptflops, latency) for entry in entries]
@@ -200,11 +206,17 @@ def trained(entry: Entry, config: Config, seed: int, root: Path, reporter: Repor
         run.open(config, entry.subject if isinstance(entry.subject, str) else entry.subject.to_json())
         result = json.loads((folder / "result.json").read_text(encoding="utf-8"))
         majority = f" (majority {result['majority']:.2f} %)" if "majority" in result else ""
-        reporter.say(f"{folder} is done: top-1 {result['top1']:.2f} %{majority}")
+        reached = f"mAP {result['map']:.2f} %" if "map" in result else f"top-1 {result['top1']:.2f} %{majority}"
+        reporter.say(f"{folder} is done: {reached}")
     else:
         result = run_training(config, entry.subject, str(folder), reporter, expected=True).to_dict()
     epochs = run.rows("metrics.jsonl")
     return {**result, **{key: [row[key] for row in epochs] for key in ("seconds", "images_per_second")}}
+
+
+def _check(config: Config, labels: NDArray[np.int64], classes: Sequence[str], runtime: Runtime) -> None:
+    check_sizes(len(labels), config.train, 1)
+    check_training(config.train, labels)
 
 
 def summarised(rows: Sequence[dict[str, Any]], results: Sequence[Sequence[dict[str, Any]]]) -> list[dict[str, Any]]:

@@ -208,6 +208,11 @@ def _arrays(images: Any, labels: Any) -> _Given:
         )
     if found.shape != (len(pixels),):
         raise UserError(f"there are {len(pixels)} images, and labels of shape {list(found.shape)}: one is needed each.")
+    if np.issubdtype(found.dtype, np.floating) and (found != np.round(found)).any():
+        raise UserError(
+            f"the labels are fractions, as {found[found != np.round(found)][0]:g}: dasvit tells classes apart, and "
+            "does not predict numbers (regression). Turn them into classes."
+        )
     return _Given(ArrayRecords(pixels), found, tuple(map(str, np.unique(found).tolist())), False, "the labels given")
 
 

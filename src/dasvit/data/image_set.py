@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from dasvit.data.decode import decode
+from dasvit.data.multilabel import has_several, labels_line
 from dasvit.data.understanding import Understanding
 from dasvit.data.view import PLAIN, View, fit_lines, window_lines
 from dasvit.errors import UserError
@@ -186,7 +187,7 @@ class ImageSet:
 
     Attributes:
         images: Pixels, uint8 [N, H, W, 3]; `images[rows]` reads some of them.
-        labels: Class of every image, int64 [N].
+        labels: Class of every image, int64 [N]; of several labels an image int64 [N, C], 1 where it has the label.
         groups: Images of one number are not to be split, int64 [N]. None: each is by itself.
     """
 
@@ -241,6 +242,15 @@ class Data:
     enlarged: bool = False
     oblong: float | None = None
     held_out: tuple[str, ...] = ()
+
+    @property
+    def multilabel(self) -> bool:
+        """Whether an image can have several labels, or none."""
+        return has_several(self.test.labels)
+
+    def labels(self) -> list[str]:
+        """Say how many labels images have, where they can have several."""
+        return [labels_line([self.train.labels, self.test.labels])] if self.multilabel else []
 
     def pixels(self) -> list[str]:
         """Say how pictures became squares, where some of them are cut, and which grey levels became black and white."""

@@ -6,8 +6,9 @@ import os
 from collections import Counter, defaultdict
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import islice
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -16,6 +17,7 @@ from dasvit.config import DataConfig
 from dasvit.data.cache import Prepared
 from dasvit.data.decode import Encoded, decode, is_deep, open_header
 from dasvit.data.load import read_data
+from dasvit.data.multilabel import class_counts, describe_labels, has_several, label_names, labels_line
 from dasvit.data.understanding import Understanding
 from dasvit.data.view import PLAIN, View, is_oblong, measure_window
 from dasvit.errors import UserError
@@ -43,6 +45,8 @@ class Inspection:
         view: How they become squares; its window is measured where images have more than 8 bits.
         held_out: Names of the test images, where they are held out from the others.
         samples: Some training images as they are: name, class and content.
+        labels: A sentence on how many labels images have, where they can have several.
+        multilabel: The same as numbers (`describe_labels`).
     """
 
     understood: Understanding
@@ -55,6 +59,8 @@ class Inspection:
     view: View = PLAIN
     held_out: tuple[str, ...] = ()
     samples: tuple[tuple[str, str, Encoded], ...] = ()
+    labels: str = ""
+    multilabel: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def images(self) -> int:
@@ -113,11 +119,11 @@ def inspect_data(config: DataConfig, seed: int = 0) -> Inspection:
                     modes[look.mode] += 1
                     hashes[look.hashed].append((part, name))
     counts = {
-        part: dict(
-            zip(prepared.classes, np.bincount(images.labels, minlength=len(prepared.classes)).tolist(), strict=True)
-        )
+        part: dict(zip(prepared.classes, class_counts(images.labels, len(prepared.classes)).tolist(), strict=True))
         for part, images in prepared.parts.items()
     }
+    labels = [images.labels for images in prepared.parts.values()]
+    several = has_several(labels[0])
     alike = tuple(tuple(group) for group in hashes.values() if len(group) > 1)
     if view.window == "auto":
         deep = any(not mode.endswith(", 8 bit") and not mode.endswith(", 1 bit") for mode in modes)
@@ -134,6 +140,8 @@ def inspect_data(config: DataConfig, seed: int = 0) -> Inspection:
         view,
         () if has_test else tuple(names),
         _samples(prepared),
+        labels_line(labels) if several else "",
+        describe_labels(labels) if several else {},
     )
 
 
@@ -141,7 +149,7 @@ def _samples(prepared: Prepared) -> tuple[tuple[str, str, Encoded], ...]:
     """Return SAMPLES training images, spread over them and so over the classes."""
     train = prepared.parts["train"]
     rows = np.unique(np.linspace(0, len(train.labels) - 1, SAMPLES).round().astype(np.int64))
-    classes = [prepared.classes[label] for label in train.labels[rows].tolist()]
+    classes = [label_names(train.labels, row, prepared.classes) for row in rows.tolist()]
     return tuple((name, of, encoded) for of, (name, encoded) in zip(classes, train.records.select(rows), strict=True))
 
 

@@ -95,6 +95,13 @@ def evaluate_model(path: str | Path, config: Config, reporter: Reporter, out: Pa
             f"the data's classes ({listed(data.classes)}) are not those that the model knows ({listed(names)}): "
             "evaluate it on its own classes."
         )
+    if data.multilabel != described.multilabel:
+        what = ("several labels an image", "one label an image")
+        knows, has = what if described.multilabel else what[::-1]
+        raise UserError(
+            f"the model was trained on {knows}, and the data were read as {has}: say how their labels are parted with "
+            "--data.label_separator (docs/data.md), or evaluate it on data of its own kind."
+        )
     model = load_classifier(folder, described, torch.device("cpu"))
     runtime.place(model)
     batches = reporter.track(test_batches(data, config, runtime), "evaluating")

@@ -37,6 +37,7 @@ from dasvit.training.classifier import read_input
 from dasvit.training.estimate import estimate_training
 from dasvit.training.evaluation import Evaluation
 from dasvit.training.loop import Trained, check_sizes, say_unbalanced, train
+from dasvit.training.multilabel import check_training
 from dasvit.training.predictions import write_predictions
 
 Subject = Found | str
@@ -50,11 +51,13 @@ class Start:
     Attributes:
         folder: The model's folder.
         classes: Names of the classes that its head knows.
+        multilabel: Whether it was trained on images of several labels.
         digest: SHA-256 of its weights: a run that goes on must have begun with the same.
     """
 
     folder: Path
     classes: tuple[str, ...]
+    multilabel: bool
     digest: str
 
     @classmethod
@@ -81,11 +84,13 @@ class Start:
         if not (folder / WEIGHTS).is_file():
             raise UserError(f"{folder} holds no {WEIGHTS}: was its training cut off?")
         with (folder / WEIGHTS).open("rb") as file:
-            return cls(folder, read_input(folder).classes, hashlib.file_digest(file, "sha256").hexdigest())
+            described = read_input(folder)
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+            return cls(folder, described.classes, described.multilabel, digest)
 
     def keeps_head(self, data: Data) -> bool:
-        """Tell whether the data have the classes that the model's head knows."""
-        return self.classes == tuple(data.classes)
+        """Tell whether the data have the classes that the model's head knows, one or several an image as it does."""
+        return self.classes == tuple(data.classes) and self.multilabel == data.multilabel
 
     def load(self, config: Config, data: Data) -> nn.Module:
         """Return the model, with a fresh head where the data have other classes."""
@@ -156,6 +161,7 @@ def run_training(
 
     def check(labels: NDArray[np.int64], classes: Sequence[str], runtime: Runtime) -> None:
         check_sizes(len(labels), config.train, runtime.world)
+        check_training(config.train, labels)
         if not isinstance(subject, Start):
             check_memory(cost_of(subject, config.model, len(classes)).params)
 
@@ -253,6 +259,7 @@ def write_model(
     write_predictions(run.path, trained.evaluation, data.classes, names, data.test)
     fitted, view = trained.evaluation.temperature, data.view
     noted = {"temperature": fitted, "window": None if isinstance(view.window, str) else list(view.window)}
+    noted |= {"multilabel": data.multilabel or None}
     side = config.model.image_size
     save_model(
         model,
