@@ -200,12 +200,12 @@ def _source(
                 labels = _numbered([one.labels for one in images], classes, reading.several)
                 groups = np.array([one.group for one in images]) if group else None
                 found[part] = Part(FileRecords([one.path for one in images]), labels, groups)
-        return Content(tuple(classes), found.get("train"), found.get("test"), reading.remarks)
+        return Content(tuple(classes), found.get("train"), found.get("test"))
 
     files = [file, *(Path(one.path) for images in parts.values() for one in images)]
     whence = f", where {split} says so" if split else ""
     said = {part: f"files of column {image} of {file}{whence}" for part, images in parts.items() if images}
-    understood = Understanding(said, reading.whence, left_out)
+    understood = Understanding(said, reading.whence, left_out, reading.remarks)
     label = reading.columns if reading.several else reading.columns[0]
     identity = f"list {classes} {(image, label, split, group)}" + f" {reading.identity}" * reading.several
     return Source(files, identity, bool(parts["test"]), read, understood, has_train=bool(parts["train"]))

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from dasvit.errors import UserError
 
+_MOST_MOVES, _LEAST_GAIN = 300, 1e-9  # of images between subsets, and what one must be good for
 Labels = NDArray[np.int64]
 Rows = NDArray[np.int64]
 
@@ -64,7 +65,8 @@ def split_several(
 
     Sechidis, Tsoumakas, Vlahavas (2011, "On the stratification of multi-label data"), Algorithm 1, for two subsets: the
     class of the fewest images left is dealt out first, each image to the subset that lacks that class most. That an
-    image has no label counts as a class, and a group is dealt out as one image that counts for all of its images.
+    image has no label counts as a class, and a group is dealt out as one image that counts for all of its images. In
+    the end single images change sides while that makes the shares more even.
 
     Args:
         labels: Labels, int64 [N, C].
@@ -102,6 +104,9 @@ def split_several(
             lacking[int(second)] -= counts[place]
             room[int(second)] -= sizes[place]
             left -= counts[place]
+    _even_out(side, np.column_stack([counts, sizes]), fraction)
+    if len(set(side.tolist())) == 1 and len(side) > 1:  # of a few: one of those that say least goes over
+        side[np.lexsort((counts.sum(axis=1), sizes))[0]] = 1 - side[0]
     found = np.empty(len(sizes), dtype=np.int64)
     found[order] = side
     second_part = found[unit] == 1
@@ -112,6 +117,28 @@ def split_several(
             "nearer to 0.5."
         )
     return np.flatnonzero(~second_part), np.flatnonzero(second_part)
+
+
+def _even_out(side: NDArray[np.int64], counts: NDArray[np.int64], fraction: float) -> None:
+    """Move images from one subset to the other, the one that helps most first, while that brings shares nearer.
+
+    Iterative stratification leaves the commonest classes to the end, and groups as they are. What falls is Σ d² / n, of
+    n images of each class of which d too many, or too few, stand in the second subset.
+
+    Args:
+        side: Which subset each image (or group) is in, 0 or 1, [U]; changed.
+        counts: What each counts for, by class, [U, K].
+        fraction: Share of the second subset.
+    """
+    weights, total = 1 / np.maximum(counts.sum(axis=0), 1), counts.sum(axis=0)
+    squares = (counts**2) @ weights
+    for _ in range(_MOST_MOVES):
+        excess = counts[side == 1].sum(axis=0) - fraction * total
+        change = (1 - 2 * side) * 2 * (counts @ (weights * excess)) + squares
+        place = int(change.argmin())
+        if change[place] >= -_LEAST_GAIN:
+            return
+        side[place] = 1 - side[place]
 
 
 def subset_of_several(labels: Labels, limit: int, seed: int) -> Rows:

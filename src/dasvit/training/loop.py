@@ -375,8 +375,8 @@ def say_weights(session: Session) -> None:
         bounded = int((weights == LARGEST_WEIGHT).sum())
         more = f" ({bounded} classes would count for more than {LARGEST_WEIGHT:g})" if bounded else ""
         session.reporter.say(
-            f"weights: an image that has a class counts for as many as lack it, up to {float(weights[most]):.3g} of "
-            f"{printable(names[most])}{more}"
+            f"weights: an image counts for a class that it has n_without / n_with times as much as for one that it lacks, "
+            f"at most {float(weights[most]):.3g} times ({printable(names[most])}){more}"
         )
     elif float(weights[most]) >= UNBALANCED:
         session.reporter.say(
