@@ -375,7 +375,7 @@ def say_weights(session: Session) -> None:
         bounded = int((weights == LARGEST_WEIGHT).sum())
         more = f" ({bounded} classes would count for more than {LARGEST_WEIGHT:g})" if bounded else ""
         session.reporter.say(
-            f"weights: an image counts for a class that it has n_without / n_with times as much as for one that it lacks, "
+            "weights: an image with a class counts n_without / n_with times as much for it as an image without, "
             f"at most {float(weights[most]):.3g} times ({printable(names[most])}){more}"
         )
     elif float(weights[most]) >= UNBALANCED:
