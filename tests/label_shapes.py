@@ -50,7 +50,7 @@ def shapes(folder: Path, count: int, separator: str = ";", split: bool = False, 
 
 def recipe_of(file: Path, **sections: Any) -> dict[str, Any]:
     """Return a recipe of a tiny network on such a list."""
-    tiny = {
+    tiny: dict[str, dict[str, Any]] = {
         "data": {"name": "csv", "csv": str(file)},
         "model": {"image_size": SIDE, "patch_size": 4, "width": 24, "layers": 2, "heads": 2},
         "runtime": {"precision": "float32", "device": "cpu"},

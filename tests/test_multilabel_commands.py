@@ -13,6 +13,7 @@ from PIL import Image
 from sklearn.metrics import average_precision_score
 
 import dasvit
+from dasvit.commands.demo import look
 from dasvit.models.export import open_torch
 from helpers import SMALL, call_cli
 from label_shapes import LABELS, shapes
@@ -166,7 +167,7 @@ def test_perturbation_and_second_order(images: Path, tmp_path: Path) -> None:
 
 def test_networks_are_compared(images: Path, tmp_path: Path) -> None:
     small = (*SMALL, *SIZE, "--data.csv", images)
-    status, out, err = call_cli("compare", *small, "vit", "dasvit", "--run", tmp_path / "table", "--json")
+    status, out, err = call_cli("compare", *small, "vit", "vit_shift", "--run", tmp_path / "table", "--json")
     assert status == 0, err
     rows = json.loads(out)["networks"]
     assert len(rows) == 2 and all(0 < row["map"] <= 100 and "top1" not in row for row in rows)
@@ -204,3 +205,19 @@ def test_python(images: Path, tmp_path: Path) -> None:
     assert set(row["probabilities"]) == set(NAMES)
     inspected = dasvit.inspect_data(str(images))
     assert inspected.multilabel["classes"] == 3 and inspected.labels.startswith("multi-label: 3 classes")
+
+
+def test_runs_are_set_side_by_side(run: Path, small_run: Path, tmp_path: Path) -> None:
+    result = json.loads((run / "train" / "result.json").read_text())
+    status, _, err = call_cli("report", run, run / "train", "--out", tmp_path / "page.html", "--figures")
+    page = (tmp_path / "page.html").read_text()
+    assert status == 0 and f"{result['map']:.2f} %" in page and "Test mAP" in page and "prevalence" in page, err
+    assert r"mAP (\%)" in (tmp_path / "figures" / "networks.tex").read_text()
+    status, _, err = call_cli("report", small_run, small_run / "train", "--out", tmp_path / "one.html")
+    assert status == 0 and "prevalence" not in (tmp_path / "one.html").read_text(), err
+
+
+def test_a_demo_shows_sigmoids(run: Path, images: Path) -> None:
+    model = dasvit.TrainedModel(run)
+    path = str(images.parent / "0.png")
+    assert look(model.classifier, path).shares == pytest.approx(model.predict(path)[0]["probabilities"], abs=1e-5)

@@ -113,6 +113,7 @@ def test_the_temperature_is_that_of_the_least_binary_cross_entropy() -> None:
     assert temperature == pytest.approx(expected, rel=1e-3) and temperature > 1
     after = found.calibrated(temperature)
     assert isinstance(after, LabelEvaluation) and after.loss < found.loss and after.ece_uncalibrated == found.ece
+    assert isinstance(found, LabelEvaluation)
     assert after.map == pytest.approx(found.map) and after.exact_match == found.exact_match
 
 

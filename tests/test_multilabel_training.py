@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from timm.loss import BinaryCrossEntropy
+from timm.loss.binary_cross_entropy import BinaryCrossEntropy
 from torch import Tensor
 
 import dasvit

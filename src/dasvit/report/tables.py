@@ -11,14 +11,14 @@ from dasvit.errors import printable
 SHARES = {
     "top1": "top-1",
     "majority": "majority",
-    "top5": "top-5",
-    "balanced_accuracy": "balanced",
-    "macro_f1": "macro-F1",
-    "ece": "ECE",
     "map": "mAP",
     "prevalence": "prevalence",
+    "top5": "top-5",
+    "balanced_accuracy": "balanced",
     "micro_f1": "micro-F1",
+    "macro_f1": "macro-F1",
     "exact_match": "all labels right",
+    "ece": "ECE",
 }
 """The shares of an evaluation, in percent, and the heads of their columns (docs/tasks.md)."""
 OF_SEVERAL = ("map", "prevalence", "micro_f1", "exact_match")

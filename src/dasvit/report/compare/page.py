@@ -148,6 +148,7 @@ SEARCH_CURVES: Curves = [
     ("Total weight of attention", _of("msa", "types"), weight),
     ("Entropy of an edge's weights", Run.entropies, weight),
     ("Supernet, validation top-1", _of("val_top1"), percent),
+    ("Supernet, validation images with all labels right", _of("val_exact_match"), percent),
     ("Supernet, training loss (each run's own augmentation and smoothing)", _of("train_loss"), plain),
 ]
 TRAIN_CURVES: Curves = [
