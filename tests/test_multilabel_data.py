@@ -18,7 +18,7 @@ from dasvit.data import load_data, split_indices
 from dasvit.data.multilabel import subset_of_several
 from dasvit.data.splits import balanced_subset
 from dasvit.errors import UserError
-from helpers import call_cli
+from helpers import SMALL, call_cli
 from label_shapes import LABELS, shapes
 
 
@@ -238,3 +238,49 @@ def test_copies_of_several_labels_are_named(tmp_path: Path) -> None:
         Image.new("RGB", (8, 8), (99, 99, 99)).save(tmp_path / name)
     data = load_data(config(file, val_fraction=0.3), 8, 0)
     assert any("dog and cat + dog" in remark for remark in data.understood.remarks)
+
+
+def test_arrays_and_data_sets_of_several_labels(tmp_path: Path) -> None:
+    chance = np.random.default_rng(0)
+    pixels, labels = chance.integers(0, 256, (40, 8, 8), dtype=np.uint8), chance.integers(0, 2, (40, 3))
+    options = {
+        "model.image_size": 8,
+        "model.patch_size": 4,
+        "model.width": 8,
+        "model.layers": 1,
+        "model.heads": 2,
+        "train.epochs": 1,
+        "train.batch_size": 8,
+        "runtime.device": "cpu",
+    }
+
+    class Pairs:
+        classes = ("a", "b", "c")
+        targets = tuple(labels)
+
+        def __len__(self) -> int:
+            return 40
+
+        def __getitem__(self, row: int) -> tuple[Any, Any]:
+            return Image.fromarray(pixels[row]), labels[row]
+
+    for place, (given, names) in enumerate((((pixels, labels), ("0", "1", "2")), (Pairs(), Pairs.classes))):
+        model = dasvit.train("vit", given, recipe="digits", options=options, run=tmp_path / f"run{place}", quiet=True)
+        assert model.classes == names and 0 < model.result["map"] <= 100
+    for wrong in (labels * 2, labels + 0.5):
+        with pytest.raises(UserError, match=r"must be 0 or 1, a column for each of 3 classes.*regression"):
+            dasvit.train("vit", (pixels, wrong), run=tmp_path / "wrong")
+
+
+def test_a_run_does_not_change_its_kind(tmp_path: Path) -> None:
+    file = shapes(tmp_path / "shapes", 40)
+    run = tmp_path / "run"
+    size = ("--model.image_size", 16, "--model.patch_size", 4, "--train.batch_size", 8)
+    command = ("train", *SMALL, *size, "--data.csv", file, "--baseline", "vit", "--run", run)
+    assert call_cli(*command)[0] == 0
+    with file.open(newline="") as stream:
+        rows = list(csv.DictReader(stream))
+    lines = [f"{row['image']},{LABELS[number % 3]}" for number, row in enumerate(rows)]
+    file.write_text("\n".join(["image,label", *lines]) + "\n")
+    status, _, err = call_cli(*command)
+    assert status == 2 and "one label each now, and had several when the run" in err

@@ -305,6 +305,12 @@ def note_data(run: RunFolder, data: Data, reporter: Reporter) -> None:
             f"the data have {len(data.classes)} classes now, but {before.get('classes')} when the run {run.path} began"
             f"{_changed_classes(names, data.classes)}: put them back as they were, or give --run another folder."
         )
+    was_several = "multilabel" in read_object(run.path / "data.json")
+    if before.get("classes") and was_several != data.multilabel:
+        raise UserError(
+            f"images have {'several labels' if data.multilabel else 'one label each'} now, and had "
+            f"{'several' if was_several else 'one each'} when the run {run.path} began: give --run another folder."
+        )
     if before.get("data_fingerprint", data.fingerprint) != data.fingerprint:
         reporter.say(
             f"the images, or the rules by which they are read, were changed since the run {run.path} began (copying "

@@ -42,7 +42,7 @@ def load_data(
         seed: Fixes which images are held out and which a limit chooses.
         judged: Classes of a model that is to be evaluated on other images than its own. Then test images alone are
             returned, with these classes: the test split, or all images where there is none; nothing is held out.
-        check: Asked before an image is decoded, and of what the cache holds.
+        check: Asked before an image is decoded, and of what the cache holds; of judged images it is told their labels.
 
     Raises:
         UserError: The data set is unknown, not there, not as it should be, or can be understood in two ways.
@@ -55,8 +55,8 @@ def load_data(
     for part, images in cached.sets.items():
         if not len(images):
             raise UserError(f"none of the images for {part} in {config.path or config.name} can be read.")
-    if check and judged is None:
-        check(cached.sets["train"].labels, cached.classes)
+    if check:
+        check(cached.sets["test" if judged is not None else "train"].labels, cached.classes)
     test = cached.sets["test"]
     understood = replace(
         source.understood,
@@ -106,8 +106,8 @@ def _obtain(
 
 
 def _checked(prepared: Prepared, check: Check | None) -> Prepared:
-    if check and "train" in prepared.parts:
-        check(prepared.parts["train"].labels, prepared.classes)
+    if check:
+        check(prepared.parts["train" if "train" in prepared.parts else "test"].labels, prepared.classes)
     return prepared
 
 
