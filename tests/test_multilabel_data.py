@@ -96,6 +96,8 @@ def test_a_column_of_one_label_stays_one_label(tmp_path: Path) -> None:
     assert load_data(config(file, label_separator=";"), 8, 0).classes == ("cat", "dog")
     sure = load_data(config(file, label_separator="none"), 8, 0)
     assert not sure.multilabel and not any("label_separator" in remark for remark in sure.understood.remarks)
+    numbers = load_data(config(listed(tmp_path / "a", ["Target"], [("3",), ("3 17",)])), 8, 0)
+    assert any("hold blanks (3 17)" in remark for remark in numbers.understood.remarks)
     plural = load_data(config(listed(tmp_path / "b", ["labels"], [("cat",), ("dog",)])), 8, 0)
     assert not plural.multilabel  # one each
 

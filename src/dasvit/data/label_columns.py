@@ -113,15 +113,23 @@ def _one(column: str, cells: Sequence[str], file: Path, is_sure: bool) -> LabelR
     """Return the reading of a column of one label an image."""
     _refuse_numbers(column, cells, file)
     remarks: tuple[str, ...] = ()
-    held = [text for text in cells if any(part in text for part in _PARTS)]
+    held = [(text, part) for text in cells if (part := _may_part(text))]
     if held and not is_sure:
-        part = next(part for part in _PARTS if part in held[0])
+        text, part = held[0]
+        what, option = ("blanks", SPACE) if part == " " else (part, f"'{part}'")
         remarks = (
-            f"{len(held):,} rows of column {column} hold {part} ({printable(held[0])}), which is taken for a part of "
-            f"the name: where it parts several labels, give --data.label_separator '{part}'",
+            f"{len(held):,} rows of column {column} hold {what} ({printable(text)}), taken for a part of the name: "
+            f"where several labels are meant, give --data.label_separator {option}",
         )
     read: Callable[[Row], Labels | None] = lambda row: (text,) if (text := row[column].strip()) else None  # noqa: E731
     return LabelReading(read, False, (column,), f"column {column}", remarks=remarks)
+
+
+def _may_part(text: str) -> str:
+    """Return what may part several labels in a cell of a column of one: ; or |, or blanks between numbers."""
+    words = text.split()
+    blanks = " " if len(words) > 1 and all(map(_is_whole, words)) else ""
+    return next((part for part in _PARTS if part in text), blanks)
 
 
 def _several(column: str, cells: Sequence[str], separator: str, file: Path) -> LabelReading:

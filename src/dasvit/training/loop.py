@@ -24,13 +24,13 @@ from dasvit.config import Config, TrainConfig
 from dasvit.config.marks import training_loss
 from dasvit.data import Data, ImageSet, Loader, Preprocess, split_indices, train_transform
 from dasvit.data.loader import check_batch
-from dasvit.errors import UserError, printable
+from dasvit.errors import UserError
 from dasvit.runtime.distributed import Runtime, reseed
 from dasvit.runtime.saver import Saver
 from dasvit.session import Session
 from dasvit.training.evaluation import Evaluation, evaluate, fit_temperature
 from dasvit.training.metrics import EpochMetrics, check_steps
-from dasvit.training.multilabel import LARGEST_WEIGHT, make_label_loss, positive_weights
+from dasvit.training.multilabel import make_label_loss, positive_weights, weights_line
 from dasvit.training.optim import make_optimizer, make_schedule, warmup_remark
 from dasvit.training.steps import BatchLoss, Steps, at_least_float32
 
@@ -356,7 +356,9 @@ def class_weights(labels: NDArray[np.int64], classes: int) -> Tensor:
 def say_unbalanced(session: Session) -> None:
     """Say it where the largest class has ten times as many training images as the smallest, and nothing is done."""
     if session.data.multilabel:
-        say_weights(session)
+        is_weighed = session.config.train.balance == "weights"
+        if line := weights_line(session.data.train.labels, session.data.classes, is_weighed, UNBALANCED):
+            session.reporter.say(line)
         return
     counts = np.bincount(session.data.train.labels, minlength=session.classes)
     counts, most = counts[counts > 0], int(counts.max(initial=0))
@@ -364,24 +366,6 @@ def say_unbalanced(session: Session) -> None:
         session.reporter.say(
             f"the largest class has {most:,} training images, the smallest {int(counts.min()):,}: look at balanced "
             "accuracy and macro-F1, and try --train.balance sampler or weights (docs/tasks.md)"
-        )
-
-
-def say_weights(session: Session) -> None:
-    """Say what rare labels count for, where the recipe weighs them; or that it could."""
-    weights = positive_weights(session.data.train.labels)
-    names, most = session.data.classes, int(weights.argmax())
-    if session.config.train.balance == "weights":
-        bounded = int((weights == LARGEST_WEIGHT).sum())
-        more = f" ({bounded} classes would count for more than {LARGEST_WEIGHT:g})" if bounded else ""
-        session.reporter.say(
-            "weights: an image with a class counts n_without / n_with times as much for it as an image without, "
-            f"at most {float(weights[most]):.3g} times ({printable(names[most])}){more}"
-        )
-    elif float(weights[most]) >= UNBALANCED:
-        session.reporter.say(
-            f"{printable(names[most])} is lacked by {float(weights[most]):.3g} times as many training images as have "
-            "it, or more: look at the average precision of each class, and try --train.balance weights (docs/tasks.md)"
         )
 
 

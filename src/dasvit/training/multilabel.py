@@ -5,6 +5,7 @@ Shapes: B images, C classes. Targets of several labels are [B, C]; of one label 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -14,9 +15,9 @@ from timm.data.mixup import Mixup
 from torch import Tensor
 from torch.nn import functional as F
 
-from dasvit.config import Config, SearchConfig, TrainConfig
+from dasvit.config import SearchConfig, TrainConfig
 from dasvit.data.multilabel import has_several
-from dasvit.errors import UserError
+from dasvit.errors import UserError, printable
 
 LARGEST_WEIGHT = 20.0
 """The most that an image of a rare class counts for one without it, and its inverse the least."""
@@ -90,6 +91,33 @@ def positive_weights(labels: NDArray[np.int64]) -> Tensor:
     return torch.from_numpy(np.where((has > 0) & (lacks > 0), weights, 1.0).astype(np.float32))
 
 
+def weights_line(labels: NDArray[np.int64], names: Sequence[str], is_weighed: bool, rare: float) -> str:
+    """Return what rare classes' images count for, in a sentence; or that they could count for more, where they do not.
+
+    Args:
+        labels: Labels of the training images, int64 [N, C].
+        names: Names of the classes.
+        is_weighed: Whether the recipe weighs them.
+        rare: How many times as many images lack a class as have it where that is said of one that is not weighed.
+    """
+    weights = positive_weights(labels)
+    place = int(weights.argmax())
+    name, most = printable(names[place]), float(weights[place])
+    if is_weighed:
+        bounded = int((weights == LARGEST_WEIGHT).sum())
+        more = f"; {bounded:,} classes would count for more" if bounded else ""
+        return (
+            "weights: an image with a class counts n_without / n_with times as much for it as an image without, "
+            f"at most {most:.3g} times ({name}{more})"
+        )
+    if most < rare:
+        return ""
+    return (
+        f"{name} is lacked by {most:.3g} times as many training images as have it, or more: look at the average "
+        "precision of each class, and try --train.balance weights (docs/tasks.md)"
+    )
+
+
 def check_training(options: TrainConfig, labels: NDArray[np.int64]) -> None:
     """Refuse what a training cannot do with such labels.
 
@@ -119,17 +147,6 @@ def check_ranking(options: SearchConfig, labels: NDArray[np.int64]) -> None:
         UserError: They do not have it.
     """
     _check_metric("search.metric", options.metric, has_several(labels))
-
-
-def check_labels(config: Config, labels: NDArray[np.int64], searching: bool) -> None:
-    """Refuse what a search (with the trainings of its candidates) or a training cannot do with such labels.
-
-    Raises:
-        UserError: As `check_training` and `check_ranking`.
-    """
-    check_training(config.train, labels)
-    if searching:
-        check_ranking(config.search, labels)
 
 
 def _check_metric(option: str, metric: str, several: bool) -> None:
