@@ -198,7 +198,7 @@ class Session:
 
 
 Check = Callable[[NDArray[np.int64], Sequence[str], Runtime], None]
-"""Is told the labels of the training images, int64 [N], and the classes, and refuses sizes that do not go together."""
+"""Is told the labels of the training images, int64 [N] or [N, C], and the classes; refuses what cannot be."""
 
 
 def load_session(
@@ -264,6 +264,12 @@ def note_data(run: RunFolder, data: Data, reporter: Reporter, image_size: int) -
         raise UserError(
             f"the data have {len(data.classes)} classes now, but {before.get('classes')} when the run {run.path} began"
             f"{_changed_classes(names, data.classes)}: put them back as they were, or give --run another folder."
+        )
+    was_several = "multilabel" in read_object(run.path / "data.json")
+    if before.get("classes") and was_several != data.multilabel:
+        raise UserError(
+            f"images have {'several labels' if data.multilabel else 'one label each'} now, and had "
+            f"{'several' if was_several else 'one each'} when the run {run.path} began: give --run another folder."
         )
     if before.get("data_fingerprint", data.fingerprint) != data.fingerprint:
         reporter.say(

@@ -120,7 +120,9 @@ class FoundCell:
         found = self.candidates or [Candidate(self.cell, [Rung(0, float("nan"), float("nan"))])]
         columns = {
             "cell": [" ".join(one.cell.ops) for one in found],
-            "val_top1": [one.last.top1 for one in found],
+            ("val_top1" if all(one.last.map is None for one in found) else "val_map"): [
+                one.last.score for one in found
+            ],
             "val_loss": [one.last.loss for one in found],
             "epochs": [one.last.epochs for one in found],
         }

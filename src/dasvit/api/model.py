@@ -102,7 +102,8 @@ class TrainedModel:
 
         Returns:
             A dictionary for each image: `image` (its path, or its place in the list) and `predictions`, a list of
-            `label` and `probability`, the most probable first.
+            `label` and `probability`, the most probable first. Of a model of several labels an image these are the
+            classes above 0.5, whatever `top`, and `probabilities` says all of them by name.
 
         Raises:
             UserError: An image cannot be read.
@@ -133,6 +134,7 @@ class TrainedModel:
         reached = self.result
         about = f", test top-1 {reached['top1']:.2f} %" if "top1" in reached else ""
         about += f" (majority {reached['majority']:.2f} %)" if "majority" in reached else ""
+        about += f", test mAP {reached['map']:.2f} %" if "map" in reached else ""
         return f"TrainedModel({str(self.folder)!r}{about})"
 
 

@@ -48,7 +48,7 @@ def names_text(names: Sequence[str]) -> str:
 
 def lines(found: Inspection, image_size: int) -> list[str]:
     """Return what is printed."""
-    said = found.understood.lines(found.counts)
+    said = found.understood.lines(found.counts) + ([found.labels] if found.labels else [])
     said += found.looks.seen().lines()
     said += fit_lines(found.view.fit, found.oblong) + window_lines(found.view.window)
     if found.held_out:
@@ -67,6 +67,7 @@ def described(found: Inspection, image_size: int) -> dict[str, Any]:
     parts = {part: {"from": whence, "by_class": found.counts[part]} for part, whence in understood.parts.items()}
     return {
         **parts,
+        **({"multilabel": dict(found.multilabel)} if found.multilabel else {}),
         "labels": understood.labels,
         "left_out": understood.left_out.to_list(),
         "remarks": list(understood.remarks),

@@ -52,7 +52,8 @@ def look(classifier: Classifier, path: str) -> Seen:
     """Show a model an image file."""
     pixels = reader(classifier)(path)
     logits, attention = class_attention(classifier.model, classifier.inputs(pixels[None]))
-    shares = logits[0].float().softmax(dim=0).cpu()
+    said = logits[0].float() / (classifier.described.temperature or 1.0)
+    shares = (said.sigmoid() if classifier.described.multilabel else said.softmax(dim=0)).cpu()
     check_finite(classifier.folder, float(shares.sum()))
     return Seen(
         dict(zip(classifier.described.classes, shares.tolist(), strict=True)),

@@ -30,6 +30,10 @@ def evaluate_command(options: EvaluateOptions, config: Config) -> None:
         print(printable(remark))
     if len(found.classes) <= MOST_CLASSES:
         console.print(class_table(reached.record(found.classes)["by_class"]))
+    if not reached.confusion:
+        if out:
+            print(f"{out}/{PREDICTIONS} holds every image's labels and probabilities.")
+        return
     console.print(confusion_table(reached.confusion, found.classes))
     if out:
         print(f"{out}/{PREDICTIONS} holds every image's prediction, {CONFUSION} the confusion matrix.")

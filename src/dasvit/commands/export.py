@@ -27,7 +27,8 @@ def export_command(options: ExportOptions) -> None:
     print(f"Checked against the model: logits differ by {made.difference:.2g} at most.")
     if made.accuracy:
         own, file, images = (made.accuracy[name] for name in ("float32", "exported", "images"))
-        print(f"On {images:,} test images: top-1 {file:.2f} % in {made.precision}, {own:.2f} % in float32.")
+        metric = "mAP" if made.accuracy.get("metric") == "map" else "top-1"
+        print(f"On {images:,} test images: {metric} {file:.2f} % in {made.precision}, {own:.2f} % in float32.")
     elif made.precision != "float32":
         print("The accuracy that it keeps is not known: the test images of its run are not there.")
     print(HINTS[made.target].format(out=made.out))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import sys
+from collections.abc import Sequence
 
 from dasvit.commands.common import print_json
 from dasvit.commands.options import PredictOptions
@@ -34,7 +35,8 @@ def predict_command(options: PredictOptions) -> None:
     if left_out.counts:
         reporter.say(f"left out: {'; '.join(left_out.sentences())}")
     if form == "csv":
-        out.write(csv_text([header(top)]))
+        several = classifier.described.multilabel
+        out.write(csv_text([label_header(classifier.described.classes) if several else header(top)]))
     kept: list[Row] = []
     for names, images in reporter.track(batches, "predicting"):
         rows = predictions(classifier, names, images, top)
@@ -71,6 +73,9 @@ def plain_text(rows: list[Row]) -> str:
     lines = []
     for row in rows:
         shown = ", ".join(f"{p['label']} {100 * p['probability']:.1f} %" for p in row["predictions"])
+        if not shown:
+            label, share = max(row["probabilities"].items(), key=lambda pair: pair[1])
+            shown = f"none (nearest: {label} {100 * share:.1f} %)"
         lines.append(printable(f"{row['image']}: {shown}"))
     return "".join(f"{line}\n" for line in lines)
 
@@ -79,8 +84,20 @@ def header(top: int) -> list[str]:
     return ["image", *(f"{name}_{place + 1}" for place in range(top) for name in ("label", "probability"))]
 
 
+def label_header(classes: Sequence[str]) -> list[str]:
+    return ["image", "labels", *(f"p({name})" for name in classes)]
+
+
 def csv_rows(rows: list[Row]) -> str:
     """Return the CSV lines of images; what is not printable in a name is written as an escape."""
+    if rows and "probabilities" in rows[0]:
+        return csv_text(
+            [
+                [row["image"], ";".join(p["label"] for p in row["predictions"])]
+                + [f"{share:.6g}" for share in row["probabilities"].values()]
+                for row in rows
+            ]
+        )
     return csv_text(
         [
             [row["image"], *(value for p in row["predictions"] for value in (p["label"], f"{p['probability']:.6g}"))]

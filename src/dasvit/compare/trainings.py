@@ -28,12 +28,13 @@ from dasvit.session import Session, load_session
 from dasvit.training.distillation import check_teacher
 from dasvit.training.estimate import estimate_training
 from dasvit.training.loop import check_sizes
+from dasvit.training.multilabel import check_training
 from dasvit.training.pipeline import network_maker, network_probe, run_training
 
 if TYPE_CHECKING:
     import pandas as pd
 
-CONSTANT = ("majority", "images")
+CONSTANT = ("majority", "prevalence", "images")
 """What belongs to the test images, not to a training."""
 FINE = 0.1
 """What the learning rate is multiplied by where a training begins with published weights."""
@@ -144,6 +145,7 @@ def run_comparison(
 
     def check(labels: NDArray[np.int64], classes: Sequence[str], runtime: Runtime) -> None:
         check_sizes(len(labels), config.train, 1)
+        check_training(config.train, labels)
         check_teacher(config.train, classes)
 
     session = load_session(config, folder, "compare", Reporter(quiet=True), check=check)
@@ -207,7 +209,8 @@ def trained(entry: Entry, config: Config, seed: int, root: Path, reporter: Repor
         run.open(config, text, init=entry.start.digest if entry.start else "")
         result = json.loads((folder / "result.json").read_text(encoding="utf-8"))
         majority = f" (majority {result['majority']:.2f} %)" if "majority" in result else ""
-        reporter.say(f"{folder} is done: top-1 {result['top1']:.2f} %{majority}")
+        reached = f"mAP {result['map']:.2f} %" if "map" in result else f"top-1 {result['top1']:.2f} %{majority}"
+        reporter.say(f"{folder} is done: {reached}")
     else:
         result = run_training(config, entry.start or entry.subject, str(folder), reporter, expected=True).to_dict()
     epochs = run.rows("metrics.jsonl")

@@ -41,7 +41,10 @@ class DataConfig:
         endings: Endings of the images in folders, as jpg or jpg,png. Empty: all that can be read.
         image_column: Column of the images in parquet files, or of their files in a CSV file. Empty: found by name and
             content.
-        label_column: Column of the labels. Empty: found by name.
+        label_column: Column of the labels; of a CSV file with a column of 0 and 1 for each class, all of these, as
+            a,b,c. Empty: found by name.
+        label_separator: What parts several labels of an image in a CSV file, as ; or | or space; none: an image has
+            one label. Empty: found (docs/data.md).
         groups: Pattern (a regular expression) in the paths of images below path, as patient_[0-9]+: images of the same
             text there (of its first bracket, where it has one) are held out together or not at all. Empty: none.
         group_column: Column of parquet files, or of a CSV file, with the same meaning. Empty: none.
@@ -67,6 +70,7 @@ class DataConfig:
     endings: str = ""
     image_column: str = ""
     label_column: str = ""
+    label_separator: str = ""
     groups: str = ""
     group_column: str = ""
     fit: Literal["crop", "pad", "squash"] = "crop"
@@ -463,8 +467,8 @@ class SearchConfig:
         schedule: Whether the cosine of the weights' learning rate begins anew in each stage, or is one over the search.
         smoothing: Label smoothing of the training loss.
         metric: What candidates, and cells of an evolution, are ranked by on the validation images: loss, top1,
-            balanced_accuracy or macro_f1; or auto: loss for candidates; for an evolution top-1, and loss where classes
-            are unbalanced (docs/tasks.md).
+            balanced_accuracy or macro_f1, of several labels an image loss, map or macro_f1; or auto: loss for
+            candidates; for an evolution top-1, and loss where classes are unbalanced (docs/tasks.md).
         target_params: Parameters of the derived network that the alphas shall keep within, as 5M. 0: no target.
         target_macs: Its multiply-adds for one image, likewise, as 300M (--search.target-macs will do, too).
         cost_weight: Weight of max(0, log(expected / target)) in the alphas' loss.
@@ -483,7 +487,7 @@ class SearchConfig:
     annealing: Literal["geometric", "linear"] = "geometric"
     schedule: Literal["stage", "search"] = "stage"
     smoothing: float = within("[0, 1)", default=0.0)
-    metric: Literal["auto", "loss", "top1", "balanced_accuracy", "macro_f1"] = "auto"
+    metric: Literal["auto", "loss", "top1", "balanced_accuracy", "macro_f1", "map"] = "auto"
     target_params: int = at_least(0, default=0)
     target_macs: int = at_least(0, default=0)
     cost_weight: float = at_least(0, default=1.0)
@@ -519,11 +523,12 @@ class TrainConfig:
         ema: Decay of the weights' moving average, which is then what is evaluated. 0: off.
         eval_every: Epochs between two evaluations on the test set; the last epoch always has one.
         balance: How unbalanced classes are weighed: none; sampler draws images so that all classes are as likely;
-            weights multiplies losses so that all classes count alike (docs/tasks.md).
+            weights multiplies losses so that all classes count alike; of several labels an image, so that images
+            with a class count like those without it (docs/tasks.md).
         val_fraction: Share of the training images that is held out, to choose the epoch that is kept and to fit the
             temperature. 0: none, or a tenth where monitor asks for one.
         monitor: Which epoch's weights are kept: the last one's, or those of the best top1, macro_f1, balanced_accuracy
-            or loss on the images held out.
+            or loss on the images held out; map, macro_f1 or loss where images have several labels.
         patience: Stop after so many epochs in which what is monitored did not improve. 0: never.
         teacher: A trained network whose answers are learnt beside the labels: a run folder, a model folder, or a name
             of timm's whose weights are on this disk (docs/distillation.md). Empty: none.
@@ -541,7 +546,7 @@ class TrainConfig:
     eval_every: int = at_least(1, default=1)
     balance: Literal["none", "sampler", "weights"] = "none"
     val_fraction: float = within("[0, 1)", default=0.0)
-    monitor: Literal["last", "top1", "macro_f1", "balanced_accuracy", "loss"] = "last"
+    monitor: Literal["last", "top1", "macro_f1", "balanced_accuracy", "map", "loss"] = "last"
     patience: int = at_least(0, default=0)
     teacher: str = ""
     teacher_mode: Literal["hard", "soft"] = "hard"

@@ -12,7 +12,7 @@ from dasvit.config.fields import DataConfig
 FILES_IN = {"cifar10": "cifar-10-batches-py", "cifar100": "cifar-100-python", "fashion_mnist": "FashionMNIST/raw"}
 """The folder that each set of torchvision's keeps its files in."""
 _SYNSETS = "train/n[0-9][0-9][0-9][0-9][0-9][0-9][0-9][0-9]"
-_OWN = ("endings", "image_column", "label_column", "groups", "group_column")
+_OWN = ("endings", "image_column", "label_column", "label_separator", "groups", "group_column")
 _OURS = ("digits", *FILES_IN, "imagenet100", "imagefolder", "parquet", "csv", "webdataset")
 
 

@@ -293,9 +293,10 @@ def _open(folder: Path) -> Cached:
             raise ValueError(f"{name} is no part")
         labels = np.load(folder / f"{name}_labels.npy", allow_pickle=False)
         pixels = _open_encoded(folder, name, plan) if meta["lazy"] else StoredPixels(folder / f"{name}_images.npy")
-        if pixels.shape != (count, plan.side, plan.side, 3) or labels.shape != (count,):
+        if pixels.shape != (count, plan.side, plan.side, 3) or labels.shape not in ((count,), (count, len(classes))):
             raise ValueError(f"{name} has not the {count} images that it should")
-        if labels.dtype != np.int64 or (count and not 0 <= labels.min() <= labels.max() < len(classes)):
+        most = 2 if labels.ndim == 2 else len(classes)
+        if labels.dtype != np.int64 or (labels.size and not 0 <= labels.min() <= labels.max() < most):
             raise ValueError(f"{name} has labels that are none")
         file = folder / f"{name}_groups.npy"
         groups = np.load(file, allow_pickle=False) if file.exists() else None

@@ -18,6 +18,8 @@ from dasvit.errors import UserError
 
 IMAGE_NAMES = ("image", "img")
 LABEL_NAMES = ("label", "labels", "fine_label")
+SEVERAL_NAMES = (*LABEL_NAMES, "tags", "classes", "categories", "target", "targets")
+"""What a column of several labels an image, or of numbers to predict, may be called."""
 LOOKED_AT = 16
 """Values of a column that are looked at to tell whether it holds images."""
 Values = Callable[[str], Iterable[Any]]
@@ -66,6 +68,7 @@ def find_columns(schema: pa.Schema, where: str, config: DataConfig, values: Valu
     image = _named(config.image_column, "image", schema, _may_hold_images, where) or _image_column(
         schema, where, values, there
     )
+    _refuse_labels(config.label_column, schema, where)
     label = _named(config.label_column, "label", schema, pa.types.is_integer, where) or _label_column(
         schema, where, there
     )
@@ -93,6 +96,34 @@ def _image_column(schema: pa.Schema, where: str, values: Values, there: str) -> 
     if not found:
         raise UserError(f"{where} has no column of images (a struct of bytes and path, or image, or img). {there}")
     return one_of(found, IMAGE_NAMES, where, "image", "images")
+
+
+def _refuse_labels(asked: str, schema: pa.Schema, where: str) -> None:
+    """Refuse columns of lists or fractions where labels are looked for, with what is possible instead.
+
+    Args:
+        asked: The column that an option names. Empty: those called as labels are, where no integer column is.
+        schema: The schema.
+        where: What an error calls the file or data set.
+    """
+    named = [field for field in schema if (field.name == asked if asked else field.name in SEVERAL_NAMES)]
+    if not asked and any(pa.types.is_integer(field.type) for field in schema if field.name in LABEL_NAMES):
+        return
+    for field in named:
+        if (
+            pa.types.is_list(field.type)
+            or pa.types.is_large_list(field.type)
+            or pa.types.is_fixed_size_list(field.type)
+        ):
+            raise UserError(
+                f"{where} has a list of labels for each image in column {field.name}: several labels an image are read "
+                "from a CSV file alone. Write the images as files, and a list image,labels (--data.csv, docs/data.md)."
+            )
+        if pa.types.is_floating(field.type):
+            raise UserError(
+                f"{where} has fractions in column {field.name}: dasvit tells classes apart, and does not predict "
+                "numbers (regression). Turn them into classes, numbered from 0."
+            )
 
 
 def _label_column(schema: pa.Schema, where: str, there: str) -> str:

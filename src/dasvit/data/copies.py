@@ -21,12 +21,12 @@ class File:
 
     Attributes:
         part: The part that it belongs to, train or test.
-        label: Its class.
+        label: Its class; of several labels an image, whether it has each.
         path: Where it is.
     """
 
     part: str
-    label: int
+    label: int | tuple[int, ...]
     path: str
 
 
@@ -36,7 +36,7 @@ def find_copies(parts: Mapping[str, Part]) -> list[list[File]]:
     Files are told apart by size, then by a piece of their middle: hardly any but copies are read whole.
     """
     files = [
-        File(name, label, path)
+        File(name, label if isinstance(label, int) else tuple(label), path)
         for name, part in parts.items()
         if isinstance(part.records, FileRecords)
         for path, label in zip(part.records.paths, part.labels.tolist(), strict=True)
@@ -89,11 +89,20 @@ def say_copies(parts: Mapping[str, Part], classes: Sequence[str]) -> list[str]:
             "does on them says little"
         )
     if torn:
-        names = " and ".join(printable(classes[label]) for label in sorted({file.label for file in torn[0]}))
+        by_label = {file.label: _labels(file, classes) for file in torn[0]}
+        order = sorted(by_label, key=lambda label: (label,) if isinstance(label, int) else label)
+        names = " and ".join(by_label[label] for label in order)
         said.append(f"{len(torn):,} images lie under several classes ({_pair(torn[0])}: {names})")
     if rest:
         said.append(f"{sum(len(group) - 1 for group in rest):,} images are copies of others ({_pair(rest[0])})")
     return said
+
+
+def _labels(file: File, classes: Sequence[str]) -> str:
+    """Name the class of a file, or its labels."""
+    if isinstance(file.label, int):
+        return printable(classes[file.label])
+    return " + ".join(printable(name) for name, has in zip(classes, file.label, strict=True) if has) or "none"
 
 
 def _pair(group: Sequence[File]) -> str:

@@ -9,6 +9,7 @@ from PIL import Image, ImageOps
 
 from dasvit.config.units import window_text
 from dasvit.data.image_set import Data
+from dasvit.data.multilabel import class_counts, describe_labels, label_names
 from dasvit.data.thumbnail import encode
 from dasvit.data.view import predict_transform
 from dasvit.errors import listed, printable
@@ -24,13 +25,13 @@ def data_lines(data: Data) -> list[str]:
     counts = " and ".join(f"{len(images):,} {name}" for name, images in sets.items() if len(images))
     head = f"data: {counts} images of {data.test.size}×{data.test.size} pixels, {len(data.classes)} classes{skipped}"
     understood = data.understood.lines({part: count_classes(data, part) for part in data.understood.parts})
-    return [head, *(f"  {line}" for line in [*understood, *data.pixels()])]
+    return [head, *(f"  {line}" for line in [*understood, *data.labels(), *data.pixels()])]
 
 
 def count_classes(data: Data, part: str) -> dict[str, int]:
     """Return how many images of a part, train or test, each class has."""
     images = {"train": data.train, "test": data.test}[part]
-    return dict(zip(data.classes, np.bincount(images.labels, minlength=len(data.classes)).tolist(), strict=True))
+    return dict(zip(data.classes, class_counts(images.labels, len(data.classes)).tolist(), strict=True))
 
 
 def describe_data(data: Data, image_size: int) -> dict[str, Any]:
@@ -42,13 +43,18 @@ def describe_data(data: Data, image_size: int) -> dict[str, Any]:
     """
     understood = data.understood
     parts = {
-        part: {"from": printable(whence), "images": sum(counts.values()), "by_class": counts}
+        part: {
+            "from": printable(whence),
+            "images": len({"train": data.train, "test": data.test}[part]),
+            "by_class": counts,
+        }
         for part, whence in understood.parts.items()
         for counts in [count_classes(data, part)]
     }
     return {
         **parts,
         "classes": list(data.classes),
+        **({"multilabel": describe_labels([data.train.labels, data.test.labels])} if data.multilabel else {}),
         "labels": printable(understood.labels),
         "fit": data.view.fit,
         "window": window_text(data.view.window),
@@ -73,5 +79,5 @@ def sample_pictures(data: Data, image_size: int) -> list[dict[str, Any]]:
         seen = Image.fromarray(transform(kept).permute(1, 2, 0).numpy())
         pictures = {"kept": kept, "as evaluated": seen, "flipped": ImageOps.mirror(seen)}
         named = [{"name": name, **encode(np.asarray(picture))} for name, picture in pictures.items()]
-        found.append({"class": printable(data.classes[data.train.labels[row]]), "pictures": named})
+        found.append({"class": printable(label_names(data.train.labels, row, data.classes)), "pictures": named})
     return found

@@ -71,9 +71,9 @@ def given_source(train: Any, test: Any = None) -> Source:
     """Return images that are given as a source.
 
     Args:
-        train: Training images: (images, labels), with uint8 images [N, h, w] or [N, h, w, 3]; a data set whose items
-            are (image, label) and that has `classes`, as torchvision's; a Hugging Face data set, or a dictionary of
-            them by split.
+        train: Training images: (images, labels), with uint8 images [N, h, w] or [N, h, w, 3] and labels [N], or 0 and 1
+            [N, C] of several labels an image; a data set whose items are (image, label) and that has `classes`, as
+            torchvision's; a Hugging Face data set, or a dictionary of them by split.
         test: Test images, likewise. None: those of the dictionary, or a part of the others is held out.
 
     Raises:
@@ -125,7 +125,8 @@ class _Given:
 
     Attributes:
         records: The images.
-        labels: The label of each: a number from 0 on where `names` says what these mean, else a name.
+        labels: The label of each: a number from 0 on where `names` says what these mean, else a name. Of several labels
+            an image [N, C], 1 where it has the label.
         names: Names of the classes.
         numbered: Whether labels are numbers of names.
         whence: Where the labels come from, in words.
@@ -143,6 +144,10 @@ class _Given:
         Raises:
             UserError: A class is none of these.
         """
+        if self.labels.ndim == 2:
+            if names != self.names:
+                raise UserError(f"test images have {len(self.names)} labels, and training images {len(names)}.")
+            return Part(self.records, self.labels)
         own = [self.names[label] for label in self.labels] if self.numbered else list(map(str, self.labels.tolist()))
         places = {name: place for place, name in enumerate(names)}
         strange = sorted({name for name in own if name not in places})
@@ -206,8 +211,15 @@ def _arrays(images: Any, labels: Any) -> _Given:
             f"images must be uint8 [N, h, w] or [N, h, w, 3], not {pixels.dtype} {list(pixels.shape)}: scale values "
             "to 0 to 255, and put the colours last."
         )
+    if found.ndim == 2 and len(found) == len(pixels):
+        return _several(ArrayRecords(pixels), found, None, "the labels given, a column for each")
     if found.shape != (len(pixels),):
         raise UserError(f"there are {len(pixels)} images, and labels of shape {list(found.shape)}: one is needed each.")
+    if np.issubdtype(found.dtype, np.floating) and (found != np.round(found)).any():
+        raise UserError(
+            f"the labels are fractions, as {found[found != np.round(found)][0]:g}: dasvit tells classes apart, and "
+            "does not predict numbers (regression). Turn them into classes."
+        )
     return _Given(ArrayRecords(pixels), found, tuple(map(str, np.unique(found).tolist())), False, "the labels given")
 
 
@@ -236,11 +248,32 @@ def _hugging_face(dataset: Any) -> _Given:
 
 
 def _numbered(items: _Items, targets: Any, classes: Sequence[str] | None, whence: str) -> _Given:
+    if len(targets) and np.ndim(targets[0]) == 1:
+        try:
+            found = np.asarray([np.asarray(label) for label in targets])
+        except ValueError:  # of various lengths
+            found = np.empty((len(targets), 0))
+        return _several(ObjectRecords(items, np.arange(len(targets))), found, classes, whence)
     labels = np.asarray([int(label) for label in targets], dtype=np.int64)
     names = tuple(map(str, classes or range(int(labels.max(initial=-1)) + 1)))
     if len(labels) and not 0 <= labels.min() <= labels.max() < len(names):
         raise UserError(f"labels run from {labels.min()} to {labels.max()}, but there are {len(names)} classes.")
     return _Given(ObjectRecords(items, np.arange(len(labels))), labels, names, True, whence)
+
+
+def _several(records: Records, labels: NDArray[Any], classes: Sequence[str] | None, whence: str) -> _Given:
+    """Return images of several labels, which are given as 0 and 1 for each class.
+
+    Raises:
+        UserError: They are something else.
+    """
+    names = tuple(map(str, classes or range(labels.shape[1])))
+    if not labels.shape[1] or len(names) != labels.shape[1] or not np.isin(labels, (0, 1)).all():
+        raise UserError(
+            f"labels of shape {list(labels.shape)} must be 0 or 1, a column for each of {len(names)} classes: an image "
+            "has one label, or several as 0 and 1 (numbers to predict, regression, are not supported)."
+        )
+    return _Given(records, labels.astype(np.int64), names, True, whence)
 
 
 def pixels_of(image: Any) -> Pixels:

@@ -11,16 +11,17 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from dasvit.config import DataConfig
 from dasvit.data.columns import one_of
+from dasvit.data.label_columns import LabelReading, label_reading
 from dasvit.data.listing import Content, FileRecords, Part, Source
 from dasvit.data.understanding import LeftOut, Understanding, some, split_of
 from dasvit.errors import UserError
 
 IMAGE_COLUMNS = ("image", "img", "file", "filename", "file_name", "filepath", "file_path", "path", "image_path")
 """What the column of files is called, in small letters."""
-LABEL_COLUMNS = ("label", "class", "class_name", "category", "target", "label_name")
 SPLIT_COLUMNS = ("split", "subset", "set", "partition")
 DELIMITERS = ",;\t"
 
@@ -30,12 +31,12 @@ class Listed(NamedTuple):
 
     Attributes:
         path: Its file.
-        label: Name of its class.
+        labels: Names of its classes: one, or several where the list can have them.
         group: Images of one name are held out together or not at all. Empty: it is by itself.
     """
 
     path: str
-    label: str
+    labels: tuple[str, ...]
     group: str
 
 
@@ -54,7 +55,6 @@ def image_list(config: DataConfig, judged: bool = False) -> Source:
     file = Path(config.csv).expanduser()
     columns, rows = read_rows(file)
     image = _column(columns, config.image_column, IMAGE_COLUMNS, "image", file)
-    label = _column(columns, config.label_column, LABEL_COLUMNS, "label", file)
     group = config.group_column
     if group and group not in columns:
         raise UserError(f"--data.group_column {group} is not in {file}. Its columns: {', '.join(columns)}.")
@@ -62,22 +62,24 @@ def image_list(config: DataConfig, judged: bool = False) -> Source:
     if len(splits) > 1:
         raise UserError(f"{file} has several columns of splits ({', '.join(splits)}): rename all but the one meant.")
     split = splits[0] if splits else ""
+    reading = label_reading(columns, rows, {image, group, split}, config, file)
     folder = Path(config.path).expanduser() if config.path else file.parent
     left_out = LeftOut()
     listed: dict[str, list[Listed]] = defaultdict(list)
     for number, row in enumerate(rows, start=2):
         name = row[image].strip()
-        if not name or not row[label].strip():
+        labels = reading.of(row)
+        if not name or labels is None:
             left_out.add("without a file" if not name else "without a label", f"line {number}")
             continue
         part = _split(row[split], number, file) if split else ""
-        listed[part].append(Listed(str(folder / name), row[label].strip(), row[group].strip() if group else ""))
+        listed[part].append(Listed(str(folder / name), labels, row[group].strip() if group else ""))
     absent = _missing([one.path for images in listed.values() for one in images], folder, file, config.on_error)
     for path in sorted(absent):
         left_out.add("that are not there", path)
     there = {part: [one for one in images if one.path not in absent] for part, images in listed.items()}
     train, test = _parts(there, judged, file, left_out)
-    return _source(file, {"train": train, "test": test}, (image, label, split, group), left_out)
+    return _source(file, {"train": train, "test": test}, (image, split, group), reading, left_out)
 
 
 def read_rows(file: Path) -> tuple[list[str], list[dict[str, str]]]:
@@ -177,13 +179,17 @@ def _parts(
 
 
 def _source(
-    file: Path, parts: dict[str, list[Listed]], columns: tuple[str, str, str, str], left_out: LeftOut
+    file: Path,
+    parts: dict[str, list[Listed]],
+    columns: tuple[str, str, str],
+    reading: LabelReading,
+    left_out: LeftOut,
 ) -> Source:
     """Return the source of listed files and labels, the classes of the training images in the order of their names."""
-    image, label, split, group = columns
+    image, split, group = columns
     first = parts["train"] or parts["test"]
-    classes = sorted({one.label for one in first})
-    strange = sorted({one.label for one in parts["test"]} - set(classes))
+    classes = list(reading.names) or sorted({label for one in first for label in one.labels})
+    strange = sorted({label for one in parts["test"] for label in one.labels} - set(classes))
     if strange:
         raise UserError(f"{file} lists test images of classes that no training image has: {some(strange)}.")
 
@@ -191,7 +197,7 @@ def _source(
         found = {}
         for part, images in parts.items():
             if images:
-                labels = np.array([classes.index(one.label) for one in images], dtype=np.int64)
+                labels = _numbered([one.labels for one in images], classes, reading.several)
                 groups = np.array([one.group for one in images]) if group else None
                 found[part] = Part(FileRecords([one.path for one in images]), labels, groups)
         return Content(tuple(classes), found.get("train"), found.get("test"))
@@ -199,6 +205,18 @@ def _source(
     files = [file, *(Path(one.path) for images in parts.values() for one in images)]
     whence = f", where {split} says so" if split else ""
     said = {part: f"files of column {image} of {file}{whence}" for part, images in parts.items() if images}
-    understood = Understanding(said, f"column {label}", left_out)
-    identity = f"list {classes} {columns}"
+    understood = Understanding(said, reading.whence, left_out, reading.remarks)
+    label = reading.columns if reading.several else reading.columns[0]
+    identity = f"list {classes} {(image, label, split, group)}" + f" {reading.identity}" * reading.several
     return Source(files, identity, bool(parts["test"]), read, understood, has_train=bool(parts["train"]))
+
+
+def _numbered(labels: Sequence[tuple[str, ...]], classes: Sequence[str], several: bool) -> NDArray[np.int64]:
+    """Return names of classes as numbers: int64 [N] of one label an image, [N, C] of several."""
+    places = {name: place for place, name in enumerate(classes)}
+    if not several:
+        return np.array([places[one] for (one,) in labels], dtype=np.int64)
+    found = np.zeros((len(labels), len(classes)), dtype=np.int64)
+    for row, names in enumerate(labels):
+        found[row, [places[name] for name in names]] = 1
+    return found

@@ -15,6 +15,7 @@ from PIL import Image
 
 from dasvit.data.decode import decode
 from dasvit.data.looks import Seen
+from dasvit.data.multilabel import has_several, labels_line
 from dasvit.data.shards import Shards
 from dasvit.data.understanding import Understanding
 from dasvit.data.view import PLAIN, View, fit_lines, window_lines
@@ -188,7 +189,7 @@ class ImageSet:
 
     Attributes:
         images: Pixels, uint8 [N, H, W, 3]; `images[rows]` reads some of them.
-        labels: Class of every image, int64 [N].
+        labels: Class of every image, int64 [N]; of several labels an image int64 [N, C], 1 where it has the label.
         groups: Images of one number are not to be split, int64 [N]. None: each is by itself.
         chunks: Of images that are streamed, the chunk of every one, int64 [N]. None: they can be read in any order.
         window: Images among which the order of those is shuffled.
@@ -257,6 +258,15 @@ class Data:
     held_out: tuple[str, ...] = ()
     seen: Seen | None = None
     disk: int = 0
+
+    @property
+    def multilabel(self) -> bool:
+        """Whether an image can have several labels, or none."""
+        return has_several(self.test.labels)
+
+    def labels(self) -> list[str]:
+        """Say how many labels images have, where they can have several."""
+        return [labels_line([self.train.labels, self.test.labels])] if self.multilabel else []
 
     def pixels(self) -> list[str]:
         """Say what the pictures are like, how they became squares, and which grey levels became black and white."""

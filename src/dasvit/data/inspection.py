@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import islice
+from typing import Any
 
 import numpy as np
 
@@ -17,6 +18,7 @@ from dasvit.data.image_set import HeldPixels, ImageSet
 from dasvit.data.load import read_data
 from dasvit.data.looks import Look, Looks
 from dasvit.data.mirrored import LEAST, MOST, MOST_CLASSES, MOST_IMAGES, SIDE, mirrored_remarks
+from dasvit.data.multilabel import class_counts, describe_labels, has_several, label_names, labels_line
 from dasvit.data.understanding import Understanding
 from dasvit.data.view import PLAIN, View, is_oblong, measure_window
 from dasvit.errors import UserError
@@ -39,6 +41,8 @@ class Inspection:
         view: How they become squares; its window is measured where images have more than 8 bits.
         held_out: Names of the test images, where they are held out from the others.
         samples: Some training images as they are: name, class and content.
+        labels: A sentence on how many labels images have, where they can have several.
+        multilabel: The same as numbers (`describe_labels`).
     """
 
     understood: Understanding
@@ -49,6 +53,8 @@ class Inspection:
     view: View = PLAIN
     held_out: tuple[str, ...] = ()
     samples: tuple[tuple[str, str, Encoded], ...] = ()
+    labels: str = ""
+    multilabel: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def sizes(self) -> Mapping[tuple[int, int], int]:
@@ -106,11 +112,11 @@ def inspect_data(config: DataConfig, seed: int = 0) -> Inspection:
                         continue
                     looks.add(part, name, look)
     counts = {
-        part: dict(
-            zip(prepared.classes, np.bincount(images.labels, minlength=len(prepared.classes)).tolist(), strict=True)
-        )
+        part: dict(zip(prepared.classes, class_counts(images.labels, len(prepared.classes)).tolist(), strict=True))
         for part, images in prepared.parts.items()
     }
+    labels = [images.labels for images in prepared.parts.values()]
+    several = has_several(labels[0])
     if view.window == "auto":
         deep = any(not mode.endswith(", 8 bit") and not mode.endswith(", 1 bit") for mode in looks.modes)
         view = replace(view, window=measure_window(prepared.parts["train"].records) if deep else "full")
@@ -125,6 +131,8 @@ def inspect_data(config: DataConfig, seed: int = 0) -> Inspection:
         view,
         () if has_test else tuple(names),
         _samples(prepared),
+        labels_line(labels) if several else "",
+        describe_labels(labels) if several else {},
     )
 
 
@@ -132,7 +140,7 @@ def _mirrored(prepared: Prepared, view: View, seed: int) -> tuple[str, ...]:
     """Return a sentence where flips, as the recipes for photographs have them, make classes of each other."""
     train, rng = prepared.parts["train"], np.random.default_rng(seed)
     each = min(MOST, MOST_IMAGES // max(1, len(prepared.classes)))
-    if len(prepared.classes) > MOST_CLASSES or each < LEAST:
+    if len(prepared.classes) > MOST_CLASSES or each < LEAST or has_several(train.labels):
         return ()
     of_class = [np.flatnonzero(train.labels == label) for label in range(len(prepared.classes))]
     rows = np.sort(np.concatenate([rng.permutation(rows)[:each] for rows in of_class]))
@@ -154,7 +162,7 @@ def _samples(prepared: Prepared) -> tuple[tuple[str, str, Encoded], ...]:
     """Return SAMPLES training images, spread over them and so over the classes."""
     train = prepared.parts["train"]
     rows = np.unique(np.linspace(0, len(train.labels) - 1, SAMPLES).round().astype(np.int64))
-    classes = [prepared.classes[label] for label in train.labels[rows].tolist()]
+    classes = [label_names(train.labels, row, prepared.classes) for row in rows.tolist()]
     return tuple((name, of, encoded) for of, (name, encoded) in zip(classes, train.records.select(rows), strict=True))
 
 

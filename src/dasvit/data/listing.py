@@ -68,7 +68,7 @@ class Part:
 
     Attributes:
         records: The images.
-        labels: Their classes, int64 [N].
+        labels: Their classes, int64 [N]; of several labels an image int64 [N, C], 1 where it has the label.
         groups: What is not to be split, as patients' names: texts [N], an empty one a group by itself; or None.
     """
 

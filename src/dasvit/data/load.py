@@ -16,6 +16,7 @@ from dasvit.data.copies import say_copies
 from dasvit.data.groups import say_groups, with_groups
 from dasvit.data.image_set import Data, ImageSet
 from dasvit.data.listing import Content, Part, Source
+from dasvit.data.multilabel import class_counts, has_several
 from dasvit.data.sources import cache_folder, find_source
 from dasvit.data.splits import balanced_subset, split_indices
 from dasvit.data.streaming import stream
@@ -28,7 +29,7 @@ _LOOKED_AT = 64  # images whose levels are looked at
 _TAIL = 0.001  # share of the levels at either end that does not count
 _NARROW = 64  # levels of 256 below which a remark is made
 Check = Callable[[NDArray[np.int64], Sequence[str]], None]
-"""Is told the labels of the training images, int64 [N], and the names of the classes, and refuses what cannot be."""
+"""Is told the labels of the training images, int64 [N] or [N, C], and the classes, and refuses what cannot be."""
 
 
 def load_data(
@@ -42,7 +43,7 @@ def load_data(
         seed: Fixes which images are held out and which a limit chooses.
         judged: Classes of a model that is to be evaluated on other images than its own. Then test images alone are
             returned, with these classes: the test split, or all images where there is none; nothing is held out.
-        check: Asked before an image is decoded, and of what the cache holds.
+        check: Asked before an image is decoded, and of what the cache holds; of judged images it is told their labels.
 
     Raises:
         UserError: The data set is unknown, not there, not as it should be, or can be understood in two ways.
@@ -58,8 +59,8 @@ def load_data(
     for part, images in cached.sets.items():
         if not len(images):
             raise UserError(f"none of the images for {part} in {config.path or config.name} can be read.")
-    if check and judged is None:
-        check(cached.sets["train"].labels, cached.classes)
+    if check:
+        check(cached.sets["test" if judged is not None else "train"].labels, cached.classes)
     test = cached.sets["test"]
     understood = replace(
         source.understood,
@@ -122,8 +123,8 @@ def _streamed(
 
 
 def _checked(prepared: Prepared, check: Check | None) -> Prepared:
-    if check and "train" in prepared.parts:
-        check(prepared.parts["train"].labels, prepared.classes)
+    if check:
+        check(prepared.parts["train" if "train" in prepared.parts else "test"].labels, prepared.classes)
     return prepared
 
 
@@ -264,7 +265,9 @@ def _both(content: Content, config: DataConfig, seed: int, where: str) -> tuple[
     train = content.train
     if train is None:
         raise UserError(f"{where} holds no training images.")
-    if len(np.unique(train.labels)) == 1:
+    if has_several(train.labels):
+        _check_several(train, content.classes, where)
+    elif len(np.unique(train.labels)) == 1:
         only = printable(content.classes[train.labels[0]])
         raise UserError(
             f"all {len(train.labels):,} training images of {where} are of one class, {only}: there is nothing to tell "
@@ -282,7 +285,7 @@ def _judged(part: Part, classes: Sequence[str], judged: Sequence[str], where: st
     Raises:
         UserError: It does not know one of them.
     """
-    present = np.unique(part.labels)
+    present = np.flatnonzero(class_counts(part.labels, len(classes))).tolist()
     strange = [classes[label] for label in present if classes[label] not in judged]
     if strange:
         raise UserError(
@@ -293,13 +296,16 @@ def _judged(part: Part, classes: Sequence[str], judged: Sequence[str], where: st
     if missing:
         remarks.append(f"no image of {listed(missing)}: the model is judged on its other classes alone")
     places = np.array([judged.index(name) if name in judged else -1 for name in classes], dtype=np.int64)
+    if has_several(part.labels):
+        labels = np.zeros((len(part.labels), len(judged)), dtype=np.int64)
+        labels[:, places[present]] = part.labels[:, present]
+        return Part(part.records, labels)
     return Part(part.records, places[part.labels])
 
 
 def _say_classes(train: Part, test: Part, classes: Sequence[str]) -> list[str]:
     """Return remarks on the classes that have hardly an image."""
-    counts = np.bincount(train.labels, minlength=len(classes))
-    tested = np.bincount(test.labels, minlength=len(classes))
+    counts, tested = class_counts(train.labels, len(classes)), class_counts(test.labels, len(classes))
     found = {
         "no training image of": np.flatnonzero(counts == 0),
         "a single training image of": np.flatnonzero(counts == 1),
@@ -312,7 +318,19 @@ def _say_classes(train: Part, test: Part, classes: Sequence[str]) -> list[str]:
     ]
 
 
+def _check_several(part: Part, classes: Sequence[str], where: str) -> None:
+    """Refuse training images of several labels that differ in none of them."""
+    if not len(classes):
+        raise UserError(f"none of the images of {where} has a label: there is nothing to learn.")
+    if (part.labels == part.labels[:1]).all():
+        raise UserError(
+            f"all {len(part.labels):,} training images of {where} have the same labels: there is nothing to tell apart."
+        )
+
+
 def _check_labels(part: Part, classes: tuple[str, ...], where: str) -> None:
+    if has_several(part.labels):
+        return
     wrong = np.flatnonzero((part.labels < 0) | (part.labels >= len(classes)))
     if len(wrong):
         raise UserError(

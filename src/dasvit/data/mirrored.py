@@ -14,6 +14,7 @@ from torch.nn import functional as F
 
 from dasvit.config import Config
 from dasvit.data.image_set import Data, ImageSet
+from dasvit.data.multilabel import has_several
 
 SIDE, PATCH, STRIDE, PATCHES, CELLS = 32, 6, 2, 64, 8
 """Side of the grey images; side, step and number of the patches they are held against; side of the coarse picture."""
@@ -73,11 +74,12 @@ def mirrored_classes(images: ImageSet, classes: int, seed: int = 0) -> list[tupl
         seed: Fixes which images, patches and folds.
 
     Returns:
-        Pairs of labels. None where there are more than MOST_CLASSES, or fewer than LEAST images in either class.
+        Pairs of labels. None where there are more than MOST_CLASSES, or fewer than LEAST images in either class, or
+        images can have several labels.
     """
     generator = np.random.default_rng(seed)
     each = min(MOST, MOST_IMAGES // max(1, classes))
-    if classes > MOST_CLASSES or each < LEAST:
+    if classes > MOST_CLASSES or each < LEAST or has_several(images.labels):
         return []
     members = [np.flatnonzero(images.labels == label) for label in range(classes)]
     rows = [np.sort(generator.permutation(rows)[:each]) for rows in members if len(rows) >= LEAST]

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from dasvit.data.multilabel import has_several, split_several, subset_of_several
 from dasvit.errors import UserError, printable
 
 
@@ -21,7 +22,7 @@ def split_indices(
     """Split a set in two, with the same mixture of classes in both.
 
     Args:
-        labels: Class of every image, int64 [N].
+        labels: Class of every image, int64 [N]; or its labels, int64 [N, C] (`multilabel.split_several`).
         fraction: Share of the images in the second part, between 0 and 1.
         seed: Fixes the choice.
         names: Names of the classes, for messages. Empty: their numbers.
@@ -40,6 +41,8 @@ def split_indices(
     labels = np.asarray(labels)
     if not 0 < fraction < 1:
         raise UserError(f"the share of images to hold out must lie between 0 and 1, not {fraction}.")
+    if has_several(labels):
+        return split_several(labels, fraction, seed, groups)
     classes, counts = np.unique(labels, return_counts=True)
     if len(classes) == 0:
         raise UserError("there are no images to split.")
@@ -79,7 +82,7 @@ def balanced_subset(labels: NDArray[np.int64], limit: int, seed: int, option: st
     """Choose images so that the classes are as even as they can be.
 
     Args:
-        labels: Class of every image, int64 [N].
+        labels: Class of every image, int64 [N]; or its labels, int64 [N, C] (`multilabel.subset_of_several`).
         limit: Images wanted; 0 or more than there are means all of them.
         seed: Fixes the choice. A smaller limit chooses a part of what a larger one does.
         option: The option that limit came from, for the message.
@@ -92,6 +95,8 @@ def balanced_subset(labels: NDArray[np.int64], limit: int, seed: int, option: st
     """
     if limit == 0 or limit >= len(labels):
         return np.arange(len(labels), dtype=np.int64)
+    if has_several(labels):
+        return subset_of_several(labels, limit, seed)
     classes = len(np.unique(labels))
     if limit < classes:
         raise UserError(f"--{option} {limit} is less than the number of classes, {classes}: raise it.")

@@ -9,12 +9,15 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from dasvit.config import Config, DataConfig
 from dasvit.config import recipe as recipes
 from dasvit.data import Data, ImageSet, load_data, test_names
 from dasvit.data.given import GIVEN
+from dasvit.data.multilabel import has_several
 from dasvit.errors import UserError, listed
 from dasvit.extras import frame
 from dasvit.io.files import write_whole
@@ -127,7 +130,17 @@ def images_of(config: Config, folder: Path, described: ModelInput) -> tuple[Data
     else:
         where, seed = asked, config.runtime.seed
         judged = described.classes if config.data.name in OPEN_SOURCES else None
-    data = load_data(where, side, seed, judged)
+
+    def check(labels: NDArray[np.int64], classes: Sequence[str]) -> None:
+        if has_several(labels) != described.multilabel:
+            what = ("several labels an image", "one label an image")
+            knows, has = what if described.multilabel else what[::-1]
+            raise UserError(
+                f"the model was trained on {knows}, and the data were read as {has}: say how their labels are parted "
+                "with --data.label_separator (docs/data.md), or evaluate it on data of its own kind."
+            )
+
+    data = load_data(where, side, seed, judged, check)
     return data, test_names(where, data, seed, judged)
 
 

@@ -71,6 +71,8 @@ class Function(nn.Module):
 def kept_accuracy(folder: Path, described: ModelInput, model: nn.Module, file: Path) -> dict[str, Any] | None:
     """Return the top-1 of a model and of its ONNX file on the test images of its run; None where these are not there.
 
+    Of several labels an image it is the mAP, and `metric` says so.
+
     Args:
         folder: The model's folder.
         described: What it says about its images.
@@ -90,8 +92,8 @@ def kept_accuracy(folder: Path, described: ModelInput, model: nn.Module, file: P
     runtime = Runtime(config.runtime)
     rows = balanced_subset(data.test.labels, limit if limit < len(data.test) else 0, config.runtime.seed, "eval_limit")
     some = replace(data, test=data.test.select(rows))
-    found: dict[str, Any] = {"images": len(some.test)}
+    found: dict[str, Any] = {"images": len(some.test)} | ({"metric": "map"} if data.multilabel else {})
     for name, network in (("float32", model), ("exported", Function(open_onnx(file)))):
         batches = test_batches(some, config, runtime)
-        found[name] = evaluate(network, described.preprocess, batches, runtime, len(described.classes)).top1
+        found[name] = evaluate(network, described.preprocess, batches, runtime, len(described.classes)).score
     return found

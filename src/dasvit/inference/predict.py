@@ -11,10 +11,13 @@ import torch
 from torch import Tensor
 
 from dasvit.errors import UserError
+from dasvit.report.label_scores import THRESHOLD
 from dasvit.training.classifier import Classifier
 
 Row = dict[str, Any]
-"""An image's predictions: `image`, and `predictions`, a list of `label` and `probability`, the most probable first."""
+"""An image's predictions: `image`, and `predictions`, a list of `label` and `probability`, the most probable first.
+
+Of a model of several labels an image these are the classes above 0.5, perhaps none, and `probabilities` has all."""
 
 
 class ImageBatches:
@@ -64,13 +67,17 @@ def reader(classifier: Classifier) -> Callable[[str], Tensor]:
 
 
 def predictions(classifier: Classifier, names: list[str], images: Tensor, top: int) -> list[Row]:
-    """Return the most probable classes of images, uint8 [B, 3, S, S]."""
+    """Return the most probable classes of images, uint8 [B, 3, S, S]; of several labels, those above 0.5."""
     if not names:
         return []
-    best = classifier.shares(images).topk(top)
-    labels = classifier.described.classes
-    rows = []
+    labels, several = classifier.described.classes, classifier.described.multilabel
+    said = classifier.shares(images)
+    best = said.topk(len(labels) if several else top)
+    rows: list[Row] = []
     for name, places, shares in zip(names, best.indices.tolist(), best.values.tolist(), strict=True):
-        pairs = zip(places, shares, strict=True)
+        pairs = [(i, p) for i, p in zip(places, shares, strict=True) if not several or p > THRESHOLD]
         rows.append({"image": name, "predictions": [{"label": labels[i], "probability": p} for i, p in pairs]})
+    if several:
+        for row, shares in zip(rows, said.tolist(), strict=True):
+            row["probabilities"] = dict(zip(labels, shares, strict=True))
     return rows

@@ -50,7 +50,8 @@ def describe_input(config: Mapping[str, Any]) -> dict[str, Any]:
     Returns:
         architecture, model_args (sizes and cell), labels, input_size, mean, std, crop_pct, crop_mode, interpolation,
         window (the grey levels that are black and white in images of more than 8 bits; null: their type's), where one
-        was fitted the temperature that the logits are divided by already, and the version of dasvit that wrote it.
+        was fitted the temperature that the logits are divided by already, and the version of dasvit that wrote it;
+        multilabel (true) where an image can have several labels, and a logit's sigmoid is its class's probability.
     """
     given = config["pretrained_cfg"]
     kept = {key: given.get(key) for key in ("input_size", "mean", "std", "crop_pct", "interpolation")}
@@ -59,7 +60,8 @@ def describe_input(config: Mapping[str, Any]) -> dict[str, Any]:
     named = {"architecture": config["architecture"], "model_args": config["model_args"]}
     fitted = (config.get("dasvit") or {}).get("temperature")
     temperature = {} if fitted is None else {"temperature": fitted}
-    return {**named, "labels": list(labels), **kept, **temperature, "dasvit": __version__}
+    several = {"multilabel": True} if (config.get("dasvit") or {}).get("multilabel") else {}
+    return {**named, "labels": list(labels), **several, **kept, **temperature, "dasvit": __version__}
 
 
 def make_program(model: nn.Module, side: int) -> ExportedProgram:

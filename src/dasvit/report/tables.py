@@ -11,12 +11,18 @@ from dasvit.errors import printable
 SHARES = {
     "top1": "top-1",
     "majority": "majority",
+    "map": "mAP",
+    "prevalence": "prevalence",
     "top5": "top-5",
     "balanced_accuracy": "balanced",
+    "micro_f1": "micro-F1",
     "macro_f1": "macro-F1",
+    "exact_match": "all labels right",
     "ece": "ECE",
 }
 """The shares of an evaluation, in percent, and the heads of their columns (docs/tasks.md)."""
+OF_SEVERAL = ("map", "prevalence", "micro_f1", "exact_match")
+"""Those of several labels an image."""
 
 MOST_CLASSES = 20
 """Classes up to which all of them are shown."""
@@ -36,8 +42,13 @@ def number(value: float) -> str:
 
 
 def network_table(rows: Sequence[Mapping[str, Any]], title: str | None = None) -> Table:
-    """Return the table of networks, each with network, params, macs, top1, majority and macro_f1: 80 columns."""
-    shown = [(key, SHARES[key]) for key in ("top1", "majority", "macro_f1")]
+    """Return the table of networks, each with network, params, macs, top1, majority and macro_f1: 80 columns.
+
+    Of several labels an image, map and prevalence stand in the place of top1 and majority.
+    """
+    several = any("map" in row for row in rows)
+    keys = ("map", "prevalence", "macro_f1") if several else ("top1", "majority", "macro_f1")
+    shown = [(key, SHARES[key]) for key in keys]
     table = Table(title=title)
     table.add_column("network")
     for name in ("parameters", "multiply-adds", *(head for _, head in shown)):
@@ -64,12 +75,14 @@ def confusion_table(confusion: Sequence[Sequence[int]], names: Sequence[str], mo
 
 
 def class_table(rows: Sequence[Mapping[str, Any]]) -> Table:
-    """Return precision, recall and F1 of every class, as an evaluation's record holds them."""
+    """Return precision, recall and F1 of every class, as an evaluation's record holds them; AP of several labels."""
     table = Table("class", title="by class")
-    for head in ("images", "precision", "recall", "F1"):
+    heads = {"prevalence": "prevalence", "ap": "AP", "precision": "precision", "recall": "recall", "f1": "F1"}
+    shown = [key for key in heads if rows and key in rows[0]]
+    for head in ("images", *(heads[key] for key in shown)):
         table.add_column(head, justify="right")
     for row in rows:
-        shares = [f"{row[key]:.2f} %" for key in ("precision", "recall", "f1")]
+        shares = [f"{row[key]:.2f} %" for key in shown]
         table.add_row(plain(row["class"]), str(row["images"]), *shares)
     return table
 

@@ -120,7 +120,7 @@ def settle(candidates: Sequence[Candidate], session: Session) -> list[Candidate]
     config, budget = session.config, make_budget(session.config, session.classes)
     first = candidates[0]
     last = [one for one in converged(candidates) if one.last.epochs == first.last.epochs]
-    if all(one.last.majority is not None and one.last.top1 <= one.last.majority for one in last):
+    if all(one.last.is_constant for one in last):
         session.reporter.say(
             "on the validation images no candidate is better than a constant: make search.finals.rungs longer, or try "
             "--train.balance sampler (docs/tasks.md)"
@@ -234,8 +234,9 @@ def rung_of(seen: Evaluation | None, epochs: float, seconds: float, metric: Metr
     if seen is None or not math.isfinite(seen.loss):
         return Rung(epochs, math.inf, 0.0, seconds, value=math.inf)
     value = value_of(seen, ranking_of(metric, seen, "loss"))
-    shares = {name: getattr(seen, name) for name in ("top1", "majority", "balanced_accuracy", "macro_f1")}
-    return Rung(epochs, seen.loss, seconds=seconds, value=value, **shares)
+    names = ("top1", "majority", "balanced_accuracy", "macro_f1", "map", "prevalence")
+    shares = {name: share for name, share in seen.summary().items() if name in names}
+    return Rung(epochs, seen.loss, shares.pop("top1", math.nan), seconds, value=value, **shares)
 
 
 def candidate_training(session: Session) -> TrainConfig:

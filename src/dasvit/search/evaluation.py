@@ -49,8 +49,8 @@ class SupernetEvaluator:
         return evaluate(network, self.preprocess, self.loader, self.runtime, supernet.head.out_features)
 
     def top1(self, supernet: Supernet, weights: Tensor, mode: ForwardMode) -> float:
-        """Return a supernet's top-1 in percent."""
-        return self(supernet, weights, mode).top1
+        """Return a supernet's top-1 in percent; of several labels an image its mAP."""
+        return self(supernet, weights, mode).score
 
     def score(self, supernet: Supernet, weights: Tensor, mode: ForwardMode) -> float:
         """Return what an evolution ranks a cell by (`search.metric`), in percent."""
@@ -76,7 +76,7 @@ def perturbed(stage: StageState, data: Data, config: Config, runtime: Runtime) -
 
     def measure(weights: Tensor) -> float:
         found = evaluator(stage.supernet, weights)
-        return found.top1 - TIE * found.loss
+        return found.score - TIE * found.loss
 
     scores = perturbation_scores(mixture, stage.alive, stage.space, measure, config.runtime.seed)
     return StageWeights.of_scores(scores, stage.alive, stage.space)

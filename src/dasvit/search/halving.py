@@ -26,12 +26,14 @@ class Rung(NamedTuple):
     Attributes:
         epochs: How long it had been trained.
         loss: Mean cross-entropy; infinite where the training diverged.
-        top1: In percent.
+        top1: In percent; no number where images have several labels.
         seconds: What its training took so far.
         majority: Share of the largest class, in percent; as what follows, None of an older run.
         balanced_accuracy: In percent.
         macro_f1: In percent.
         value: What it is ranked by (`search.metric`), of which less is better. None: the loss.
+        map: mAP in percent, where images have several labels.
+        prevalence: Likewise what a constant reaches.
     """
 
     epochs: float
@@ -42,6 +44,19 @@ class Rung(NamedTuple):
     balanced_accuracy: float | None = None
     macro_f1: float | None = None
     value: float | None = None
+    map: float | None = None
+    prevalence: float | None = None
+
+    @property
+    def score(self) -> float:
+        """Top-1, or of several labels an image the mAP; in percent."""
+        return self.top1 if self.map is None else self.map
+
+    @property
+    def is_constant(self) -> bool:
+        """Whether it is known to be no better than a constant."""
+        constant = self.majority if self.map is None else self.prevalence
+        return constant is not None and self.score <= constant
 
     @property
     def ranked_by(self) -> float:
@@ -60,18 +75,23 @@ class Rung(NamedTuple):
 
     def reached(self) -> dict[str, float | None]:
         """Return what is known and the same in every run: all but the seconds; None, for JSON, what is not finite."""
-        known = {name: value for name, value in self._asdict().items() if name != "seconds" and value is not None}
+        rest = {name: value for name, value in self._asdict().items() if name != "seconds" and value is not None}
+        known = {name: value for name, value in rest.items() if not math.isnan(value)}
         return {name: value if math.isfinite(value) else None for name, value in known.items()}
 
     @classmethod
     def read(cls, row: Mapping[str, Any]) -> Rung:
         """Return what `reached` gave, with the seconds where they are there."""
-        known = {name: row[name] for name in cls._fields if name in row}
+        known = {"top1": math.nan} | {name: row[name] for name in cls._fields if name in row}
         return cls(**{name: math.inf if value is None else float(value) for name, value in known.items()})
 
     def __str__(self) -> str:
         if self.diverged:
             return "diverged"
+        if self.map is not None:
+            constant = "" if self.prevalence is None else f" (a constant's {self.prevalence:.2f} %)"
+            macro_f1 = "" if self.macro_f1 is None else f", macro-F1 {self.macro_f1:.2f} %"
+            return f"loss {self.loss:.4f}, mAP {self.map:.2f} %{constant}{macro_f1}"
         majority = "" if self.majority is None else f" (majority {self.majority:.2f} %)"
         macro_f1 = "" if self.macro_f1 is None else f", macro-F1 {self.macro_f1:.2f} %"
         return f"loss {self.loss:.4f}, top-1 {self.top1:.2f} %{majority}{macro_f1}"

@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from dasvit.cell.space import as_mask
 from dasvit.config import Config
@@ -28,6 +27,7 @@ from dasvit.search.state import Batch, SearchBatches, SearchParts, StageState
 from dasvit.search.token_maps import MAPS, TokenMaps
 from dasvit.session import Session
 from dasvit.training.metrics import EpochMetrics, check_steps
+from dasvit.training.multilabel import hits_name, label_hits, label_loss
 from dasvit.training.optim import warmup_remark
 from dasvit.training.steps import BatchLoss
 
@@ -161,7 +161,7 @@ def train_loss(stage: StageState, batch: Batch, weights: Callable[[], Tensor]) -
 
     def of(rows: slice) -> tuple[Tensor, dict[str, Tensor]]:
         logits = stage.logits(inputs[rows], weights())
-        loss = F.cross_entropy(logits, targets[rows], label_smoothing=stage.config.search.smoothing)
+        loss = label_loss(logits, targets[rows], stage.config.search.smoothing)
         return loss, {"loss": loss}
 
     return BatchLoss(len(inputs), stage.config.search.batch_size, of)
@@ -198,12 +198,11 @@ def val_loss(stage: StageState, batch: Batch) -> BatchLoss:
     def of(rows: slice) -> tuple[Tensor, dict[str, Tensor]]:
         weights = stage.edge_weights()
         logits = stage.logits(inputs[rows], weights)
-        loss = F.cross_entropy(logits, targets[rows])
-        hits = (logits.detach().argmax(1) == targets[rows]).double().mean()
+        loss, hits = label_loss(logits, targets[rows]), label_hits(logits.detach(), targets[rows])
         weights = weights[:, : len(stage.space.operations)]
         fair = fairness(weights, stage.architecture.alive, stage.space, stage.config.search.fairness).total
         more = fair + stage.cost(weights) + stage.strategy.alpha_loss(stage.architecture, weights)
-        return loss + more, {"val_loss": loss, "val_top1": 100 * hits}
+        return loss + more, {"val_loss": loss, f"val_{hits_name(targets)}": 100 * hits}
 
     return BatchLoss(len(inputs), stage.config.search.batch_size, of)
 
@@ -266,6 +265,8 @@ def describe_architecture(stage: StageState) -> dict[str, Any]:
 def describe_epoch(row: dict[str, Any], line: dict[str, Any], config: Config) -> str:
     """Return an epoch's line for the terminal."""
     val = f", val top-1 {row['val_top1']:.1f} %" if "val_top1" in row else " (weights alone)"
+    if "val_exact_match" in row:
+        val = f", val all labels right {row['val_exact_match']:.1f} %"
     mean = line["mean_weights"]
     types = ", ".join(f"{name} {value:.2f}" for name, value in line["fairness"]["type_weights"].items())
     return (

@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from dasvit.io.files import write_whole
 from dasvit.training.evaluation import Evaluation
 
-Ranking = Literal["loss", "top1", "balanced_accuracy", "macro_f1"]
-Metric = Literal["auto", "loss", "top1", "balanced_accuracy", "macro_f1"]
+Ranking = Literal["loss", "top1", "balanced_accuracy", "macro_f1", "map"]
+Metric = Literal["auto", "loss", "top1", "balanced_accuracy", "macro_f1", "map"]
 UNBALANCED = 2
 """How many times the smallest class's validation images the largest has where classes count as unbalanced."""
 RESAMPLES = 200
@@ -28,7 +28,7 @@ FILE = "validation.npz"
 
 
 def ranking_of(metric: Metric, evaluation: Evaluation, default: Ranking) -> Ranking:
-    """Return what decides: a metric, or under auto the default; the loss where classes are unbalanced.
+    """Return what decides: a metric, or under auto the default; the loss where classes are unbalanced, or several.
 
     There many networks are constants at first, which no share tells apart, and the loss does (docs/lab-notes.md).
 
@@ -39,6 +39,8 @@ def ranking_of(metric: Metric, evaluation: Evaluation, default: Ranking) -> Rank
     """
     if metric != "auto":
         return metric
+    if evaluation.labels.ndim == 2:
+        return "loss"
     counts = torch.bincount(evaluation.labels)
     counts = counts[counts > 0]
     is_unbalanced = len(counts) > 0 and int(counts.max()) >= UNBALANCED * int(counts.min())
@@ -54,11 +56,19 @@ def value_of(evaluation: Evaluation, ranking: Ranking) -> float:
 def score_of(evaluation: Evaluation, metric: Metric) -> float:
     """Return what a supernet's cell or network is ranked by, in percent, of which more is better.
 
-    A loss becomes the geometric mean of the right classes' probabilities.
+    A loss becomes the geometric mean of the right classes' probabilities (of several labels an image: of every class's
+    right answer).
     """
     ranking = ranking_of(metric, evaluation, "top1")
     value = value_of(evaluation, ranking)
     return 100 * math.exp(-value) if ranking == "loss" else 100 - value
+
+
+def judged_by_of(metric: Metric, several: bool) -> str:
+    """Return what `score_of` is called on the terminal: top-1, but of several labels an image the metric's name."""
+    if not several:
+        return "top-1"
+    return {"map": "mAP", "macro_f1": "macro-F1"}.get(metric, "score (100 exp(-loss))")
 
 
 def keep(folder: Path, evaluation: Evaluation) -> None:

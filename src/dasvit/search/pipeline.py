@@ -31,7 +31,7 @@ from dasvit.runtime.distributed import Runtime, seed_everything
 from dasvit.runtime.progress import Reporter
 from dasvit.runtime.saver import NEVER, Deadline
 from dasvit.search.autoformer import loop as autoformer
-from dasvit.search.candidates import choose_best, train_candidates
+from dasvit.search.candidates import choose_best, short_training, train_candidates
 from dasvit.search.comparable import comparable_cells
 from dasvit.search.confirm import Trial, confirm
 from dasvit.search.derivation import derive_found
@@ -47,6 +47,7 @@ from dasvit.search.surrogate import LinearModel, common_losses
 from dasvit.search.time_budget import expect_search, note_hours, search_probe, within_hours
 from dasvit.session import Session, check_memory, load_session
 from dasvit.training.distillation import check_teacher
+from dasvit.training.multilabel import check_ranking, check_training
 
 
 @dataclass(frozen=True)
@@ -181,7 +182,7 @@ def check_search(config: Config, labels: NDArray[np.int64], classes: Sequence[st
 
     Args:
         config: The recipe.
-        labels: Classes of the training images, int64 [N].
+        labels: Classes of the training images, int64 [N], or [N, C].
         classes: Names of the classes.
         runtime: This process among its peers.
 
@@ -191,6 +192,9 @@ def check_search(config: Config, labels: NDArray[np.int64], classes: Sequence[st
     """
     check_teacher(config.train, classes)
     method, finals = find_method(config.search.method), config.search.finals
+    check_ranking(config.search, labels)
+    if finals.cells:
+        check_training(short_training(config.train, 1), labels)
     trains = method.trains_supernet or method.finds == "network"
     if trains or finals.cells:
         _, upper = halves(labels, config, classes, filled=trains)

@@ -29,7 +29,7 @@ from dasvit.training.steps import Steps, at_least_float32
 
 Rows = NDArray[np.int64]
 Batch = tuple[Tensor, Tensor]
-"""Images [B, 3, S, S] and labels [B]."""
+"""Images [B, 3, S, S] and labels, [B] or [B, C]."""
 
 
 def halves(
@@ -38,7 +38,7 @@ def halves(
     """Return the training images for the weights and those for alpha.
 
     Args:
-        labels: Class of every training image, int64 [N].
+        labels: Class of every training image, int64 [N]; or its labels, int64 [N, C].
         config: The recipe.
         classes: Names of the classes.
         groups: Images of one number are not to be split, int64 [N]. None: each is by itself.

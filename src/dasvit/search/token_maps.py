@@ -15,6 +15,7 @@ from torch import Tensor
 
 from dasvit.config import Config
 from dasvit.data import Data, Preprocess
+from dasvit.data.multilabel import has_several, label_names
 from dasvit.data.thumbnail import encode
 from dasvit.io.run_folder import RunFolder
 from dasvit.runtime.distributed import Runtime
@@ -43,7 +44,7 @@ class TokenMaps:
         chosen = spread(data.test.labels, len(data.classes))
         looks = config.search.tokens.ratio < 1 and self.grid**2 <= MOST_PATCHES
         self.rows = chosen if looks else chosen[:0]
-        self.names = [data.classes[label] for label in data.test.labels[self.rows].tolist()]
+        self.names = [label_names(data.test.labels, row, data.classes) for row in self.rows.tolist()]
         self.pixels = torch.from_numpy(data.test.images[self.rows]).permute(0, 3, 1, 2)  # uint8 [n, 3, h, h]
         self.preprocess = Preprocess(model.image_size).to(runtime.device).eval()
 
@@ -82,6 +83,8 @@ class TokenMaps:
 
 def spread(labels: NDArray[np.int64], classes: int) -> NDArray[np.int64]:
     """Return the places of the first images of COUNT classes spread over the list, fewer where there are fewer."""
+    if has_several(labels):
+        return np.unique(np.linspace(0, len(labels) - 1, COUNT).round().astype(np.int64))
     wanted = np.unique(np.linspace(0, classes - 1, COUNT).round())
     found = [np.flatnonzero(labels == label)[:1] for label in wanted]
     return np.concatenate(found)

@@ -49,6 +49,7 @@ from dasvit.study.plan import (
 from dasvit.study.result import StudyResult
 from dasvit.study.verdicts import write_study
 from dasvit.training.loop import check_sizes
+from dasvit.training.multilabel import check_training
 
 FORMAT = "dasvit-study/2"
 
@@ -74,6 +75,7 @@ def do_study(
     def check(labels: NDArray[np.int64], classes: Sequence[str], runtime: Runtime) -> None:
         check_search(config, labels, classes, runtime)
         check_sizes(len(labels), config.train, runtime.world)
+        check_training(config.train, labels)
 
     session = load_session(config, options.run, "study", reporter, deadline, check)
     with session.locked():

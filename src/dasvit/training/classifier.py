@@ -35,6 +35,7 @@ class ModelInput:
         view: How pictures became squares of 8-bit pixels in its training.
         enlarge: How smaller images are enlarged, bilinear or bicubic, where all of an image is looked at.
         temperature: What its logits are divided by before they become probabilities. None: nothing was fitted.
+        multilabel: Whether an image can have several labels: probabilities are then sigmoids, one a class.
     """
 
     side: int
@@ -44,6 +45,7 @@ class ModelInput:
     view: View = PLAIN
     enlarge: str = "bilinear"
     temperature: float | None = None
+    multilabel: bool = False
 
     def shown(self, picture: Any) -> Tensor:
         """Return what the model is shown of a picture, uint8 [3, S, S].
@@ -80,7 +82,8 @@ def read_input(folder: Path) -> ModelInput:
         # Models of older versions do not say how they enlarge, which they do bilinearly.
         enlarge = "bilinear" if view.fit == "crop" else str(cfg.get("interpolation"))
         classes = tuple(map(str, names))
-        found = ModelInput(side, crop_pct, classes, Preprocess(side, mean, std), view, enlarge, temperature)
+        several = (description.get("dasvit") or {}).get("multilabel") is True
+        found = ModelInput(side, crop_pct, classes, Preprocess(side, mean, std), view, enlarge, temperature, several)
         fits = 1 <= side <= MAX_IMAGE_SIDE and MIN_CROP_PCT <= crop_pct <= 1 and len(mean) == len(std) == 3
         if temperature is not None and not (math.isfinite(temperature) and temperature > 0):
             raise ValueError(f"a temperature of {temperature}")
@@ -142,7 +145,7 @@ class Classifier:
             UserError: The weights give no numbers.
         """
         logits = self.model(self.inputs(images)).float() / (self.described.temperature or 1.0)
-        shares: Tensor = logits.softmax(dim=1).cpu()
+        shares: Tensor = (logits.sigmoid() if self.described.multilabel else logits.softmax(dim=1)).cpu()
         check_finite(self.folder, float(shares.sum()))
         return shares
 

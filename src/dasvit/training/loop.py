@@ -31,6 +31,7 @@ from dasvit.session import Session
 from dasvit.training.distillation import Distillation, load_distillation
 from dasvit.training.evaluation import Evaluation, evaluate, fit_temperature
 from dasvit.training.metrics import EpochMetrics, check_steps
+from dasvit.training.multilabel import make_label_loss, positive_weights, weights_line
 from dasvit.training.optim import make_optimizer, make_schedule, warmup_remark
 from dasvit.training.start import normalisation_of
 from dasvit.training.steps import BatchLoss, Steps, at_least_float32
@@ -80,8 +81,7 @@ def train(model: nn.Module, session: Session, evaluated_on: str = "test", until:
     if runtime.shards:
         params = sum(param.numel() for param in state.params)
         session.reporter.say(f"weights: {params:,}, of which this process keeps {runtime.kept(model):,}")
-    weights = class_weights(data.train.labels, session.classes) if options.balance == "weights" else None
-    mixup, criterion = make_loss(options, session.classes, weights)
+    mixup, criterion = loss_of(data, options)
     state.distillation = load_distillation(session, model)
     if remark := warmup_remark(options.optim, options.epochs, "train.optim"):
         session.reporter.say(remark)  # a candidate's warm-up is scaled: its numbers are not the recipe's
@@ -365,6 +365,11 @@ def class_weights(labels: NDArray[np.int64], classes: int) -> Tensor:
 
 def say_unbalanced(session: Session) -> None:
     """Say it where the largest class has ten times as many training images as the smallest, and nothing is done."""
+    if session.data.multilabel:
+        is_weighed = session.config.train.balance == "weights"
+        if line := weights_line(session.data.train.labels, session.data.classes, is_weighed, UNBALANCED):
+            session.reporter.say(line)
+        return
     counts = np.bincount(session.data.train.labels, minlength=session.classes)
     counts, most = counts[counts > 0], int(counts.max(initial=0))
     if session.config.train.balance == "none" and len(counts) and most >= UNBALANCED * counts.min():
@@ -391,6 +396,15 @@ def check_sizes(images: int, options: TrainConfig, world: int) -> None:
             f"mixup pairs images: train.batch_size must be a multiple of {2 * world} (two for each process), not "
             f"{options.batch_size}."
         )
+
+
+def loss_of(data: Data, options: TrainConfig) -> tuple[Mixup | None, Any]:
+    """Return mixup/cutmix, where the recipe asks for it, and the loss that fits the labels of the training images."""
+    labels, is_weighed = data.train.labels, options.balance == "weights"
+    if data.multilabel:
+        return make_label_loss(options, positive_weights(labels) if is_weighed else None)
+    classes = len(data.classes)
+    return make_loss(options, classes, class_weights(labels, classes) if is_weighed else None)
 
 
 def make_loss(options: TrainConfig, classes: int, weights: Tensor | None = None) -> tuple[Mixup | None, Any]:
@@ -430,7 +444,12 @@ def describe_epoch(row: dict[str, Any], options: TrainConfig, evaluated_on: str 
     if "test_top1" in row:
         test = f", {evaluated_on} loss {row['test_loss']:.4f}, {evaluated_on} top-1 {row['test_top1']:.2f} %"
         test += f" (majority {row['test_majority']:.2f} %)"
-    if "val_macro_f1" in row:
+    if "test_map" in row:
+        test = f", {evaluated_on} loss {row['test_loss']:.4f}, {evaluated_on} mAP {row['test_map']:.2f} %"
+        test += f" (a constant's {row['test_prevalence']:.2f} %)"
+    if "val_map" in row:
+        test += f", val mAP {row['val_map']:.2f} %, macro-F1 {row['val_macro_f1']:.2f} %"
+    elif "val_macro_f1" in row:
         test += f", val top-1 {row['val_top1']:.2f} % (majority {row['val_majority']:.2f} %)"
         test += f", macro-F1 {row['val_macro_f1']:.2f} %"
     return (

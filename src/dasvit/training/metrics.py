@@ -67,6 +67,7 @@ class EpochMetrics:
             later: Seconds of what comes after them.
         """
         forms = {"train_loss": "training loss {:.3f}", "val_loss": "val loss {:.3f}", "val_top1": "val top-1 {:.1f} %"}
+        forms |= {"val_exact_match": "val all labels right {:.1f} %"}
         means, seconds = self.means(), self.seconds
         shown = ", ".join(form.format(means[name]) for name, form in forms.items() if name in means)
         return f"{shown}; {self.images / seconds:.0f} images/s; about {duration(left * seconds / step + later)} left"

@@ -34,6 +34,7 @@ from dasvit.training.distillation import check_teacher, claim_teacher
 from dasvit.training.estimate import estimate_training
 from dasvit.training.evaluation import Evaluation
 from dasvit.training.loop import Trained, check_sizes, say_unbalanced, test_batches, train
+from dasvit.training.multilabel import check_training
 from dasvit.training.predictions import write_predictions
 from dasvit.training.start import Pretrained, Start, normalisation_of
 
@@ -97,6 +98,7 @@ def run_training(
 
     def check(labels: NDArray[np.int64], classes: Sequence[str], runtime: Runtime) -> None:
         check_sizes(len(labels), config.train, runtime.world)
+        check_training(config.train, labels)
         check_teacher(config.train, classes)
         if not isinstance(subject, (Start, Pretrained)):
             check_memory(cost_of(subject, config.model, len(classes)).params)
@@ -199,6 +201,7 @@ def write_model(
     write_predictions(run.path, trained.evaluation, data.classes, names, data.test)
     fitted, view = trained.evaluation.temperature, data.view
     noted = {"temperature": fitted, "window": None if isinstance(view.window, str) else list(view.window)}
+    noted |= {"multilabel": data.multilabel or None}
     side, (mean, std) = config.model.image_size, normalisation_of(model)
     save_model(
         model,

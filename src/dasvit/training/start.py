@@ -37,12 +37,14 @@ class Start:
     Attributes:
         folder: The model's folder.
         classes: Names of the classes that its head knows.
+        multilabel: Whether it was trained on images of several labels.
         digest: SHA-256 of its weights: a run that goes on must have begun with the same.
         normalisation: Of the images that it was trained on; it is kept.
     """
 
     folder: Path
     classes: tuple[str, ...]
+    multilabel: bool
     digest: str
     normalisation: Normalisation = (MEAN, STD)
 
@@ -65,11 +67,12 @@ class Start:
         if not (folder / WEIGHTS).is_file():
             raise UserError(f"{folder} holds no {WEIGHTS}: was its training cut off?")
         norms = read_model_config(folder)["pretrained_cfg"]
-        return cls(folder, known.classes, digest_of(folder / WEIGHTS), (tuple(norms["mean"]), tuple(norms["std"])))
+        normalisation = (tuple(norms["mean"]), tuple(norms["std"]))
+        return cls(folder, known.classes, known.multilabel, digest_of(folder / WEIGHTS), normalisation)
 
     def keeps_head(self, data: Data) -> bool:
-        """Tell whether the data have the classes that the model's head knows."""
-        return self.classes == tuple(data.classes)
+        """Tell whether the data have the classes that the model's head knows, one or several an image as it does."""
+        return self.classes == tuple(data.classes) and self.multilabel == data.multilabel
 
     def load(self, config: Config, data: Data) -> nn.Module:
         """Return the model, with a fresh head where the data have other classes."""

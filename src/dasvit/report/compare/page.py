@@ -16,7 +16,7 @@ from dasvit.report.rendering import render, write_page
 from dasvit.report.run.plots import operations_of
 from dasvit.report.run.reading import Run, outcome_remark, read_run
 from dasvit.report.run.sections import facts, written
-from dasvit.report.tables import SHARES, number
+from dasvit.report.tables import OF_SEVERAL, SHARES, number
 from dasvit.report.words import duration, known_interval, memory, percent, plain, weight
 
 TOOK = ("search took", "training took", "peak memory")
@@ -62,7 +62,7 @@ def comparison_of(runs: Sequence[Run], names: Sequence[str]) -> dict[str, Any]:
         "title": " · ".join(names),
         "operations": index,
         "runs": [(i, name, *line_style(i)) for i, name in enumerate(names)],
-        "heads": ["run", "parameters", "multiply-adds", "top-1 (95 %)", *list(SHARES.values())[1:], *TOOK],
+        "heads": ["run", "parameters", "multiply-adds", "top-1 (95 %)", *(SHARES[key] for key in shown(runs)), *TOOK],
         "results": results(runs, names),
         "remarks": [(name, text) for run, name in zip(runs, names, strict=True) if (text := outcome_remark(run))],
         "cells": cells(runs, names, index),
@@ -107,10 +107,16 @@ def results(runs: Sequence[Run], names: Sequence[str]) -> list[list[str]]:
         costs = [number(outcome[key]) if key in outcome else "–" for key in ("params", "macs")]
         times = [one.seconds if one else 0.0 for one in (run if run.kind == "search" else None, judged)]
         peak = max(one.peak_memory for one in (run, judged or run))
-        shares = [percent(outcome[key]) if key in outcome else "–" for key in SHARES if key != "top1"]
+        shares = [percent(outcome[key]) if key in outcome else "–" for key in shown(runs)]
         took = [duration(seconds) if seconds else "–" for seconds in times]
         rows.append([name, *costs, accuracy(outcome), *shares, *took, memory(peak) if peak else "–"])
     return rows
+
+
+def shown(runs: Sequence[Run]) -> list[str]:
+    """Return the shares that the table shows beside top-1: those of several labels an image where a run has them."""
+    there = {key for run in runs for key in run.outcome}
+    return [key for key in SHARES if key != "top1" and (key not in OF_SEVERAL or key in there)]
 
 
 def accuracy(outcome: Mapping[str, float]) -> str:
@@ -142,10 +148,12 @@ SEARCH_CURVES: Curves = [
     ("Total weight of attention", _of("msa", "types"), weight),
     ("Entropy of an edge's weights", Run.entropies, weight),
     ("Supernet, validation top-1", _of("val_top1"), percent),
+    ("Supernet, validation images with all labels right", _of("val_exact_match"), percent),
     ("Supernet, training loss (each run's own augmentation and smoothing)", _of("train_loss"), plain),
 ]
 TRAIN_CURVES: Curves = [
     ("Test top-1", _of("test_top1"), percent),
+    ("Test mAP", _of("test_map"), percent),
     ("Test loss (cross-entropy)", _of("test_loss"), plain),
     ("Training loss (each run's own augmentation and smoothing)", _of("train_loss"), plain),
 ]

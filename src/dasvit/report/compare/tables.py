@@ -12,6 +12,7 @@ from rich.table import Table
 
 from dasvit.config.recipe import flatten
 from dasvit.config.units import time_text
+from dasvit.report.label_scores import no_better_map
 from dasvit.report.markup import latex_table, markdown_table
 from dasvit.report.scores import no_better
 from dasvit.report.tables import SHARES, number
@@ -95,6 +96,11 @@ def remarks(rows: Sequence[Row]) -> list[str]:
         (row["network"], no_better(row["top1"], row["majority"], row.get("images", 0)))
         for row in rows
         if "top1" in row and "majority" in row
+    ]
+    found += [
+        (row["network"], no_better_map(row["map"], row["prevalence"]))
+        for row in rows
+        if "map" in row and "prevalence" in row
     ]
     return [f"{name}: {sentence}" for name, sentence in found if sentence]
 

@@ -24,6 +24,8 @@ def candidate_section(run: Run) -> dict[str, Any] | None:
     return {
         "edges": [edge_name(edge.source, edge.target) for edge in run.candidates[0].cell.edges],
         "rows": [row_of(candidate) for candidate in run.candidates],
+        "figure": "mAP" if (several := any("map" in one.numbers for one in run.candidates)) else "top-1",
+        "constant": "a constant's" if several else "majority",
         "rungs": rung_chart(run),
         "expected": expectation_plot(run),
         "spreads": [(name, f"{spread:.4f}") for name, spread in run.spreads.items()],
@@ -37,8 +39,8 @@ def row_of(candidate: Candidate) -> list[str]:
     expected = "–" if candidate.expected is None else f"{candidate.expected:.3f} ± {candidate.deviation or 0:.3f}"
     return [
         " · ".join(candidate.cell.ops) + (" (tie)" if candidate.tied else ""),
-        percent(numbers["top1"]),
-        percent(numbers["majority"]) if "majority" in numbers else "–",
+        percent(numbers["map"] if "map" in numbers else numbers["top1"]),
+        next((percent(numbers[key]) for key in ("majority", "prevalence") if key in numbers), "–"),
         percent(numbers["macro_f1"]) if "macro_f1" in numbers else "–",
         f"{numbers['loss']:.4f}" if "loss" in numbers else "diverged",
         f"{numbers['epochs']:g}" if "epochs" in numbers else "–",

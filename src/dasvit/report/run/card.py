@@ -12,6 +12,7 @@ from huggingface_hub import EvalResult, ModelCardData
 
 from dasvit.cell.genotype import Genotype
 from dasvit.errors import UserError, printable
+from dasvit.report.label_scores import no_better_map
 from dasvit.report.markup import markdown
 from dasvit.report.rendering import render_text
 from dasvit.report.run.reading import Run, finite, look_up, outcome_remark
@@ -23,7 +24,10 @@ CARD, PICTURE = "README.md", "cell.png"
 METRICS = {
     "majority": "majority class (a constant's top-1)",
     "balanced_accuracy": "balanced accuracy",
+    "prevalence": "mean prevalence (a constant's mAP)",
+    "micro_f1": "micro-F1 at 0.5",
     "macro_f1": "macro-F1",
+    "exact_match": "images with all labels right",
     "ece": "expected calibration error",
 }
 HUB_METRICS = {
@@ -31,6 +35,7 @@ HUB_METRICS = {
     "top5": ("accuracy", "Top-5 accuracy"),
     "balanced_accuracy": ("balanced_accuracy", "Balanced accuracy"),
     "macro_f1": ("f1", "Macro-F1"),
+    "map": ("mean_average_precision", "Mean average precision"),
 }
 """What the hub calls the metrics."""
 MOST_CLASSES = 200
@@ -64,14 +69,17 @@ def card_text(config: Mapping[str, Any], run: Run | None, genotype: Genotype | N
     title = f"{'DASViT' if genotype else printable(config['architecture'])} for {data}"
     environment = run.environment if run else {}
     versions = environment.get("versions")
+    several = look_up(config, "dasvit.multilabel") is True
     takes = f"It takes images of {sides(look_up(config, 'pretrained_cfg.input_size'))} and tells "
+    tells = " classes it finds in an image, several or none." if several else " classes apart."
     content = {
         "head": head(title, config, run, genotype, results),
         "title": title,
         "genotype": genotype,
         "args": args,
         "architecture": printable(config["architecture"]),
-        "takes": f"{takes}{look_up(config, 'num_classes', 0)} classes apart.",
+        "takes": f"{takes}{'which of ' if several else ''}{look_up(config, 'num_classes', 0)}{tells}",
+        "several": several,
         "patch": sides(args.get("patch_size")),
         "results": result_rows(results),
         "remark": outcome_remark(run) if run else constant_remark(results),
@@ -159,13 +167,16 @@ def result_rows(results: Mapping[str, float]) -> list[tuple[str, str]]:
         if found := known_interval(results, key):
             spread = f"(95 % interval {percent(found[0])} to {percent(found[1])})"
             rows.append((name, f"{percent(results[key])} {spread}"))
-    for key in ("majority", "balanced_accuracy", "macro_f1", "ece"):
+    if "map" in results:
+        rows.append(("test mAP", percent(results["map"])))
+    for key in ("majority", "balanced_accuracy", "prevalence", "micro_f1", "macro_f1", "exact_match", "ece"):
         if key in results:
             rows.append((f"test {METRICS[key]}", percent(results[key])))
     if "images" in results:
         rows.append(("test images", f"{results['images']:,.0f}"))
     if "loss" in results:
-        rows.append(("test loss (cross-entropy)", f"{results['loss']:.4f}"))
+        kind = "binary cross-entropy" if "map" in results else "cross-entropy"
+        rows.append((f"test loss ({kind})", f"{results['loss']:.4f}"))
     for key, name in (("params", "parameters"), ("macs", "multiply-adds of one image")):
         if key in results:
             rows.append((name, f"{number(results[key])} ({results[key]:,.0f})"))
@@ -174,6 +185,8 @@ def result_rows(results: Mapping[str, float]) -> list[tuple[str, str]]:
 
 def constant_remark(results: Mapping[str, float]) -> str:
     """Return a sentence where a model's figures are no better than a constant's, empty where they are."""
+    if {"map", "prevalence"} <= results.keys():
+        return no_better_map(results["map"], results["prevalence"])
     if not {"top1", "majority"} <= results.keys():
         return ""
     return no_better(results["top1"], results["majority"], results.get("images", 0.0))

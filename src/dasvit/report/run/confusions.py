@@ -22,6 +22,15 @@ MOST_MISTAKES = 24
 """Mistakes that a file of others may ask the page to show."""
 
 
+def label_section(run: Run) -> list[list[str]]:
+    """Return the figures of every class of several labels an image; of many classes, those of the least AP."""
+    rows = run.by_label
+    if len(rows) > MOST_CLASSES:
+        rows = tuple(sorted(rows, key=lambda row: row[1]["ap"])[:MOST_CLASSES])
+    shares = ("prevalence", "ap", "precision", "recall", "f1")
+    return [[name, f"{row['images']:,.0f}", *(percent(row[key]) for key in shares)] for name, row in rows]
+
+
 def class_section(run: Run) -> list[list[str]]:
     """Return precision, recall and F1 of every class; of many classes, those of the least F1."""
     rows = class_rows(run.confusion, run.class_names) if run.confusion else []

@@ -109,8 +109,10 @@ def accuracies(runs: Sequence[Run], names: Sequence[str]) -> Figure | None:
     figure, axes = _axes()
     for i, (run, name) in enumerate(zip(runs, names, strict=True)):
         if run.training:
-            _curve(axes, run.training, run.training.column("test_top1"), **_of_run(i), label=name)
-    axes.set(xlabel="epoch", ylabel="test top-1 (%)")
+            points = run.training.column("test_top1") or run.training.column("test_map")
+            _curve(axes, run.training, points, **_of_run(i), label=name)
+    several = any(run.training and run.training.column("test_map") for run in runs)
+    axes.set(xlabel="epoch", ylabel="test mAP (%)" if several else "test top-1 (%)")
     low, high = axes.get_ylim()  # with a margin around the curves
     axes.set_ylim(max(0.0, low), min(100.0, high))
     return _finished(figure, axes)

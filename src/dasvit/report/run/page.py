@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from dasvit.report.drawing.cells import describe_cell, found_cell, warnings_of
 from dasvit.report.rendering import render, write_page
 from dasvit.report.run.candidates import candidate_section
-from dasvit.report.run.confusions import class_section, confusion_section, mistake_section
+from dasvit.report.run.confusions import class_section, confusion_section, label_section, mistake_section
 from dasvit.report.run.images import image_section
 from dasvit.report.run.plots import all_charts, operations_of, shown_in
 from dasvit.report.run.reading import Run, outcome_remark, read_run
@@ -99,6 +99,7 @@ def page_of(run: Run, live: bool) -> dict[str, Any]:
         "cost": cost_section(run, index),
         "remark": outcome_remark(run),
         "classes": class_section(run),
+        "labels": label_section(run),
         "confusion": confusion_section(run),
         "mistakes": mistake_section(run),
         "images": image_section(run),
@@ -177,11 +178,37 @@ def accuracy_tiles(run: Run) -> list[Tile]:
         epoch, top1 = run.column("test_top1")[-1]
         majority = "".join(f", majority {percent(share)}" for _, share in run.column("test_majority")[-1:])
         found.append(Tile("test top-1", percent(top1), f"after epoch {epoch}{majority}"))
+    if "map" in judged:
+        found += map_tiles(run, judged)
+    elif run.column("test_map") and not run.rungs:
+        epoch, mean = run.column("test_map")[-1]
+        found.append(Tile("test mAP", percent(mean), f"after epoch {epoch}"))
     for rung in run.rungs:
         if {"epochs", "loss", "top1"} <= rung.keys():
             name = f"val top-1 after {rung['epochs']:g} epoch{'s' * (rung['epochs'] != 1)}"
             found.append(Tile(name, percent(rung["top1"]), f"val loss {rung['loss']:.4f}"))
+        elif {"epochs", "loss", "map"} <= rung.keys():
+            name = f"val mAP after {rung['epochs']:g} epoch{'s' * (rung['epochs'] != 1)}"
+            found.append(Tile(name, percent(rung["map"]), f"val loss {rung['loss']:.4f}"))
     if run.kind == "search" and run.column("val_top1"):
         epoch, top1 = run.column("val_top1")[-1]
         found.append(Tile("supernet top-1", percent(top1), f"validation, epoch {epoch}"))
+    return found
+
+
+def map_tiles(run: Run, judged: Mapping[str, float]) -> list[Tile]:
+    """Return how good a network of several labels an image is on test images."""
+    where = "trained: " if run.trained else ""
+    spread = [f"a constant's {percent(judged['prevalence'])}"] if "prevalence" in judged else []
+    spread += [f"epoch {judged['epoch']:.0f} kept"] if "epoch" in judged else []
+    found = [Tile(f"{where}test mAP", percent(judged["map"]), "; ".join(spread))]
+    before = judged.get("ece_uncalibrated")
+    calibration = "of its probabilities" if before is None else f"{percent(before)} without temperature"
+    others = {"micro_f1": "micro-F1", "macro_f1": "macro-F1", "exact_match": "all labels right", "ece": "ECE"}
+    remarks = {"micro_f1": "at 0.5", "exact_match": "of the images", "ece": calibration}
+    found += [
+        Tile(f"{where}{name}", percent(judged[key]), remarks.get(key, "over the classes"))
+        for key, name in others.items()
+        if key in judged
+    ]
     return found

@@ -129,7 +129,9 @@ def learning_charts(run: Run) -> list[Chart]:
     note += f", of images and labels that are {marks.replace(', ', ' or ')}" if marks else ""
     note += ": it is no measure of the same thing as the others." if marks else "."
     accuracies = {"val_top1": "validation", "test_top1": "top-1", "test_top5": "top-5", "test_macro_f1": "macro-F1"}
+    accuracies |= {"val_exact_match": "all labels right", "val_map": "validation mAP", "test_map": "mAP"}
     majority = [(share, "majority") for _, share in run.column("test_majority")[-1:]]
+    majority += [(share, "a constant's mAP") for _, share in run.column("test_prevalence")[-1:]]
     where = "supernet, validation half" if run.kind == "search" else f"{judged} images"
     return [
         Chart("Loss", _metrics(run, losses), plain, note=note, **common),

@@ -19,7 +19,7 @@ from dasvit.cell.genotype import Genotype
 from dasvit.cell.subnet import FILE, Subnet
 from dasvit.config.methods import METHODS
 from dasvit.errors import UserError, listed
-from dasvit.report import scores
+from dasvit.report import label_scores, scores
 
 FILES = ("config.yaml", "environment.json", "metrics.jsonl", "architecture.jsonl", "result.json", "derivation.json")
 """A folder that holds one of these holds a run, or what is left of one."""
@@ -121,6 +121,7 @@ class Run:
         token_images: What `token_images.json` holds.
         token_lines: Epoch of the whole run, stage and what was kept, of the lines of `tokens.jsonl`.
         rungs: Of a candidate of a search, numbers of what it had reached at each rung: epochs, loss, top1.
+        by_label: Of several labels an image, a class's name and its figures.
     """
 
     path: Path
@@ -150,6 +151,7 @@ class Run:
     token_images: dict[str, Any]
     token_lines: tuple[tuple[int, int, Any], ...]
     rungs: tuple[dict[str, float], ...] = ()
+    by_label: tuple[tuple[str, dict[str, float]], ...] = ()
 
     @property
     def drawn(self) -> bool:
@@ -286,12 +288,15 @@ def read_run(folder: Path, inner: bool = True) -> Run:
             if (epoch := _epoch(row, stages))
         ),
         rungs=tuple(_numbers(row) for row in _dicts(files.whole("rungs.json").get("rungs"))),
+        by_label=() if confusion else _by_label(result.get("by_class")),
     )
 
 
 def outcome_remark(run: Run) -> str:
     """Return a sentence where the network that a run trained is no better than a constant, empty where it is."""
     judged = run.training
+    if judged and {"map", "prevalence"} <= judged.result.keys():
+        return label_scores.no_better_map(judged.result["map"], judged.result["prevalence"])
     return scores.remark(judged.confusion, judged.class_names) if judged and judged.confusion else ""
 
 
@@ -461,7 +466,7 @@ def _candidates(rows: Any) -> tuple[Candidate, ...]:
     for row in _dicts(rows):
         cell, numbers, expected = _genotype(row.get("genotype")), _numbers(row), _numbers(row.get("expected"))
         rungs = [_numbers(rung) for rung in _dicts(row.get("rungs"))]
-        if cell and "top1" in numbers:
+        if cell and ("top1" in numbers or "map" in numbers):
             values = ((rung.get("epochs"), rung.get("value", rung.get("loss"))) for rung in rungs)
             losses = tuple((epochs, value) for epochs, value in values if epochs is not None and value is not None)
             tied = row.get("tied") is True
@@ -485,6 +490,13 @@ def _result(outcome: Any, confusion: list[list[int]]) -> dict[str, float]:
     if 0 < len(confusion) <= scores.FEW:
         found.pop("top5", None)
     return found
+
+
+def _by_label(rows: Any) -> tuple[tuple[str, dict[str, float]], ...]:
+    """Return the figures of every class, where they are those of several labels an image."""
+    found = ((str(row.get("class", "")), _numbers(row)) for row in _dicts(rows))
+    needed = {"images", "prevalence", "ap", "precision", "recall", "f1"}
+    return tuple((name, numbers) for name, numbers in found if needed <= numbers.keys())
 
 
 def _confusion(table: Any) -> list[list[int]]:

@@ -23,11 +23,11 @@ from dasvit.runtime.saver import Saver
 from dasvit.search.autoformer.evolution import Evolution
 from dasvit.search.autoformer.space import SPACES
 from dasvit.search.autoformer.supernet import EntangledSupernet
-from dasvit.search.metric import score_of
+from dasvit.search.metric import judged_by_of, score_of
 from dasvit.search.state import SearchBatches
 from dasvit.session import Probe, Session
 from dasvit.training.evaluation import evaluate
-from dasvit.training.loop import TrainState, make_loss, run_epoch
+from dasvit.training.loop import TrainState, loss_of, run_epoch
 from dasvit.training.metrics import check_steps
 from dasvit.training.pipeline import network_probe
 from dasvit.training.steps import Steps
@@ -74,7 +74,7 @@ def evolve_network(session: Session) -> EvolvedNetwork:
     supernet = EntangledSupernet(space, config.model, session.classes, seed)
     state = TrainState(supernet, options, len(batches), runtime, Steps(runtime, session.reporter))
     state.begin_step, state.advice = supernet.draw, ADVICE
-    _, criterion = make_loss(options, session.classes)
+    _, criterion = loss_of(session.data, options)
     with Saver(session.run, LOGS, runtime, session.reporter, session.deadline) as saver:
         before = saver.load()
         state.load(before)
@@ -177,12 +177,13 @@ class Judged:
         def ended(generation: int) -> None:
             best = evolution.best(1)[0]
             top1, judged = evolution.known[best], len(evolution.known)
+            judged_by = judged_by_of(config.search.metric, session.data.multilabel)
             row = {"generation": generation, "judged": judged, "top1": top1, "network": best.to_dict()}
             lines.append(json.dumps(row))
             if runtime.is_main:
                 session.run.write_text(GENERATIONS, "\n".join(lines) + "\n")
             session.reporter.say(
-                f"generation {generation}/{options.generations}: best val top-1 {top1:.2f} % of {judged} networks"
+                f"generation {generation}/{options.generations}: best val {judged_by} {top1:.2f} % of {judged} networks"
             )
 
         best = evolution.run(score, ended)
