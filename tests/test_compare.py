@@ -17,7 +17,7 @@ from dasvit.compare.networks import costed, find_networks
 from dasvit.config import Config
 from dasvit.errors import UserError
 from dasvit.models.paper import DATASETS, PAPER
-from dasvit.report.compare.tables import as_csv, as_latex, as_markdown, columns
+from dasvit.report.compare.tables import as_csv, as_latex, as_markdown, columns, ranked
 from dasvit.runtime.progress import Reporter
 from dasvit.training.pipeline import Subject, TrainResult, run_training
 from helpers import cut_off, untimed
@@ -199,6 +199,16 @@ def test_one_failure_does_not_stop_the_others(
     assert "1 training(s) failed" in err.splitlines()[-1] and "became nan" in err
     first, second = out.splitlines()[2:]
     assert first.split("|")[2].strip() == "–" and second.split("|")[2].strip().endswith("%")
+
+
+def test_the_order_is_that_of_the_metric(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out, _ = call(
+        capsys, "compare", *NETWORKS, *TINY, "--train.epochs=1", "--search.metric=macro_f1", "--run", tmp_path / "r"
+    )
+    rows = json.loads((tmp_path / "r/compare.json").read_text())["networks"]
+    order = sorted(rows, key=lambda row: -row["macro_f1"])
+    assert f"by macro-F1, best first: {order[0]['network']} {order[0]['macro_f1']:.2f} %, " in out
+    assert ranked(rows[:1], "top1") == "" and ranked(rows, "top1").startswith("by top-1, best first: ")
 
 
 # --- formats --------------------------------------------------------------------------------------------------------

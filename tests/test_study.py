@@ -212,6 +212,21 @@ def test_what_fails_is_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     assert summary["variants"][0]["mean"] is not None
 
 
+def test_a_study_compares_by_the_metric_of_the_task(study: tuple[Path, dict[str, Any]], tmp_path: Path) -> None:
+    """What its cells reached is that share, and its texts say so."""
+    folder, content = study
+    assert content["figure"] == "top1"
+    key, cell = next((key, cell) for key, cell in content["cells"].items() if cell["trainings"])
+    config, classes = Config(), 10
+    config = read_recipe(folder)
+    found = describe_cell(folder, key, Genotype.from_dict(cell["genotype"]), config, classes, [1000], "macro_f1")
+    (trained,) = found["trainings"][:1]
+    assert found["top1"] == trained["top1"] == trained["macro_f1"] != cell["top1"]
+    page = write_study(tmp_path, {**content, "figure": "macro_f1"})
+    text = (tmp_path / "study.md").read_text()
+    assert page["figure"] == "macro_f1" and "macro-F1" in text and "top-1" not in text
+
+
 def test_a_failing_process_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(study_jobs, "arguments", lambda job, root: ["search", "--config", "nowhere.yaml"])
     said: list[str] = []

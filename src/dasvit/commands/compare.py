@@ -14,8 +14,9 @@ from dasvit.compare.trainings import Comparison, compare_costs, run_comparison
 from dasvit.config import Config
 from dasvit.errors import UserError, printable
 from dasvit.models.paper_flops import WAY_OUT, has_ptflops
-from dasvit.report.compare.tables import columns, remarks, terminal_table
+from dasvit.report.compare.tables import columns, ranked, remarks, terminal_table
 from dasvit.runtime.progress import Reporter
+from dasvit.training.figure import figure_of
 
 
 def compare_command(options: CompareOptions, config: Config) -> None:
@@ -33,7 +34,7 @@ def compare_command(options: CompareOptions, config: Config) -> None:
     else:
         folder = options.run or "runs/compare"
         comparison = run_comparison(entries, config, folder, reporter, seeds=options.seeds, **how)
-    show(comparison, options)
+    show(comparison, options, figure_of(config.search.metric, any("map" in row for row in comparison.rows)))
     if failures := comparison.failures:
         raise UserError(f"{len(failures)} training(s) failed; the same command tries them again. {failures[0]}")
 
@@ -48,7 +49,7 @@ def wants_ptflops(choice: str, reporter: Reporter) -> bool:
     return False
 
 
-def show(comparison: Comparison, options: CompareOptions) -> None:
+def show(comparison: Comparison, options: CompareOptions, figure: str) -> None:
     rows, run = comparison.rows, comparison.run
     if options.json:
         print_json({**({"run": str(run.path)} if run else {}), "networks": rows})
@@ -59,6 +60,8 @@ def show(comparison: Comparison, options: CompareOptions) -> None:
         wide = None if console.is_terminal else 200  # a file or pipe has no width to fold into
         table = terminal_table(rows, columns(rows, comparison.published), comparison.title)
         Console(width=wide).print(table)
+        if order := ranked(rows, figure):
+            print(printable(order))
         for remark in remarks(rows):
             print(printable(remark))
         if run:

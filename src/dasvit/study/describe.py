@@ -69,9 +69,19 @@ def describe_ranking(root: Path, job: Job) -> dict[str, Any] | None:
 
 
 def describe_cell(
-    root: Path, key: str, subject: Found | str, config: Config, classes: int, seeds: Iterable[int]
+    root: Path, key: str, subject: Found | str, config: Config, classes: int, seeds: Iterable[int], figure: str
 ) -> dict[str, Any]:
-    """Return what is known of a network: its cost, and its trainings so far."""
+    """Return what is known of a network: its cost, and its trainings so far.
+
+    Args:
+        root: The study's folder.
+        key: The network's.
+        subject: It.
+        config: The study's recipe.
+        classes: Classes of the data.
+        seeds: Of the trainings.
+        figure: The share that the study compares, which stands under `top1`.
+    """
     cost = cost_of(subject, config.model, classes)
     trainings = []
     for seed in seeds:
@@ -79,9 +89,7 @@ def describe_cell(
         if (root / folder / "model" / "config.json").is_file():
             result = read_json(root / folder / "result.json")
             shares = {key: result[key] for key in SHARES if key in result}
-            if "map" in shares:  # stands in the place of top-1 (verdicts.figure_of)
-                shares["top1"] = shares["map"]
-            trainings.append({"run": folder, "seed": seed, **shares})
+            trainings.append({"run": folder, "seed": seed, **shares, "top1": shares[figure]})
     top1 = [training["top1"] for training in trainings]
     return {
         "genotype": subject.to_dict() if isinstance(subject, Genotype) else None,

@@ -48,6 +48,7 @@ from dasvit.study.plan import (
 )
 from dasvit.study.result import StudyResult
 from dasvit.study.verdicts import write_study
+from dasvit.training.figure import figure_of
 from dasvit.training.loop import check_sizes
 from dasvit.training.multilabel import check_training
 
@@ -267,8 +268,9 @@ class Study:
         drawn, references = self.drawn(), reference_cells(self.config)
         root, images = self.run.path, len(self.data.train)
         searches = [describe_search(root, job, images) for job in self.search_jobs() if job.is_done(root)]
+        figure = figure_of(self.config.search.metric, self.data.multilabel)
         cells = {
-            key: describe_cell(root, key, subject, self.config, len(self.data.classes), self.training_seeds)
+            key: describe_cell(root, key, subject, self.config, len(self.data.classes), self.training_seeds, figure)
             for key, (_, subject) in self.networks().items()
         }
         return {
@@ -277,6 +279,7 @@ class Study:
             "options": {key: getattr(self.options, key) for key in OPTIONS},
             "seeds": {"search": self.config.runtime.seed, "train": self.training_seeds.start},
             "data": self.config.data.name,
+            "figure": figure,
             "machine": {key: self.run.notes().get(key) for key in ("machine", "device", "precision", "versions")},
             "epochs": {
                 "search": sum(self.variants[0].config.search.stages.epochs),

@@ -12,6 +12,7 @@ from dasvit.io.run_folder import RunFolder
 from dasvit.report.rendering import render, render_text, write_page
 from dasvit.report.study.page import page_of
 from dasvit.report.study.words import REFERENCES
+from dasvit.report.tables import SHARES
 from dasvit.study.plan import CONTROL
 from dasvit.study.rankings import looked_at, rankings
 from dasvit.study.statistics import (
@@ -42,23 +43,17 @@ def write_study(folder: Path, study: Study) -> dict[str, Any]:
         UserError: A file that is no page of ours stands in the page's place.
         OSError: A file cannot be written.
     """
-    content = {**study, "summary": summarise(study), **figure_of(study)}
+    content = {**study, "summary": summarise(study)}
     text = json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
     run = RunFolder(folder, "study")
     run.write_text("study.json", text)
     page = page_of(content)
     texts = [render_text("study.md.j2", page) + "\n", render("study.html.j2", page)]
-    if "figure" in content:
-        texts = [text.replace("top-1", "mAP") for text in texts]
+    if study.get("figure", "top1") != "top1":
+        texts = [text.replace("top-1", SHARES[study["figure"]]) for text in texts]
     run.write_text("study.md", texts[0])
     write_page(folder / "report.html", texts[1])
     return content
-
-
-def figure_of(study: Study) -> dict[str, str]:
-    """Return that top1 stands for the mAP, where a study's images have several labels."""
-    trainings = [training for cell in study["cells"].values() for training in cell["trainings"]]
-    return {"figure": "map"} if any("map" in training for training in trainings) else {}
 
 
 def summarise(study: Study) -> dict[str, Any]:

@@ -105,6 +105,18 @@ def remarks(rows: Sequence[Row]) -> list[str]:
     return [f"{name}: {sentence}" for name, sentence in found if sentence]
 
 
+def ranked(rows: Sequence[Row], figure: str) -> str:
+    """Return the trained networks in the order of a share, best first, in a sentence; empty of fewer than two.
+
+    Args:
+        rows: The networks.
+        figure: The share, of SHARES.
+    """
+    found = sorted((row for row in rows if figure in row), key=lambda row: -float(row[figure]))
+    named = ", ".join(f"{row['network']} {row[figure]:.2f} %" for row in found)
+    return f"by {SHARES[figure]}, best first: {named}" if len(found) > 1 else ""
+
+
 def terminal_table(rows: Sequence[Row], shown: Sequence[Column], title: str) -> Table:
     """Return the table for the terminal."""
     table = Table(title=title)
