@@ -34,7 +34,7 @@ from dasvit.search.pipeline import run_search
 from dasvit.study.options import StudyOptions
 from dasvit.study.result import StudyResult
 from dasvit.study.study import do_study
-from dasvit.training.pipeline import Start, Subject, run_training, say_taken_over
+from dasvit.training.pipeline import Start, Subject, resized, run_training, say_taken_over
 
 __all__ = [
     "FoundCell",
@@ -159,6 +159,11 @@ def train(
         Stopped: The time was up, or a signal came; the same call goes on.
     """
     name, folder, known = _about(subject)
+    cell = subject.found if isinstance(subject, FoundCell) else subject
+    if not isinstance(subject, (FoundCell, TrainedModel, Genotype, Subnet)):
+        cell = named_network(str(subject))[0]
+    if isinstance(cell, Genotype) and cell.sizes:
+        options = {**{f"model.{field}": size for field, size in cell.sizes.to_dict().items()}, **(options or {})}
     if isinstance(subject, TrainedModel):
         sizes = {f"model.{field}": size for field, size in sizes_of(subject.folder).items()}
         options = {**sizes, **(options or {})}
@@ -167,10 +172,9 @@ def train(
     what: Subject | Start
     if isinstance(subject, TrainedModel):
         what = Start.read(str(subject.folder), config)
-    elif isinstance(subject, (FoundCell, Genotype, Subnet)):
-        what = subject.found if isinstance(subject, FoundCell) else subject
     else:
-        what = named_network(str(subject))[0]
+        assert not isinstance(cell, (TrainedModel, Path)), "a path was read, and a model goes on"
+        what = resized(cell, config.model, Reporter(quiet=quiet).say)
     place = str(run or folder or f"runs/{name}")
     deadline = Deadline.after(max_minutes)
     reporter = Reporter(quiet=quiet)

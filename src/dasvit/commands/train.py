@@ -15,7 +15,7 @@ from dasvit.io.run_folder import find_model, find_run
 from dasvit.report.tables import network_table
 from dasvit.runtime.progress import Reporter
 from dasvit.runtime.saver import Deadline
-from dasvit.training.pipeline import Start, Subject, expect_training, run_training, say_taken_over
+from dasvit.training.pipeline import Start, Subject, expect_training, resized, run_training, say_taken_over
 
 
 def train_command(options: TrainOptions, config: Config) -> None:
@@ -26,6 +26,8 @@ def train_command(options: TrainOptions, config: Config) -> None:
             "a trained model)."
         )
     subject: Subject | Start = Start.read(init, config) if init else load_found(cell) if cell else baseline
+    if not isinstance(subject, Start):
+        subject = resized(subject, config.model, Reporter().say)
     name = Path(cell or init).stem if cell or init else baseline
     folder = options.run or default_folder(cell, init, name)
     reporter = Reporter()

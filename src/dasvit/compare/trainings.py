@@ -23,7 +23,7 @@ from dasvit.runtime.progress import Reporter
 from dasvit.session import Session, load_session
 from dasvit.training.estimate import estimate_training
 from dasvit.training.loop import check_sizes
-from dasvit.training.pipeline import network_maker, network_probe, run_training
+from dasvit.training.pipeline import at_sizes, network_maker, network_probe, run_training
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -194,7 +194,7 @@ def measured_where(rows: Sequence[dict[str, Any]]) -> str:
 def trained(entry: Entry, config: Config, seed: int, root: Path, reporter: Reporter) -> dict[str, Any]:
     """Return the result of a network with a seed and the times of its epochs; what is done is not trained again."""
     folder = root / entry.key / f"seed{seed}"
-    config = replace(config, runtime=replace(config.runtime, seed=seed))
+    config = at_sizes(replace(config, runtime=replace(config.runtime, seed=seed)), entry.subject)
     run = RunFolder(folder, "train")
     if (folder / "model" / "config.json").is_file():  # the last thing that a training writes
         run.open(config, entry.subject if isinstance(entry.subject, str) else entry.subject.to_json())

@@ -70,6 +70,12 @@ class DataConfig:
     cache: str = ""
 
 
+Stem = Literal["patch", "conv"]
+"""How an image becomes tokens."""
+Pool = Literal["token", "avg"]
+"""What the head reads."""
+
+
 @dataclass(kw_only=True)
 class ModelConfig:
     """The skeleton that the cell is stacked into (method, section 1); the defaults are ViT-B/16's.
@@ -80,6 +86,9 @@ class ModelConfig:
         width: Embedding width D.
         layers: Encoder layers of the derived network.
         heads: Attention heads of the ViT baseline of the same width and depth.
+        stem: How an image becomes tokens: patch, a linear layer of each patch; or conv, 3 × 3 convolutions of stride 2
+            until a patch is a pixel, each with norm and activation, and a 1 × 1 convolution (docs/sizes.md).
+        pool: What the head reads: token, the class token; or avg, the mean of the patches.
     """
 
     image_size: int = at_least(1, default=224, most=MAX_IMAGE_SIDE)
@@ -87,6 +96,8 @@ class ModelConfig:
     width: int = at_least(1, default=768, most=MAX_WIDTH)
     layers: int = at_least(1, default=12, most=MAX_LAYERS)
     heads: int = at_least(1, default=12)
+    stem: Stem = "patch"
+    pool: Pool = "token"
 
 
 @dataclass(kw_only=True)

@@ -61,6 +61,7 @@ def _check_images(config: Config) -> None:
             f"an image of {model.image_size} pixels is not divisible into patches of {model.patch_size}: "
             "change model.image_size or model.patch_size."
         )
+    check_stem(model.stem, model.patch_size)
     if config.train.patience and config.train.monitor == "last":
         raise UserError("train.patience waits for what train.monitor looks at: give train.monitor macro_f1, say.")
     if not config.space.heads:
@@ -160,6 +161,19 @@ def size_pair(size: ImageSize | list[int]) -> tuple[int, int]:
         return size, size
     height, width = size
     return int(height), int(width)
+
+
+def check_stem(stem: str, patch_size: int) -> None:
+    """Check that a stem can make tokens of patches of that side.
+
+    Raises:
+        UserError: Its convolutions, each of which halves the image, do not.
+    """
+    if stem == "conv" and (patch_size < 2 or patch_size & (patch_size - 1)):
+        raise UserError(
+            f"a convolutional stem halves the image until a patch is a pixel: patches of {patch_size} pixels are none "
+            "of 2, 4, 8, 16 and so on. Change the patch size, or take the stem patch."
+        )
 
 
 def check_patches(image_size: ImageSize, patch_size: ImageSize) -> None:

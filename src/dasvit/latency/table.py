@@ -19,6 +19,7 @@ import random
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from scipy.optimize import nnls
@@ -39,6 +40,8 @@ from dasvit.runtime.progress import Reporter
 FORMAT = "dasvit-latency/1"
 SIZES = ("image_size", "patch_size", "width", "layers")
 """Fields of the section model that a table is for."""
+FORMS = {"stem": "patch", "pool": "token"}
+"""Further ones, which a table names where they are not these."""
 OWN = "latency.json"
 """The table of a run in its folder."""
 DEPTHS = (1, 3)
@@ -56,7 +59,7 @@ class LatencyTable:
 
     Attributes:
         machine: Where it was measured.
-        sizes: The networks' image_size, patch_size, width and layers.
+        sizes: The networks' image_size, patch_size, width and layers; stem and pool, where they are not the usual ones.
         skeleton: Seconds of all but the layers.
         layer: Seconds of a layer beside its operations.
         operations: Seconds of every operation by name, in one layer.
@@ -64,7 +67,7 @@ class LatencyTable:
     """
 
     machine: Machine
-    sizes: Mapping[str, int]
+    sizes: Mapping[str, int | str]
     skeleton: float
     layer: float
     operations: Mapping[str, float]
@@ -102,7 +105,10 @@ def _parsed(text: str, where: str) -> LatencyTable:
             raise wrong
         table = LatencyTable(**{**content, "machine": Machine(**content["machine"])})
         times = [table.skeleton, table.layer, table.error, *table.operations.values()]
-        numbers = [*times, *(table.sizes[name] for name in SIZES), table.machine.threads, table.machine.batch]
+        sides = [table.sizes[name] for name in SIZES]
+        numbers: list[Any] = [*times, *sides, table.machine.threads, table.machine.batch]
+        if not table.sizes.keys() <= {*SIZES, *FORMS}:
+            raise wrong
         for name in table.operations:
             parse_operation(name)
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
@@ -167,9 +173,10 @@ def renew_table(config: Config, classes: int, reporter: Reporter) -> LatencyTabl
     return table
 
 
-def sizes_of(model: ModelConfig) -> dict[str, int]:
+def sizes_of(model: ModelConfig) -> dict[str, int | str]:
     """Return the sizes that a table is for."""
-    return {name: getattr(model, name) for name in SIZES}
+    forms = {name: getattr(model, name) for name, usual in FORMS.items() if getattr(model, name) != usual}
+    return {name: getattr(model, name) for name in SIZES} | forms
 
 
 def own_table(config: Config, classes: int, run: RunFolder, reporter: Reporter) -> Config:
@@ -220,8 +227,8 @@ def check_table(table: LatencyTable, config: Config) -> None:
         UserError: It is not; the text has the way out.
     """
     path, way_out = config.search.latency.table, "measure one with `dasvit latency --config RECIPE --out FILE` there."
-    wanted = sizes_of(config.model)
-    others = [f"{name} {table.sizes[name]}, not {wanted[name]}" for name in SIZES if table.sizes[name] != wanted[name]]
+    wanted, found = {**FORMS, **sizes_of(config.model)}, {**FORMS, **table.sizes}
+    others = [f"{name} {found[name]}, not {size}" for name, size in wanted.items() if found[name] != size]
     if others:
         raise UserError(f"the latency table {path} is of networks with {' and '.join(others)}: {way_out}")
     missing = [op for op in Space.from_config(config.space).operations if op not in table.operations]
@@ -288,7 +295,7 @@ def fit_table(
     times: Sequence[float],
     operations: Sequence[str],
     machine: Machine,
-    sizes: Mapping[str, int],
+    sizes: Mapping[str, int | str],
 ) -> LatencyTable:
     """Return the table that explains the times of networks best.
 

@@ -13,6 +13,7 @@ from dasvit.config import ModelConfig
 from dasvit.config.validation import check_patches
 from dasvit.errors import UserError
 from dasvit.models.dasvit import DasViT
+from dasvit.models.vit_conv import VIT_CONV
 from dasvit.models.vit_shift import VIT_SHIFT
 
 VIT = "vit_base_patch16_224"
@@ -26,22 +27,25 @@ def make_network(genotype: Genotype, config: ModelConfig, num_classes: int, drop
 
     Args:
         genotype: The cell.
-        config: Image, patch, width and layers.
+        config: Image, patch, width, layers, stem and pooling, where the cell has none of its own.
         num_classes: Classes.
         drop_path: Rate of stochastic depth at the last layer.
 
     Raises:
         UserError: Sizes that do not fit together.
     """
+    config = genotype.at(config)
     network = timm.create_model(
         "dasvit_base_patch16_224",
-        cell=genotype.to_dict(),
+        cell=genotype.alone.to_dict(),
         img_size=config.image_size,
         patch_size=config.patch_size,
         embed_dim=config.width,
         depth=config.layers,
         num_classes=num_classes,
         drop_path_rate=drop_path,
+        stem=config.stem,
+        global_pool=config.pool,
     )
     assert isinstance(network, DasViT)
     return network
@@ -67,7 +71,7 @@ def make_model(name: str, config: ModelConfig, num_classes: int, *, drop_path: f
         args["drop_path_rate"] = drop_path
     ours = name in OURS
     if ours:
-        name, args = OURS[name], args | _vit_args(config)
+        name, args = _behind(name, config), args | _vit_args(config)
     else:
         check_architecture(name)
         if timm.get_pretrained_cfg_value(name, "fixed_input_size"):
@@ -85,6 +89,15 @@ def make_model(name: str, config: ModelConfig, num_classes: int, *, drop_path: f
     return model
 
 
+def _behind(name: str, config: ModelConfig) -> str:
+    """Return the architecture behind the name of a baseline."""
+    if config.stem == "patch":
+        return OURS[name]
+    if name != "vit":
+        raise UserError(f"{name} has no convolutional stem: leave out model.stem, or compare with vit.")
+    return VIT_CONV
+
+
 def _vit_args(config: ModelConfig) -> dict[str, Any]:
     check_patches(config.image_size, config.patch_size)
     if config.width % config.heads:
@@ -95,6 +108,8 @@ def _vit_args(config: ModelConfig) -> dict[str, Any]:
         "embed_dim": config.width,
         "depth": config.layers,
         "num_heads": config.heads,
+        # The norm stays in front of the mean, as in our networks.
+        **({"global_pool": "avg", "fc_norm": False} if config.pool == "avg" else {}),
     }
 
 
