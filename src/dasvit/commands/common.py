@@ -35,7 +35,7 @@ def print_latency(content: Mapping[str, Any]) -> None:
     print(f"An inference takes {time_text(content['latency']['predicted'])} by the table of {machine}.")
     ops = [edge["op"] for edge in content["genotype"]["edges"]]
     for trial in content.get("measured", []):
-        if trial["ops"] == ops:
+        if trial["ops"] == ops and trial.get("sizes") == content["genotype"].get("sizes"):
             print(f"Measured here: {time_text(trial['median'])} (IQR {time_text(trial['iqr'])}).")
 
 

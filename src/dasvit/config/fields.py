@@ -17,6 +17,7 @@ from dasvit.config.limits import (
     MAX_RATIO,
     MAX_RUNGS,
     MAX_SEED,
+    MAX_SIZES,
     MAX_WIDTH,
     MAX_WORKERS,
 )
@@ -110,6 +111,11 @@ class SpaceConfig:
         ratios: Hidden width over D of the MLP operations.
         shifts: Hidden width over D of the MLPs whose hidden units come from neighbouring patches (not the paper's).
         extra: Names of further operations, of kinds that `dasvit.register_operation` made known (docs/extending.md).
+        widths: Embedding widths that are searched beside the cell, as 96,128,192 (docs/sizes.md). Empty: model.width.
+        depths: Numbers of layers, likewise. Empty: model.layers.
+        patches: Sides of a patch, likewise; each divides model.image_size. Empty: model.patch_size.
+        stems: Stems, likewise: patch, conv. Empty: model.stem.
+        pools: What the head reads, likewise: token, avg. Empty: model.pool.
     """
 
     nodes: int = at_least(1, default=2, most=MAX_NODES)
@@ -119,6 +125,11 @@ class SpaceConfig:
     )
     shifts: list[float] = field(default_factory=list, metadata=listed(most=MAX_RATIO, entries=MAX_OPERATIONS))
     extra: list[str] = field(default_factory=list, metadata=listed(entries=MAX_OPERATIONS))
+    widths: list[int] = field(default_factory=list, metadata=listed(most=MAX_WIDTH, entries=MAX_SIZES))
+    depths: list[int] = field(default_factory=list, metadata=listed(most=MAX_LAYERS, entries=MAX_SIZES))
+    patches: list[int] = field(default_factory=list, metadata=listed(most=MAX_IMAGE_SIDE, entries=MAX_SIZES))
+    stems: list[Stem] = field(default_factory=list)
+    pools: list[Pool] = field(default_factory=list)
 
 
 @dataclass(kw_only=True)

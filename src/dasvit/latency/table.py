@@ -29,6 +29,7 @@ from dasvit.cell.genotype import Genotype, parse_operation
 from dasvit.cell.graph import live_edges
 from dasvit.cell.space import Space
 from dasvit.config import Config, ModelConfig
+from dasvit.config.validation import has_sizes
 from dasvit.data.sources import cache_folder
 from dasvit.errors import UserError
 from dasvit.io.files import write_whole
@@ -44,6 +45,8 @@ FORMS = {"stem": "patch", "pool": "token"}
 """Further ones, which a table names where they are not these."""
 OWN = "latency.json"
 """The table of a run in its folder."""
+OWN_TABLES = "latency"
+"""The folder of a run's tables, where sizes are searched: one for each."""
 DEPTHS = (1, 3)
 """Layers of the networks that the sums are fitted to: two depths tell the skeleton and a layer apart."""
 WHOLE = 4
@@ -131,6 +134,8 @@ def find_table(config: Config, classes: int, reporter: Reporter | None = None) -
         UserError: The table that the recipe names is of other operations or sizes, or runs otherwise.
     """
     how = config.search.latency
+    if how.table and Path(how.table).is_dir():
+        return _of_folder(Path(how.table), config, classes, reporter or Reporter(quiet=True))
     if how.table:
         table = read_table(Path(how.table))
         check_table(table, config)
@@ -144,6 +149,43 @@ def find_table(config: Config, classes: int, reporter: Reporter | None = None) -
         except UserError as error:
             log.warning("%s It is measured anew.", error)
     return renew_table(config, classes, reporter or Reporter(quiet=True))
+
+
+def _of_folder(folder: Path, config: Config, classes: int, reporter: Reporter) -> LatencyTable:
+    """Return the table of a recipe's sizes from a folder of tables; this machine's own are added as they are asked for.
+
+    Raises:
+        UserError: It lacks one, and its tables are another machine's.
+    """
+    own = folder / file_name(sizes_of(config.model))
+    paths = [own] if own.is_file() else sorted(folder.glob("*.json"))
+    tables = [read_table(path) for path in paths]
+    for table in tables:
+        if _serves(table, config):
+            return table
+    machines = {str(table.machine): table.machine for table in tables}
+    if any(machine != this_machine(config.search.latency) for machine in machines.values()):
+        wanted = own.name.removesuffix(".json")
+        raise UserError(
+            f"no latency table in {folder} is of {wanted}, and they are of another machine ({next(iter(machines))}): "
+            "measure one there with `dasvit latency --config RECIPE --out FILE` and put it beside the others, or list "
+            "in space the sizes alone that have one."
+        )
+    table = find_table(with_table(config, ""), classes, reporter)
+    write_whole(own, lambda file: file.write(table.to_json().encode()))
+    return table
+
+
+def _serves(table: LatencyTable, config: Config) -> bool:
+    """Tell whether a table is of a recipe's sizes and has its operations."""
+    operations = Space.from_config(config.space).operations
+    return table.sizes == sizes_of(config.model) and set(operations) <= table.operations.keys()
+
+
+def file_name(sizes: Mapping[str, int | str]) -> str:
+    """Return the name of the file of a table of such sizes in a folder, as image64-patch4-width96-layers6-conv.json."""
+    parts = [name.removesuffix("_size") * (name in SIZES) + str(value) for name, value in sizes.items()]
+    return "-".join(parts) + ".json"
 
 
 _HELD: dict[Path, LatencyTable] = {}
@@ -193,12 +235,26 @@ def own_table(config: Config, classes: int, run: RunFolder, reporter: Reporter) 
     """
     if not config.search.derive.max_latency:
         return config
+    if has_sizes(config.space):
+        return _own_tables(config, run)
     path = run.path / OWN
     if not path.is_file():
         run.write_text(OWN, find_table(config, classes, reporter).to_json())
     config = with_table(config, path)
     reporter.say(f"latency: by the table of {find_table(config, classes).machine}")
     return config
+
+
+def _own_tables(config: Config, run: RunFolder) -> Config:
+    """Return the recipe of a run over sizes with the run's own folder of tables, those that were given in it."""
+    folder, given = run.path / OWN_TABLES, config.search.latency.table
+    if not folder.is_dir():
+        paths = (sorted(Path(given).glob("*.json")) if Path(given).is_dir() else [Path(given)]) if given else []
+        texts = {file_name((table := read_table(path)).sizes): table.to_json() for path in paths}
+        folder.mkdir(parents=True)
+        for name, text in texts.items():
+            run.write_text(f"{OWN_TABLES}/{name}", text)
+    return with_table(config, folder)
 
 
 def past_table(config: Config, run: Path, given: str = "") -> Config:
@@ -210,6 +266,10 @@ def past_table(config: Config, run: Path, given: str = "") -> Config:
     if given:
         return with_table(config, given)
     how = config.search.latency
+    if (run / OWN_TABLES).is_dir():
+        tables = [read_table(path) for path in sorted((run / OWN_TABLES).glob("*.json"))]
+        is_ours = all(table.machine == this_machine(how) for table in tables)
+        return with_table(config, run / OWN_TABLES) if how.table or is_ours else config
     if own.is_file() and (how.table or read_table(own).machine == this_machine(how)):
         return with_table(config, own)
     return config

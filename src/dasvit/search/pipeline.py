@@ -16,11 +16,13 @@ from numpy.typing import NDArray
 
 from dasvit.cell.cost import operation_cost, skeleton_cost, token_count
 from dasvit.cell.genotype import Genotype, load_genotype
+from dasvit.cell.size_space import at_cell
 from dasvit.cell.space import Space
 from dasvit.cell.subnet import FILE, Found
 from dasvit.config import Config
 from dasvit.config.methods import find_method
 from dasvit.config.units import parse_time
+from dasvit.config.validation import has_sizes
 from dasvit.data.splits import balanced_subset
 from dasvit.errors import UserError
 from dasvit.extras import need
@@ -37,10 +39,12 @@ from dasvit.search.confirm import Trial, confirm
 from dasvit.search.derivation import derive_found
 from dasvit.search.derive import Derivation
 from dasvit.search.evaluation import perturbed
+from dasvit.search.expected import make_features
 from dasvit.search.halving import Candidate, converged
 from dasvit.search.loop import TrainedSupernet, search
 from dasvit.search.past_run import candidate_stages
-from dasvit.search.proposal import SHIPPED, TEACHERS, make_features
+from dasvit.search.proposal import SHIPPED, TEACHERS
+from dasvit.search.sized import derive_sized, measure_tables, pools_within, with_choice
 from dasvit.search.stages import Stages
 from dasvit.search.state import halves
 from dasvit.search.surrogate import LinearModel, common_losses
@@ -74,7 +78,7 @@ class SearchResult:
     @property
     def shipped(self) -> Candidate | None:
         """The cell that the package ships, where it was a candidate."""
-        return next((one for one in self.candidates if one.cell == load_genotype(SHIPPED)), None)
+        return next((one for one in self.candidates if one.cell.alone == load_genotype(SHIPPED)), None)
 
     def to_dict(self) -> dict[str, Any]:
         """Return what `derivation.json` holds: what was found, its cost, and what it was chosen against."""
@@ -147,6 +151,8 @@ def run_search(
             note_hours(session, hours)
         own = session.runtime.from_main(lambda: own_table(session.config, session.classes, session.run, reporter))
         session = replace(session, config=own)
+        if has_sizes(config.space) and config.search.derive.max_latency:
+            session.runtime.from_main(lambda: measure_tables(own, session.classes, reporter))
         if method.trains_supernet and warn and session.runtime.is_main:
             warn(session)
         seed_everything(config.runtime.seed)
@@ -193,6 +199,8 @@ def check_search(config: Config, labels: NDArray[np.int64], classes: Sequence[st
         _, upper = halves(labels, config, classes, filled=trains)
         if finals.cells:
             balanced_subset(labels[upper], finals.images, config.runtime.seed, "search.finals.images")
+    if has_sizes(config.space):
+        pools_within(with_choice(config, replace(config.search.derive, max_latency="")), len(classes))
     if method.finds == "network":
         autoformer.check_budget(config, len(classes))
         check_memory(autoformer.supernet_params(config, len(classes)))
@@ -238,6 +246,8 @@ def find_cell(session: Session, jobs: int = 1, place: Cluster | None = None) -> 
         derivation = choose_best(derived, candidates)
 
     def faster(config: Config) -> Genotype:
+        if has_sizes(config.space):
+            return derive_sized(candidates, stages, config, session.classes, config.search.derive).genotype
         if not candidates:
             return first_cell(stages, replace(session, config=config)).genotype
         known = candidate_stages(candidates, config, session.classes, stages)
@@ -263,7 +273,10 @@ def first_cell(stages: Stages | None, session: Session) -> Derivation:
     """Return what the weights say; without any, a cell drawn at random."""
     if stages is None:
         return draw_cell(session)
-    return derive_found(stages, session.config, session.classes, session.config.search.derive)
+    config = session.config
+    if has_sizes(config.space):
+        return derive_sized([], stages, config, session.classes, config.search.derive)
+    return derive_found(stages, config, session.classes, config.search.derive)
 
 
 def draw_cell(session: Session) -> Derivation:
@@ -281,8 +294,9 @@ def describe_derivation(derivation: Derivation, config: Config, classes: int) ->
         **cost_of(derivation.genotype, config.model, classes).to_dict(),
     }
     if config.search.derive.max_latency:
-        table = find_table(config, classes)
-        predicted = table.predict(derivation.genotype, config.model.layers)
+        own = at_cell(config, derivation.genotype)
+        table = find_table(own, classes)
+        predicted = table.predict(derivation.genotype, own.model.layers)
         limit = parse_time(config.search.derive.max_latency, "max_latency")
         content["latency"] = {"limit": limit, "predicted": predicted, "machine": asdict(table.machine)}
     return content
