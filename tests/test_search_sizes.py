@@ -14,7 +14,7 @@ from scipy import stats
 import dasvit
 from dasvit.cell.cost import network_cost
 from dasvit.cell.genotype import Genotype, is_viable, load_genotype
-from dasvit.cell.size_space import at, sizes_of_space
+from dasvit.cell.size_space import at, at_cell, sizes_of_space
 from dasvit.cell.sizes import Sizes
 from dasvit.cell.space import Space
 from dasvit.config import Config, FinalsConfig, ModelConfig, SpaceConfig
@@ -25,12 +25,15 @@ from dasvit.latency import table as tables
 from dasvit.latency.measure import Machine, this_machine
 from dasvit.latency.table import LatencyTable, find_table, sizes_of, with_table
 from dasvit.models.cost import cost_of
+from dasvit.search.cost import make_budget
 from dasvit.search.expected import make_features
+from dasvit.search.front import budget_use, describe_use, front_of
 from dasvit.search.halving import Candidate, Rung
 from dasvit.search.proposal import Proposer
 from dasvit.search.sized import best_network, draw_network, fits, pools_within
 from dasvit.search.surrogate import SIZED, LinearModel, common_losses
 from helpers import SMALL, call_cli
+from test_report_page import Page
 
 MODEL = ModelConfig(image_size=8, patch_size=2, width=16, layers=2, heads=2)
 LISTS: dict[str, Any] = {"widths": [8, 12, 18], "depths": [1, 2], "patches": [2, 4]}
@@ -224,6 +227,41 @@ def test_latency_tables_are_measured_once_for_each_size(tmp_path: Path, monkeypa
         pools_within(config, 5)
 
 
+def test_the_front_is_what_none_beats() -> None:
+    """Of trainings of one length, against the definition; a longer one beats by what it had reached where both were."""
+    chance = random.Random(0)
+    cells = everything(make(rule="strongest"))[:40]
+    for _ in range(20):
+        found = [Candidate(cell, [Rung(1.0, float(chance.randrange(6)), 50.0)]) for cell in cells]
+        costs = [float(chance.randrange(8)) for _ in cells]
+        pairs = [(cost, one.last.loss) for cost, one in zip(costs, found, strict=True)]
+        kept = front_of(found, costs)
+        wanted = {pair for pair in pairs if not any(a <= pair[0] and b <= pair[1] and (a, b) != pair for a, b in pairs)}
+        assert [pairs[place] for place in kept] == sorted(wanted)
+    first, second, third = cells[:3]
+    short, long = (
+        Candidate(first, [Rung(1.0, 2.0, 50.0)]),
+        Candidate(second, [Rung(1.0, 1.9, 50.0), Rung(4.0, 1.0, 50.0)]),
+    )
+    assert front_of([short, long], [5.0, 5.0]) == [1] and front_of([short, long], [4.0, 5.0]) == [0, 1]
+    assert front_of([long, Candidate(third, [Rung(1.0, 1.0, 50.0)])], [5.0, 5.0]) == [0, 1], "no word on the longer one"
+    lost = Candidate(third, [Rung(1.0, float("inf"), 0.0)])
+    assert front_of([long, lost], [5.0, 1.0]) == [0]
+
+
+def test_what_a_budget_is_used_by() -> None:
+    config = make(max_macs=40_000, max_params=10_000)
+    cell = Genotype.from_ops(1, ["msa_2", "mlp_1"]).sized(Sizes(8, 1, 2))
+    budget = make_budget(at_cell(config, cell), 5, config.search.derive)
+    used, cost = budget_use(budget.cost(cell), budget), cost_of(cell, MODEL, 5)
+    assert used["max_macs"] == {"limit": 40_000, "has": cost.macs, "share": cost.macs / 40_000}
+    shares = [round(100 * cost.params / 10_000), round(100 * cost.macs / 40_000)]
+    assert describe_use(used) == (
+        f"It uses {shares[0]} % of the parameters and {shares[1]} % of the multiply-adds that the budget allows."
+    )
+    assert describe_use({}) == ""
+
+
 OPTIONS = [
     "--method",
     "finals",
@@ -249,6 +287,13 @@ def test_a_search_over_sizes_from_end_to_end(tmp_path: Path) -> None:
     found = load_genotype(run)
     assert found.sizes is not None and found.to_dict() == derivation["genotype"]
     assert f"width {found.sizes.width}, {found.sizes.layers} layers" in out
+    share = derivation["budget"]["max_macs"]["share"]
+    assert share == derivation["macs"] / 30_000 and f"It uses {100 * share:.0f} % of the multiply-adds" in out
+    assert "the best of 6 candidates at their cost" in out and "←" in out
+    front = [row for row in rows if row.get("front")]
+    assert min(row["macs"] for row in front) == min(row["macs"] for row in rows) and rows[0] in front
+    page = Page((run / "report.html").read_text(encoding="utf-8"))
+    assert "Reached against cost" in page.said and f"at {found.sizes.brief}" in page.said
     assert len({json.dumps(row["genotype"]["sizes"]) for row in rows}) > 2
     for row in rows:
         assert cost_of(Genotype.from_dict(row["genotype"]), MODEL, 10).macs == row["macs"]
@@ -314,6 +359,9 @@ def test_a_search_over_sizes_in_python(tmp_path: Path) -> None:
     assert found.cost.macs == cost_of(found.cell, found.config.model, 10).macs
     trained = dasvit.train(found, quiet=True)
     assert load_genotype(trained.run or "") == found.cell
+    frame, front = found.to_frame(), found.front()
+    assert list(frame["macs"]) == [cost_of(one.cell, found.config.model, 10).macs for one in found.candidates]
+    assert set(frame["width"]) <= {8, 16} and sum(frame["front"]) == len(front) > 0
     other = found.derive(max_macs=found.cost.macs - 1)
     assert cost_of(other, found.config.model, 10).macs < found.cost.macs
 

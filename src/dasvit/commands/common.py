@@ -12,6 +12,7 @@ from dasvit.extras import need
 from dasvit.latency.measure import Machine
 from dasvit.runtime.tracking import parse_trackers
 from dasvit.search.derive import Derivation
+from dasvit.search.front import describe_use
 
 
 def wanted_trackers(text: str) -> tuple[str, ...]:
@@ -25,6 +26,12 @@ def wanted_trackers(text: str) -> tuple[str, ...]:
 def print_json(content: Any) -> None:
     json.dump(content, sys.stdout, ensure_ascii=False)
     sys.stdout.write("\n")
+
+
+def print_use(content: Mapping[str, Any]) -> None:
+    """Print how much of a budget a derived network uses."""
+    if said := describe_use(content.get("budget", {})):
+        print(said)
 
 
 def print_latency(content: Mapping[str, Any]) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-from dasvit.commands.common import print_derivation, print_json, print_latency
+from dasvit.commands.common import print_derivation, print_json, print_latency, print_use
 from dasvit.commands.options import DeriveOptions
 from dasvit.config import Config, DeriveConfig
 from dasvit.config import recipe as recipes
@@ -51,6 +51,7 @@ def derive_command(options: DeriveOptions) -> None:
         return
     print_derivation(derivation)
     print(f"\n{out}: {number(result['params'])} parameters, {number(result['macs'])} multiply-adds.")
+    print_use(result)
     print_latency(result)
     print(f"Train it: dasvit train --cell {out}")
 

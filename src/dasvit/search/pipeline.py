@@ -36,15 +36,17 @@ from dasvit.search.autoformer import loop as autoformer
 from dasvit.search.candidates import choose_best, train_candidates
 from dasvit.search.comparable import comparable_cells
 from dasvit.search.confirm import Trial, confirm
+from dasvit.search.cost import make_budget
 from dasvit.search.derivation import derive_found
 from dasvit.search.derive import Derivation
 from dasvit.search.evaluation import perturbed
 from dasvit.search.expected import make_features
+from dasvit.search.front import axis_of, budget_use, front_of
 from dasvit.search.halving import Candidate, converged
 from dasvit.search.loop import TrainedSupernet, search
 from dasvit.search.past_run import candidate_stages
 from dasvit.search.proposal import SHIPPED, TEACHERS
-from dasvit.search.sized import derive_sized, measure_tables, pools_within, with_choice
+from dasvit.search.sized import cost_counter, derive_sized, measure_tables, pools_within, with_choice
 from dasvit.search.stages import Stages
 from dasvit.search.state import halves
 from dasvit.search.surrogate import LinearModel, common_losses
@@ -93,7 +95,7 @@ class SearchResult:
         if self.shipped:
             content["shipped"] = self.shipped.last.reached()
         if self.candidates:
-            content["finals"] = [describe_candidate(candidate, config, classes) for candidate in self.candidates]
+            content["finals"] = describe_candidates(self.candidates, config, classes)
             model = model_of(self.candidates, config, classes, self.stages)
             content["effects"] = describe_effects(model) if model else []
             content["spreads"] = model.spreads() if model else {}
@@ -293,13 +295,29 @@ def describe_derivation(derivation: Derivation, config: Config, classes: int) ->
         "reason": derivation.reason,
         **cost_of(derivation.genotype, config.model, classes).to_dict(),
     }
+    own = at_cell(config, derivation.genotype)
+    budget = make_budget(own, classes, config.search.derive)
+    if used := budget_use(budget.cost(derivation.genotype), budget):
+        content["budget"] = used
     if config.search.derive.max_latency:
-        own = at_cell(config, derivation.genotype)
         table = find_table(own, classes)
         predicted = table.predict(derivation.genotype, own.model.layers)
         limit = parse_time(config.search.derive.max_latency, "max_latency")
         content["latency"] = {"limit": limit, "predicted": predicted, "machine": asdict(table.machine)}
     return content
+
+
+def describe_candidates(candidates: Sequence[Candidate], config: Config, classes: int) -> list[dict[str, Any]]:
+    """Return every candidate (see `describe_candidate`); those that none beats at no more cost are marked."""
+    choice = config.search.derive
+    count, axis = cost_counter(config, classes, choice), axis_of(choice)
+    costs = [count(candidate.cell) for candidate in candidates]
+    front = set(front_of(candidates, [cost[axis] for cost in costs]))
+    rows = [describe_candidate(candidate, config, classes) for candidate in candidates]
+    for place, (row, cost) in enumerate(zip(rows, costs, strict=True)):
+        row |= {"latency": cost[2] / 1e6} if len(cost) > 2 else {}
+        row |= {"front": True} if place in front else {}
+    return rows
 
 
 def describe_candidate(candidate: Candidate, config: Config, classes: int) -> dict[str, Any]:

@@ -106,12 +106,20 @@ def draw_network(pools: Pools, chance: random.Random) -> Genotype:
     return pools[sizes].draw(chance).sized(sizes)
 
 
-def cost_counter(config: Config, classes: int) -> Callable[[Genotype], tuple[int, ...]]:
-    """Return what counts a network's parameters and multiply-adds, at the cell's own sizes."""
+def cost_counter(
+    config: Config, classes: int, limits: DeriveConfig | None = None
+) -> Callable[[Genotype], tuple[int, ...]]:
+    """Return what counts a network's parameters and multiply-adds, and its time where that is limited.
+
+    Args:
+        config: The recipe, whose sizes count for a cell that has none of its own.
+        classes: Classes of the data.
+        limits: As of `make_budget`.
+    """
 
     @functools.cache
     def budget(sizes: Sizes | None) -> Budget:
-        return make_budget(at(config, sizes), classes)
+        return make_budget(at(config, sizes), classes, limits)
 
     return lambda cell: budget(cell.sizes).cost(cell)
 
