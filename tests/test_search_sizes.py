@@ -12,7 +12,7 @@ import pytest
 from scipy import stats
 
 import dasvit
-from dasvit.cell.cost import network_cost
+from dasvit.cell.cost import network_cost, vit_cost
 from dasvit.cell.genotype import Genotype, is_viable, load_genotype
 from dasvit.cell.size_space import at, at_cell, sizes_of_space
 from dasvit.cell.sizes import Sizes
@@ -25,6 +25,7 @@ from dasvit.latency import table as tables
 from dasvit.latency.measure import Machine, this_machine
 from dasvit.latency.table import LatencyTable, find_table, sizes_of, with_table
 from dasvit.models.cost import cost_of
+from dasvit.runtime.progress import Reporter
 from dasvit.search.cost import make_budget
 from dasvit.search.expected import make_features
 from dasvit.search.front import budget_use, describe_use, front_of
@@ -369,4 +370,31 @@ def test_a_search_over_sizes_in_python(tmp_path: Path) -> None:
 def test_sizes_need_candidates() -> None:
     config = Config(model=MODEL, space=SpaceConfig(heads=[2], widths=[8]))
     with pytest.raises(UserError, match="searched by candidates, and this search has none"):
+        validate(config)
+
+
+def test_a_tuned_vit_is_searched_alike(tmp_path: Path) -> None:
+    """The same finals over sizes and heads, every candidate a plain ViT."""
+    options = [option for option in OPTIONS if "ratios" not in option]
+    run = tmp_path / "run"
+    command = ["search", *SMALL, *options, "--space.cell", "vit", "--search.derive.max-macs", "60k", "--run", run]
+    status, _, err = call_cli(*command)
+    assert status == 0, err
+    rows = json.loads((run / "derivation.json").read_text())["finals"]
+    cells = [Genotype.from_dict(row["genotype"]) for row in rows]
+    assert len(set(cells)) == 6 and all(row["macs"] <= 60_000 for row in rows)
+    assert {cell.ops for cell in cells} == {("zero", "vit_2"), ("zero", "vit_4")}
+    for cell, row in zip(cells, rows, strict=True):
+        assert vit_cost(cell.at(MODEL), 10).macs == row["macs"]
+    status, out, err = call_cli("derive", run, "--max-macs", str(min(row["macs"] for row in rows)), "--json")
+    assert status == 0 and json.loads(out)["macs"] == min(row["macs"] for row in rows), err
+
+
+def test_a_latency_table_of_plain_vits() -> None:
+    config = make(lists={"widths": [8], "depths": [2]})
+    config.space.cell = "vit"
+    table = tables.measure_table(at(config, sizes_of_space(config)[0]), 5, Reporter(quiet=True))
+    assert table.operations["vit_2"] + table.layer > 0 and set(table.operations) == {"zero", "vit_2", "vit_4"}
+    config.search.method = "dasvit"
+    with pytest.raises(UserError, match="leaves no cell to search"):
         validate(config)

@@ -13,8 +13,9 @@ import torch
 from torch import nn
 
 import dasvit
+from dasvit.cell.cell import Cell
 from dasvit.cell.cost import network_cost, vit_cost
-from dasvit.cell.genotype import Genotype, load_genotype
+from dasvit.cell.genotype import Genotype, is_viable, load_genotype
 from dasvit.cell.sizes import Sizes
 from dasvit.cell.space import Space
 from dasvit.config import Config, LatencyConfig, ModelConfig, SpaceConfig
@@ -235,3 +236,36 @@ def test_costs_and_comparisons_take_a_files_sizes(tmp_path: Path) -> None:
     rows = json.loads(out)["networks"]
     assert rows[0]["params"] == own.params and rows[1]["params"] != own.params
     assert all(np.isfinite(row["top1"]) for row in rows)
+
+
+def test_a_cell_of_one_block_is_the_plain_vit() -> None:
+    """With the weights of timm's, the logits of timm's; what it costs is what that costs."""
+    cell = Genotype.from_ops(1, ["zero", "vit_2"])
+    network, vit = make_network(cell, MODEL, 3).eval(), make_model("vit", MODEL, 3).eval()
+    names = {"cls_token": "embed.cls_token", "pos_embed": "embed.pos_embed"}
+    parts = {
+        "norm1": "attention.norm",
+        "attn.qkv": "attention.inner",
+        "attn.proj": "attention.outer",
+        "norm2": "mlp.norm",
+        "mlp.fc1": "mlp.inner",
+        "mlp.fc2": "mlp.outer",
+    }
+    state = {}
+    for name, value in vit.state_dict().items():
+        for theirs, ours in parts.items():
+            name = name.replace(f".{theirs}.", f".prev1_x1.{ours}.")
+        state[names.get(name, name.replace("patch_embed.", "embed.patch_embed."))] = value
+    network.load_state_dict(state)
+    images = torch.randn(2, 3, 8, 8)
+    torch.testing.assert_close(network(images), vit(images), atol=1e-5, rtol=1e-5)
+    assert network_cost(cell, MODEL, 3) == vit_cost(MODEL, 3) == cost_of(cell, MODEL, 3)
+    assert is_viable(cell)
+
+
+def test_stochastic_depth_leaves_a_blocks_skips_alone() -> None:
+    """At a rate of nearly 1 in training the last layer passes its input on, as in a ViT."""
+    torch.manual_seed(0)
+    cell = Cell(Genotype.from_ops(1, ["zero", "vit_2"]), 8, 0.999999).train()
+    x = torch.randn(2, 5, 8)
+    assert torch.equal(cell(x, x, (2, 2)), x)

@@ -7,7 +7,7 @@ layer, the operations of its cell.
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from dasvit.cell.genotype import Genotype, parse_operation
+from dasvit.cell.genotype import BLOCK, Genotype, parse_operation
 from dasvit.cell.graph import live_edges
 from dasvit.config import ModelConfig
 from dasvit.config.validation import check_patches, check_stem
@@ -49,7 +49,16 @@ def _mlp(number: float, dim: int, tokens: int) -> Cost:
     return Cost(2 * dim + 2 * dim * hidden + hidden + dim, linear, linear)
 
 
-COSTS: dict[str, Callable[[float, int, int], Cost]] = {"msa": _attention, "mlp": _mlp, "shift": _mlp}
+def _block(number: float, dim: int, tokens: int) -> Cost:
+    return _attention(number, dim, tokens) + _mlp(4, dim, tokens)
+
+
+COSTS: dict[str, Callable[[float, int, int], Cost]] = {
+    "msa": _attention,
+    "mlp": _mlp,
+    "shift": _mlp,
+    BLOCK: _block,
+}
 """A kind of operation and its cost, from the number behind its name, the width D and the tokens N; others are free."""
 
 

@@ -46,7 +46,10 @@ class Kind:
 NUMBERED = {"msa": Kind("HEADS", whole=True, attends=True), "mlp": Kind("RATIO"), "shift": Kind("RATIO")}
 """Kinds of operation with a number behind their name; `dasvit.cell.ops.register_operation` adds others."""
 OURS = ("zero", "identity", *NUMBERED)
-"""The kinds of this package."""
+"""The kinds of this package that a space names by fields of their own."""
+BLOCK = "vit"
+"""The kind that is a whole layer of a ViT: `space.cell` and `space.extra` name it, as vit_4."""
+NUMBERED[BLOCK] = Kind("HEADS", whole=True, attends=True)
 
 
 def edge_list(nodes: int) -> list[tuple[str, str]]:

@@ -116,6 +116,8 @@ class SpaceConfig:
         patches: Sides of a patch, likewise; each divides model.image_size. Empty: model.patch_size.
         stems: Stems, likewise: patch, conv. Empty: model.stem.
         pools: What the head reads, likewise: token, avg. Empty: model.pool.
+        cell: vit to leave the cell a plain ViT's layer, and search its heads (of heads) and sizes alone: a tuned ViT.
+            Empty: cells are searched.
     """
 
     nodes: int = at_least(1, default=2, most=MAX_NODES)
@@ -130,6 +132,7 @@ class SpaceConfig:
     patches: list[int] = field(default_factory=list, metadata=listed(most=MAX_IMAGE_SIDE, entries=MAX_SIZES))
     stems: list[Stem] = field(default_factory=list)
     pools: list[Pool] = field(default_factory=list)
+    cell: Literal["", "vit"] = ""
 
 
 @dataclass(kw_only=True)

@@ -53,6 +53,8 @@ def has_sizes(space: SpaceConfig) -> bool:
 def _check_sizes(config: Config, searching: bool) -> None:
     """Check the sizes that a search looks for."""
     space, model = config.space, config.model
+    if searching and space.cell and find_method(config.search.method).finals != "always":
+        raise UserError("space.cell vit leaves no cell to search, only heads and sizes: take --method finals.")
     if not has_sizes(space):
         return
     lists = {name: getattr(space, name) for name in SIZE_LISTS}

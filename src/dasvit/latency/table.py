@@ -327,6 +327,9 @@ def sample(space: Space, layers: int) -> list[Stack]:
     The last ones drawn have so many layers, the others DEPTHS.
     """
     names = [op for op in space.operations if op != "zero"]
+    if space.plain:
+        plain = [Genotype.from_ops(space.nodes, ["zero", op]) for op in names]
+        return [(cell, depth) for depth in (*DEPTHS, layers, *DEPTHS) for cell in plain]
     edges, chance = range(len(space.edges)), random.Random(0)
     alone = [[op if edge % 2 == 0 else "identity" for edge in edges] for op in names]
     drawn = [[chance.choice((*names, "zero")) for _ in edges] for _ in range(len(names) + 3 + WHOLE)]

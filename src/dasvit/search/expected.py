@@ -9,7 +9,7 @@ from dasvit.cell.size_space import at, sizes_of_space
 from dasvit.cell.space import Space
 from dasvit.config import Config, DeriveConfig
 from dasvit.search.cost import make_budget
-from dasvit.search.derivation import derive_by_weights
+from dasvit.search.derivation import derive_by_weights, ruled
 from dasvit.search.derive import Derivation
 from dasvit.search.stages import Stages, StageWeights, with_pruned
 from dasvit.search.surrogate import Features
@@ -32,7 +32,8 @@ def make_features(config: Config, classes: int, stages: Stages | None) -> Featur
 
 def mean_macs(config: Config, classes: int) -> float:
     """Return the multiply-adds of the network of a cell whose every edge that the rule keeps has the mean operation."""
-    budget, space, choice = make_budget(config, classes), Space.from_config(config.space), config.search.derive
+    budget, space = make_budget(config, classes), Space.from_config(config.space)
+    choice = ruled(config, config.search.derive)
     mean = sum(cost[1] for cost in budget.operations.values()) / len(budget.operations)
     kept = len(space.edges) if choice.rule == "strongest" else choice.edges_per_node * space.nodes
     return budget.base[1] + min(kept, len(space.edges)) * mean

@@ -25,7 +25,7 @@ from dasvit.latency.table import find_table
 from dasvit.runtime.progress import Reporter
 from dasvit.search.comparable import comparable_cells
 from dasvit.search.cost import make_budget
-from dasvit.search.derivation import cells_within, derive_by_weights
+from dasvit.search.derivation import cells_within, derive_by_weights, ruled
 from dasvit.search.derive import SMALLEST, Budget, Derivation, cheapest_cell, skips
 from dasvit.search.expected import best_cell, make_features
 from dasvit.search.halving import Candidate, converged
@@ -78,7 +78,7 @@ def measure_tables(config: Config, classes: int, reporter: Reporter) -> None:
 
 def _why_none(config: Config, classes: int) -> str:
     """Say what the cheapest network of the space costs where none fits."""
-    choice, texts = config.search.derive, []
+    choice, texts = ruled(config, config.search.derive), list[str]()
     keep = 0 if choice.rule == "strongest" else choice.edges_per_node
     limits = make_budget(at(config, sizes_of_space(config)[0]), classes, choice).limits
     for axis, limit in enumerate(limits):
