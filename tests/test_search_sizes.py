@@ -4,6 +4,8 @@ import dataclasses
 import itertools
 import json
 import random
+import signal
+import time
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,7 @@ import pytest
 from scipy import stats
 
 import dasvit
+import test_candidates_killed as killed
 from dasvit.cell.cost import network_cost, vit_cost
 from dasvit.cell.genotype import Genotype, is_viable, load_genotype
 from dasvit.cell.size_space import at, at_cell, sizes_of_space
@@ -209,21 +212,25 @@ def test_latency_tables_are_measured_once_for_each_size(tmp_path: Path, monkeypa
         return made_up(config, here)
 
     monkeypatch.setattr(tables, "measure_table", measured)
-    (tmp_path / "own").mkdir()
-    config = with_table(config, tmp_path / "own")
+    own_tables = tmp_path / "latency"
+    own_tables.mkdir()
+    config = with_table(config, own_tables)
+    assert pools_within(config, 5) and not list(own_tables.iterdir()), "no run's folder: it is read alone"
+    assert len(asked) == 12, "what is cached is not measured again"
+    (tmp_path / "config.yaml").touch()
     pools = pools_within(config, 5)
-    assert len(asked) == 12 == len(list((tmp_path / "own").iterdir())) and 0 < len(pools) < 12
-    assert pools_within(config, 5).keys() == pools.keys() and len(asked) == 12
+    assert len(list(own_tables.iterdir())) == 12 == len(asked) and 0 < len(pools) < 12
+    assert pools_within(config, 5).keys() == pools.keys()
     for sizes, cells in pools.items():
         assert sizes is not None
         own = at(config, sizes)
         cell = cells.draw(random.Random(0))
         assert find_table(own, 5).predict(cell, sizes.layers) <= 55e-6 + 1e-6
-    for path in (tmp_path / "own").iterdir():
+    for path in own_tables.iterdir():
         other = dataclasses.replace(tables.read_table(path), machine=dataclasses.replace(here, processor="Abacus"))
         path.write_text(other.to_json())
     assert len(pools_within(config, 5)) == len(pools), "another machine's are gone by where they are complete"
-    next(iter((tmp_path / "own").iterdir())).unlink()
+    next(iter(own_tables.iterdir())).unlink()
     with pytest.raises(UserError, match=r"another machine .Abacus"):
         pools_within(config, 5)
 
@@ -398,3 +405,48 @@ def test_a_latency_table_of_plain_vits() -> None:
     config.search.method = "dasvit"
     with pytest.raises(UserError, match="leaves no cell to search"):
         validate(config)
+
+
+def test_a_search_over_sizes_under_a_latency_budget(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tables made up, the chosen network measured: the run keeps a table of every size, and derives by them."""
+    asked = list[Any]()
+
+    def measured(config: Config, classes: int, reporter: Any) -> LatencyTable:
+        asked.append(sizes_of(config.model))
+        return made_up(config, this_machine(config.search.latency))
+
+    monkeypatch.setattr(tables, "measure_table", measured)
+    run = tmp_path / "run"
+    options = [*OPTIONS, "--data.cache", tmp_path / "cache", "--max-latency", "10s", "--run", run]
+    status, out, err = call_cli("search", *SMALL, *options)
+    assert status == 0, err
+    derivation = json.loads((run / "derivation.json").read_text())
+    assert len(asked) == 8 == len(list((run / "latency").iterdir())) and not (run / "latency.json").exists()
+    times = [row["latency"] for row in derivation["finals"]]
+    assert derivation["latency"]["predicted"] == pytest.approx(times[0], abs=2e-6)
+    assert derivation["measured"][0]["sizes"] == derivation["genotype"]["sizes"] and "Measured here" in out
+    before = (run / "derivation.json").read_bytes()
+    assert call_cli("search", *SMALL, *options)[0] == 0 and (run / "derivation.json").read_bytes() == before
+    limit = f"{1e6 * min(times) + 1:.0f}us"
+    status, out, err = call_cli("derive", run, "--max-latency", limit, "--json")
+    assert status == 0 and json.loads(out)["latency"]["predicted"] <= min(times) + 2e-6, err
+    assert len(asked) == 8, "the run's own tables serve"
+    status, out, err = call_cli("derive", run, "--max-latency", "1us")
+    assert status == 2 and "no network of the space fits the budget: the fastest takes" in err
+
+
+def test_a_killed_search_over_sizes_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Killed once in the middle, with two candidates at a time, it finds what an undisturbed one finds."""
+    shorter = ["--search.finals.cells=4", "--search.finals.rungs=[1,2]", "--data.limit=200"]
+    command = [*killed.COMMAND[:-1], *shorter, "--space.widths=8,16", "--space.depths=1,2", "--run"]
+    monkeypatch.setattr(killed, "COMMAND", command)
+    began = time.perf_counter()
+    first = killed.start(tmp_path / "first")
+    assert first.wait() == 0, killed.said(tmp_path / "first").read_text()
+    killed.disturb(signal.SIGKILL, 1, 0, (tmp_path / "first", time.perf_counter() - began), tmp_path / "run")
+
+
+def test_a_study_is_of_one_size(tmp_path: Path) -> None:
+    options = ["--space.widths", "48,96", "--search.finals.cells=4", "--run", tmp_path / "study"]
+    status, _, err = call_cli("study", "--config", "digits-study", *options)
+    assert status == 2 and "a study compares cells at one size" in err and not (tmp_path / "study").exists()

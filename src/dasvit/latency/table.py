@@ -152,7 +152,7 @@ def find_table(config: Config, classes: int, reporter: Reporter | None = None) -
 
 
 def _of_folder(folder: Path, config: Config, classes: int, reporter: Reporter) -> LatencyTable:
-    """Return the table of a recipe's sizes from a folder of tables; this machine's own are added as they are asked for.
+    """Return the table of a recipe's sizes from a folder of tables; to a run's own this machine's are added.
 
     Raises:
         UserError: It lacks one, and its tables are another machine's.
@@ -172,7 +172,8 @@ def _of_folder(folder: Path, config: Config, classes: int, reporter: Reporter) -
             "in space the sizes alone that have one."
         )
     table = find_table(with_table(config, ""), classes, reporter)
-    write_whole(own, lambda file: file.write(table.to_json().encode()))
+    if folder.name == OWN_TABLES and (folder.parent / "config.yaml").is_file():  # a recipe's choice is only read
+        write_whole(own, lambda file: file.write(table.to_json().encode()))
     return table
 
 
