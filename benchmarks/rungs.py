@@ -34,7 +34,7 @@ from dasvit.models.baselines import make_network, prefer_fast_attention
 from dasvit.runtime.distributed import Runtime, reseed, seed_everything
 from dasvit.runtime.progress import Reporter
 from dasvit.search.cost import make_budget
-from dasvit.search.proposal import make_features
+from dasvit.search.expected import make_features
 from dasvit.search.sampling import Cells
 from dasvit.search.surrogate import LinearModel
 from dasvit.training.evaluation import evaluate

@@ -30,8 +30,9 @@ from dasvit.cell.space import Space
 from dasvit.config import Config
 from dasvit.search.comparable import comparable_cells
 from dasvit.search.cost import make_budget
+from dasvit.search.expected import make_features
 from dasvit.search.halving import Candidate, Halving, Rung
-from dasvit.search.proposal import Proposer, make_features
+from dasvit.search.proposal import Proposer
 from dasvit.search.surrogate import Features, LinearModel
 
 STEPS_AN_EPOCH = 312.5

@@ -85,7 +85,7 @@ class Bench:
     def supernet(self, layers: int, ratio: float) -> Supernet:
         """Return a new supernet of the target's width."""
         model, tokens = self.config.model, replace(self.config.search.tokens, ratio=ratio)
-        sizes = {"image_size": model.image_size, "patch_size": model.patch_size, "dim": model.width}
+        sizes: Any = {"image_size": model.image_size, "patch_size": model.patch_size, "dim": model.width}
         return Supernet(self.space, self.space.everything(), **sizes, layers=layers, num_classes=10, tokens=tokens)
 
     def logits(self, network: nn.Module, images: Tensor, *args: Any) -> Tensor:

@@ -66,7 +66,7 @@ def with_edge(**edge: str) -> dict[str, Any]:
     ("content", "words"),
     [
         ([], "JSON object"),
-        (change(format="dasvit-genotype/2"), "this version reads"),
+        (change(format="dasvit-genotype/3"), "this version reads"),
         (change(extra=1), "keys format, nodes and edges"),
         (change(nodes=0), "1 to 16 nodes"),
         (change(nodes=True), "1 to 16 nodes"),

@@ -66,7 +66,7 @@ SPACE = ("zero", "identity", "msa_2", "mlp_1", "swiglu_0.5", "mean_2")
 
 def test_a_supernet_mixes_them_as_plain_darts_does() -> None:
     torch.manual_seed(0)
-    sizes = {"image_size": 8, "patch_size": 2, "dim": 8, "layers": 2}
+    sizes: Any = {"image_size": 8, "patch_size": 2, "dim": 8, "layers": 2}
     space = Space(2, SPACE)
     ours = Supernet(space, space.everything(), **sizes, num_classes=5, tokens=TokensConfig(ratio=1.0)).double()
     for parameter in ours.parameters():

@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -83,7 +84,7 @@ def test_a_supernet_mixes_it_as_operations_one_by_one(ratio: float) -> None:
     """Against plain DARTS where all tokens are kept, and against differences where half of them are."""
     torch.manual_seed(0)
     # One layer where tokens are chosen: the scores' gradient is no derivative, and deeper scores depend on weights.
-    sizes = {"image_size": 8, "patch_size": 2, "dim": 6, "layers": 2 if ratio == 1 else 1}
+    sizes: Any = {"image_size": 8, "patch_size": 2, "dim": 6, "layers": 2 if ratio == 1 else 1}
     ours = Supernet(SPACE, SPACE.everything(), **sizes, num_classes=3, tokens=TokensConfig(ratio=ratio)).double()
     for parameter in ours.parameters():
         nn.init.normal_(parameter, std=0.3)
@@ -118,7 +119,7 @@ def test_a_supernet_mixes_it_as_operations_one_by_one(ratio: float) -> None:
 def test_the_derived_network_computes_what_the_supernet_does() -> None:
     torch.manual_seed(0)
     cell = Genotype.from_ops(2, ["shift_0.5", "msa_2", "zero", "shift_1", "mlp_1"])
-    sizes = {"image_size": 8, "patch_size": 2, "layers": 3, "num_classes": 4}
+    sizes: Any = {"image_size": 8, "patch_size": 2, "layers": 3, "num_classes": 4}
     supernet = Supernet(SPACE, SPACE.everything(), dim=6, tokens=TokensConfig(ratio=1.0), **sizes).double()
     network = DasViT(cell, img_size=8, patch_size=2, num_classes=4, embed_dim=6, depth=3).double()
     network.load_state_dict(supernet.state_of(cell), strict=True)

@@ -18,7 +18,7 @@ from dasvit.cell.genotype import Genotype, is_viable, load_genotype
 from dasvit.cell.space import Space
 from dasvit.cell.subnet import cell_key
 from dasvit.cli.parsing import parse
-from dasvit.config import Config
+from dasvit.config import Config, recipe
 from dasvit.config.methods import with_method
 from dasvit.data import load_data, split_indices
 from dasvit.errors import Stopped, UserError
@@ -34,7 +34,9 @@ from dasvit.search.stages import StageWeights
 from dasvit.search.supernet import ForwardMode, Supernet
 from dasvit.study import jobs as study_jobs
 from dasvit.study.compute import images_for_weights, planned_images
+from dasvit.study.describe import describe_cell
 from dasvit.study.plan import check_seeds, draw_cells, plan_control, plan_variants, reference_cells
+from dasvit.study.verdicts import write_study
 from dasvit.training.pipeline import run_training
 from helpers import SMALL, call_cli, tree
 
@@ -217,9 +219,8 @@ def test_a_study_compares_by_the_metric_of_the_task(study: tuple[Path, dict[str,
     folder, content = study
     assert content["figure"] == "top1"
     key, cell = next((key, cell) for key, cell in content["cells"].items() if cell["trainings"])
-    config, classes = Config(), 10
-    config = read_recipe(folder)
-    found = describe_cell(folder, key, Genotype.from_dict(cell["genotype"]), config, classes, [1000], "macro_f1")
+    config = recipe.load(folder / "config.yaml")
+    found = describe_cell(folder, key, Genotype.from_dict(cell["genotype"]), config, 10, [1000], "macro_f1")
     (trained,) = found["trainings"][:1]
     assert found["top1"] == trained["top1"] == trained["macro_f1"] != cell["top1"]
     page = write_study(tmp_path, {**content, "figure": "macro_f1"})

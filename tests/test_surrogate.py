@@ -12,8 +12,8 @@ from sklearn.linear_model import BayesianRidge
 from dasvit.cell.genotype import Genotype, is_viable
 from dasvit.cell.space import Space
 from dasvit.config import Config, ModelConfig, SpaceConfig
+from dasvit.search.expected import best_cell
 from dasvit.search.halving import Candidate, Rung
-from dasvit.search.proposal import best_cell
 from dasvit.search.surrogate import GROUPS, PRIOR_SPREAD, Features, LinearModel, common_losses
 
 SPACE = Space(2, ("zero", "identity", "msa_2", "msa_4", "mlp_1", "mlp_2"))

@@ -41,7 +41,7 @@ from dasvit.search.pipeline import run_search
 from dasvit.study.options import StudyOptions
 from dasvit.study.result import StudyResult
 from dasvit.study.study import do_study
-from dasvit.training.pipeline import Subject, run_training, say_taken_over
+from dasvit.training.pipeline import Subject, resized, run_training, say_taken_over
 from dasvit.training.start import Pretrained, Start
 
 __all__ = [
@@ -171,6 +171,11 @@ def train(
         Stopped: The time was up, or a signal came; the same call goes on.
     """
     name, folder, known = _about(subject)
+    cell = subject.found if isinstance(subject, FoundCell) else subject
+    if not isinstance(subject, (FoundCell, TrainedModel, Genotype, Subnet)):
+        cell = named_network(str(subject))[0]
+    if isinstance(cell, Genotype) and cell.sizes:
+        options = {**{f"model.{field}": size for field, size in cell.sizes.to_dict().items()}, **(options or {})}
     if isinstance(subject, TrainedModel):
         sizes = {f"model.{field}": size for field, size in sizes_of(subject.folder).items()}
         of_others = {"train.teacher": ""} if data is not None and not recipe else {}  # it need not know other classes
@@ -180,12 +185,11 @@ def train(
     what: Subject | Start | Pretrained
     if isinstance(subject, TrainedModel):
         what = Start.read(str(subject.folder), config)
-    elif isinstance(subject, (FoundCell, Genotype, Subnet)):
-        what = subject.found if isinstance(subject, FoundCell) else subject
     elif pretrained:
         what = Pretrained.find(str(subject), download)
     else:
-        what = named_network(str(subject))[0]
+        assert not isinstance(cell, (TrainedModel, Path)), "a path was read, and a model goes on"
+        what = resized(cell, config.model, Reporter(quiet=quiet).say)
     place = str(run or folder or f"runs/{name}")
     deadline = Deadline.after(max_minutes)
     reporter = Reporter(quiet=quiet)

@@ -6,7 +6,7 @@ import io
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from dasvit.api.recipe import count
 from dasvit.cell.cost import Cost
@@ -20,9 +20,11 @@ from dasvit.latency.table import past_table
 from dasvit.models.cost import cost_of
 from dasvit.report.run.page import PAGE
 from dasvit.search.autoformer.loop import EvolvedNetwork
+from dasvit.search.front import axis_of, front_of
 from dasvit.search.halving import Candidate, Rung
 from dasvit.search.past_run import read_search
 from dasvit.search.pipeline import SearchResult
+from dasvit.search.sized import cost_counter
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -40,6 +42,7 @@ class FoundCell:
         config: The search's recipe.
         run: Its run folder.
         latency: Seconds that an inference of the cell's network took, under a latency budget. None: not measured.
+        costs: Parameters and multiply-adds of every candidate's network, and under a latency budget its microseconds.
     """
 
     found: Found
@@ -49,6 +52,7 @@ class FoundCell:
     config: Config
     run: Path
     latency: float | None = None
+    costs: Sequence[tuple[int, ...]] = ()
 
     @classmethod
     def of(cls, result: SearchResult) -> FoundCell:
@@ -57,7 +61,9 @@ class FoundCell:
         cost = cost_of(found, session.config.model, session.classes)
         reason = "" if isinstance(result.derivation, EvolvedNetwork) else result.derivation.reason
         latency = next((trial.median for trial in result.trials if trial.cell == found), None)
-        return cls(found, reason, result.candidates, cost, session.config, session.run.path, latency)
+        count = cost_counter(session.config, session.classes, session.config.search.derive)
+        costs = [count(candidate.cell) for candidate in result.candidates]
+        return cls(found, reason, result.candidates, cost, session.config, session.run.path, latency, costs)
 
     @property
     def cell(self) -> Genotype:
@@ -115,10 +121,21 @@ class FoundCell:
             past = replace(past, config=past_table(past.config, self.run, str(latency_table)))
         return past.derive(choice, by_weights=bool(rule)).genotype
 
+    def front(self) -> list[Candidate]:
+        """Return the candidates that none beats at no more cost, the cheapest first (docs/sizes.md).
+
+        What costs is what the search limited, time before all else; without a budget, multiply-adds.
+        """
+        axis = axis_of(self.config.search.derive)
+        return [self.candidates[place] for place in front_of(self.candidates, [cost[axis] for cost in self.costs])]
+
     def to_frame(self) -> pd.DataFrame:
-        """Return the candidates, best first, as a pandas table; the cell alone where none was trained."""
+        """Return the candidates, best first, as a pandas table; the cell alone where none was trained.
+
+        With their costs, and whether they are of the `front`; where sizes were searched, with these.
+        """
         found = self.candidates or [Candidate(self.cell, [Rung(0, float("nan"), float("nan"))])]
-        columns = {
+        columns: dict[str, list[Any]] = {
             "cell": [" ".join(one.cell.ops) for one in found],
             ("val_top1" if all(one.last.map is None for one in found) else "val_map"): [
                 one.last.score for one in found
@@ -126,6 +143,13 @@ class FoundCell:
             "val_loss": [one.last.loss for one in found],
             "epochs": [one.last.epochs for one in found],
         }
+        costs = self.costs if self.candidates else [(self.cost.params, self.cost.macs)]
+        for place, name in enumerate(("params", "macs", "microseconds")):
+            if all(len(cost) > place for cost in costs):
+                columns[name] = [cost[place] for cost in costs]
+        columns["front"] = [one in self.front() for one in found]
+        if sizes := [one.cell.sizes for one in found if one.cell.sizes]:
+            columns |= {name: [getattr(one, name) for one in sizes] for name in sizes[0].to_dict()}
         return frame(columns)
 
     def __str__(self) -> str:

@@ -8,7 +8,7 @@ from torchvision.ops import StochasticDepth
 
 from dasvit.cell.genotype import Genotype
 from dasvit.cell.graph import live_edges, walk
-from dasvit.cell.ops import Grid, grid_argument, make_operation
+from dasvit.cell.ops import Block, Grid, grid_argument, make_operation
 
 
 class Cell(nn.Module):
@@ -31,6 +31,11 @@ class Cell(nn.Module):
             self.add_module(self.names[i], make_operation(genotype.edges[i].op, dim))
         self.parametric = {i for i in self.kept if genotype.edges[i].op != "identity"}
         self.drop_path = StochasticDepth(drop_path, mode="row") if drop_path else nn.Identity()
+        for i in sorted(self.kept):
+            operation = self.get_submodule(self.names[i])
+            if isinstance(operation, Block):  # what it adds to its own skips is left out, not these
+                operation.drop_path = self.drop_path
+                self.parametric.discard(i)
 
     def forward(self, prev2: Tensor, prev1: Tensor, grid: Grid) -> Tensor:
         """Return the layer's output from those of the two before it, each [B, N, D].

@@ -7,10 +7,10 @@ layer, the operations of its cell.
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from dasvit.cell.genotype import Genotype, parse_operation
+from dasvit.cell.genotype import BLOCK, Genotype, parse_operation
 from dasvit.cell.graph import live_edges
 from dasvit.config import ModelConfig
-from dasvit.config.validation import check_patches
+from dasvit.config.validation import check_patches, check_stem
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,16 @@ def _mlp(number: float, dim: int, tokens: int) -> Cost:
     return Cost(2 * dim + 2 * dim * hidden + hidden + dim, linear, linear)
 
 
-COSTS: dict[str, Callable[[float, int, int], Cost]] = {"msa": _attention, "mlp": _mlp, "shift": _mlp}
+def _block(number: float, dim: int, tokens: int) -> Cost:
+    return _attention(number, dim, tokens) + _mlp(4, dim, tokens)
+
+
+COSTS: dict[str, Callable[[float, int, int], Cost]] = {
+    "msa": _attention,
+    "mlp": _mlp,
+    "shift": _mlp,
+    BLOCK: _block,
+}
 """A kind of operation and its cost, from the number behind its name, the width D and the tokens N; others are free."""
 
 
@@ -87,14 +96,41 @@ def token_count(config: ModelConfig) -> int:
 def skeleton_cost(config: ModelConfig, num_classes: int) -> Cost:
     """Return the cost of everything but the layers: embedding, positions, final norm and head."""
     tokens, dim = token_count(config), config.width
-    patch = 3 * config.patch_size**2
-    linear = (tokens - 1) * patch * dim + dim * num_classes
-    embedding = patch * dim + dim + dim + tokens * dim
-    return Cost(embedding + 2 * dim + dim * num_classes + num_classes, linear, linear)
+    stem = stem_cost(config)
+    linear = stem.macs + dim * num_classes
+    tables = dim + tokens * dim
+    return Cost(stem.params + tables + 2 * dim + dim * num_classes + num_classes, linear, linear)
+
+
+def stem_channels(dim: int, patch_size: int) -> list[int]:
+    """Return the channels behind each 3 × 3 convolution of a convolutional stem: they double up to the width D.
+
+    Raises:
+        UserError: The patch's side is no power of two.
+    """
+    check_stem("conv", patch_size)
+    steps = patch_size.bit_length() - 1
+    return [max(1, dim >> (steps - 1 - step)) for step in range(steps)]
+
+
+def stem_cost(config: ModelConfig) -> Cost:
+    """Return the cost of what makes patches into tokens."""
+    patches, dim = token_count(config) - 1, config.width
+    if config.stem == "patch":
+        patch = 3 * config.patch_size**2
+        return Cost(patch * dim + dim, patches * patch * dim, patches * patch * dim)
+    params, macs, before, side = dim * dim + dim, patches * dim * dim, 3, config.image_size
+    for channels in stem_channels(dim, config.patch_size):
+        side //= 2
+        params += 9 * before * channels + 2 * channels
+        macs += 9 * before * channels * side**2
+        before = channels
+    return Cost(params, macs, macs)
 
 
 def network_cost(genotype: Genotype, config: ModelConfig, num_classes: int) -> Cost:
     """Return the cost of a derived network in closed form: what `cost_of` counts, without building it."""
+    config = genotype.at(config)
     layer = cell_cost(genotype, config.width, token_count(config))
     return skeleton_cost(config, num_classes) + layer * config.layers
 

@@ -9,14 +9,19 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from dasvit.cell.sizes import Sizes
+from dasvit.config import ModelConfig
 from dasvit.config.limits import MAX_NODES
 from dasvit.errors import UserError, unknown
 
 FORMAT = "dasvit-genotype/1"
+"""A cell alone: its network has the recipe's sizes."""
+SIZED = "dasvit-genotype/2"
+"""A cell and the sizes of its network."""
 INPUTS = ("prev2", "prev1")
 SKIPS = ("identity",)
 """Operations without parameters that pass their input on: the skips of eq. 16."""
@@ -41,7 +46,10 @@ class Kind:
 NUMBERED = {"msa": Kind("HEADS", whole=True, attends=True), "mlp": Kind("RATIO"), "shift": Kind("RATIO")}
 """Kinds of operation with a number behind their name; `dasvit.cell.ops.register_operation` adds others."""
 OURS = ("zero", "identity", *NUMBERED)
-"""The kinds of this package."""
+"""The kinds of this package that a space names by fields of their own."""
+BLOCK = "vit"
+"""The kind that is a whole layer of a ViT: `space.cell` and `space.extra` name it, as vit_4."""
+NUMBERED[BLOCK] = Kind("HEADS", whole=True, attends=True)
 
 
 def edge_list(nodes: int) -> list[tuple[str, str]]:
@@ -110,10 +118,17 @@ class Edge:
 
 @dataclass(frozen=True)
 class Genotype:
-    """A discrete cell: every edge of the graph once, in the order of `edge_list`."""
+    """A discrete cell: every edge of the graph once, in the order of `edge_list`.
+
+    Attributes:
+        nodes: The cell's own nodes.
+        edges: Its edges.
+        sizes: Those of its network. None: the recipe's.
+    """
 
     nodes: int
     edges: tuple[Edge, ...]
+    sizes: Sizes | None = None
 
     def __post_init__(self) -> None:
         """Check that the edges are exactly those of the graph, each with a known operation."""
@@ -148,15 +163,32 @@ class Genotype:
         """The operations in the order of `edge_list`."""
         return tuple(edge.op for edge in self.edges)
 
+    @property
+    def alone(self) -> Genotype:
+        """The cell without its sizes."""
+        return self.sized(None)
+
+    def sized(self, sizes: Sizes | None) -> Genotype:
+        """Return the same cell with other sizes, or with none."""
+        return self if sizes == self.sizes else replace(self, sizes=sizes)
+
+    def at(self, model: ModelConfig) -> ModelConfig:
+        """Return a recipe's section model with the sizes that the cell's network has: its own, or the recipe's."""
+        return self.sizes.within(model) if self.sizes else model
+
     def to_dict(self) -> dict[str, Any]:
         """Return the dictionary that `genotype.json` holds."""
         edges = [{"source": e.source, "target": e.target, "op": e.op} for e in self.edges]
+        if self.sizes:
+            return {"format": SIZED, "sizes": self.sizes.to_dict(), "nodes": self.nodes, "edges": edges}
         return {"format": FORMAT, "nodes": self.nodes, "edges": edges}
 
     def to_json(self) -> str:
         """Return the text of `genotype.json`, an edge a line."""
-        edges = ",\n".join("    " + json.dumps(edge) for edge in self.to_dict()["edges"])
-        return f'{{\n  "format": "{FORMAT}",\n  "nodes": {self.nodes},\n  "edges": [\n{edges}\n  ]\n}}\n'
+        content = self.to_dict()
+        edges = ",\n".join("    " + json.dumps(edge) for edge in content.pop("edges"))
+        rest = "".join(f"  {json.dumps(name)}: {json.dumps(value)},\n" for name, value in content.items())
+        return f'{{\n{rest}  "edges": [\n{edges}\n  ]\n}}\n'
 
     @classmethod
     def from_dict(cls, content: Any) -> Genotype:
@@ -167,10 +199,15 @@ class Genotype:
         """
         if not isinstance(content, dict):
             raise UserError(f"a genotype is a JSON object, not a {type(content).__name__}.")
-        if content.get("format") != FORMAT:
-            raise UserError(f"genotype of format {content.get('format')!r}: this version reads {FORMAT!r}.")
-        if set(content) != {"format", "nodes", "edges"}:
+        kind = content.get("format")
+        if kind not in (FORMAT, SIZED):
+            raise UserError(f"genotype of format {kind!r}: this version reads {FORMAT!r} and {SIZED!r}.")
+        if kind == FORMAT and set(content) != {"format", "nodes", "edges"}:
             raise UserError(f"a genotype has the keys format, nodes and edges, not {', '.join(map(str, content))}.")
+        if kind == SIZED and set(content) != {"format", "sizes", "nodes", "edges"}:
+            raise UserError(
+                f"a sized genotype has the keys format, sizes, nodes and edges, not {', '.join(map(str, content))}."
+            )
         if not isinstance(content["edges"], list):
             raise UserError("a genotype's edges are a list of objects.")
         edges = []
@@ -180,7 +217,7 @@ class Genotype:
             if not all(isinstance(value, str) for value in entry.values()):
                 raise UserError(f"an edge's source, target and op are strings, but this one reads {entry!r}.")
             edges.append(Edge(**entry))
-        return cls(content["nodes"], tuple(edges))
+        return cls(content["nodes"], tuple(edges), Sizes.from_dict(content["sizes"]) if kind == SIZED else None)
 
     @classmethod
     def from_json(cls, text: str) -> Genotype:
@@ -204,7 +241,8 @@ class Genotype:
             if not edges:
                 lines.append(f"  {'':>5}   {'(nothing)':^{width + 2}}      {target}")
         total = " + ".join(dict.fromkeys(edge.target for edge in self.edges))
-        return "\n".join([*lines, f"  output = {total}"])
+        sizes = [f"  {self.sizes}"] if self.sizes else []
+        return "\n".join([*lines, f"  output = {total}", *sizes])
 
 
 def is_viable(genotype: Genotype) -> bool:

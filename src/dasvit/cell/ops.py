@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from dasvit.cell.cost import COSTS, Cost
-from dasvit.cell.genotype import NUMBERED, OURS, Kind, Operation, parse_operation
+from dasvit.cell.genotype import BLOCK, NUMBERED, OURS, Kind, Operation, parse_operation
 from dasvit.errors import UserError
 
 NORM_EPS = 1e-6
@@ -301,6 +301,34 @@ class Shift(Mlp):
         return output
 
 
+class Block(nn.Module):
+    """A layer of a ViT: attention and an MLP of ratio 4, a LayerNorm in front of each and a skip around it.
+
+    A cell whose one operation it is makes the plain ViT, which a search over sizes is held against (docs/sizes.md).
+
+    Args:
+        dim: Embedding width D.
+        number: Heads H; D must be a multiple.
+
+    Attributes:
+        drop_path: Leaves out what is added to the skips (stochastic depth); a cell sets it.
+
+    Raises:
+        UserError: H does not divide D.
+    """
+
+    def __init__(self, dim: int, number: float) -> None:
+        super().__init__()
+        self.attention, self.mlp = Attention(dim, number), Mlp(dim, 4)
+        self.drop_path: nn.Module = nn.Identity()
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the layer's output, [B, N, D] -> [B, N, D]."""
+        x = x + self.drop_path(self.attention(x))
+        output: Tensor = x + self.drop_path(self.mlp(x))
+        return output
+
+
 def grid_argument(operation: nn.Module, grid: Grid | None) -> dict[str, Grid | None]:
     """Return the grid as the keyword argument of an operation's methods, if the operation is one that asks for it."""
     return {"grid": grid} if isinstance(operation, Shift) else {}
@@ -312,6 +340,7 @@ OPERATIONS: dict[str, Callable[[int, float], nn.Module]] = {
     "msa": Attention,
     "mlp": Mlp,
     "shift": Shift,
+    BLOCK: Block,
 }
 """A kind of operation and its module, made from the width D and the number behind the name."""
 
@@ -344,8 +373,9 @@ def register_operation(
     Raises:
         UserError: The name is one of ours, or no such name.
     """
-    if kind in OURS or not re.fullmatch("[a-z][a-z0-9]*", kind):
-        raise UserError(f"an operation cannot be called {kind!r}: take small letters, and none of {', '.join(OURS)}.")
+    taken = (*OURS, BLOCK)
+    if kind in taken or not re.fullmatch("[a-z][a-z0-9]*", kind):
+        raise UserError(f"an operation cannot be called {kind!r}: take small letters, and none of {', '.join(taken)}.")
     NUMBERED[kind] = Kind(number, whole, attends)
     OPERATIONS[kind], COSTS[kind] = module, cost
 

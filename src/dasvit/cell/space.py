@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from dasvit.cell.genotype import OURS, Genotype, edge_list, parse_operation
+from dasvit.cell.genotype import BLOCK, OURS, Genotype, edge_list, parse_operation
 from dasvit.config import SpaceConfig
 from dasvit.errors import UserError
 
@@ -25,10 +25,12 @@ class Space:
     Attributes:
         nodes: The cell's own nodes.
         operations: Names of the candidate operations (O of them), the same on each of the E edges.
+        plain: Whether nothing comes from the layer before the previous one, as in a plain ViT.
     """
 
     nodes: int
     operations: tuple[str, ...]
+    plain: bool = False
 
     @classmethod
     def from_config(cls, config: SpaceConfig) -> Space:
@@ -37,6 +39,8 @@ class Space:
         Raises:
             UserError: `space.extra` names an unknown operation, one of ours, or one twice.
         """
+        if config.cell == BLOCK:
+            return cls(1, ("zero", *(f"{BLOCK}_{heads}" for heads in config.heads)), plain=True)
         attentions = [f"msa_{heads}" for heads in config.heads]
         mlps = [f"mlp_{ratio:g}" for ratio in config.ratios]
         shifts = [f"shift_{ratio:g}" for ratio in config.shifts]
@@ -66,8 +70,12 @@ class Space:
         return [parse_operation(name).kind for name in self.operations]
 
     def everything(self) -> OperationMask:
-        """Return the OperationMask of a search's start: all operations on all edges."""
-        return tuple((True,) * len(self.operations) for _ in self.edges)
+        """Return the OperationMask of a search's start: all operations on all edges that there are."""
+        return tuple(tuple(self.allows(source, op) for op in self.operations) for source, _ in self.edges)
+
+    def allows(self, source: str, op: str) -> bool:
+        """Tell whether an edge from a source can have an operation."""
+        return not self.plain or source != "prev2" or op == "zero"
 
     def one_hot(self, genotype: Genotype) -> list[list[float]]:
         """Return the edge weights `[E][O]` that are 1 at the genotype's operations and 0 elsewhere."""

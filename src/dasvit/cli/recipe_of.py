@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from dasvit.cell.genotype import Genotype
+from dasvit.cell.subnet import load_found
 from dasvit.commands import COMMANDS
 from dasvit.config import recipe as recipes
 from dasvit.errors import UserError
@@ -29,7 +31,23 @@ def recipe_of(command: str, given: Mapping[str, str]) -> dict[str, Any]:
         recipe = {**recipe, "data": {key: v for key, v in recipe.get("data", {}).items() if key not in limits}}
     if command == "train" and given.get("--init"):
         return _beginning_with(recipe, given)
-    return recipe
+    return _at_sizes(recipe, _cell_of(command, given))
+
+
+def _cell_of(command: str, given: Mapping[str, str]) -> str:
+    """Return the cell that a command is about; empty where it is about none, or several."""
+    return given.get("--cell", "") if command == "train" else given.get("", "") if command == "cost" else ""
+
+
+def _at_sizes(recipe: dict[str, Any], name: str) -> dict[str, Any]:
+    """Return the recipe with the sizes that a cell's file has of its own: the command line alone stands above these."""
+    try:
+        cell = load_found(name) if name else None
+    except UserError:  # said where it is loaded
+        return recipe
+    if not isinstance(cell, Genotype) or cell.sizes is None:
+        return recipe
+    return {**recipe, "model": {**(recipe.get("model") or {}), **cell.sizes.to_dict()}}
 
 
 def _run_config(command: str, given: Mapping[str, str]) -> str:

@@ -13,6 +13,10 @@ COUNTS = tuple(
 """Fields that take a unit on the command line, as 6M."""
 
 
+LISTS = ("space.widths", "space.depths", "space.patches", "space.stems", "space.pools")
+"""Fields that take their values with commas between them, as 96,128."""
+
+
 def plain_fields(arguments: list[str]) -> tuple[list[str], set[str]]:
     """Write fields with underscores and counts in full: --search.target-macs 300M; return the fields' names as well."""
     plain, given, name = [], set(), ""
@@ -21,12 +25,19 @@ def plain_fields(arguments: list[str]) -> tuple[list[str], set[str]]:
             option, equals, value = argument.removeprefix("--").partition("=")
             name = option.replace("-", "_").rstrip("+") if "." in option else ""
             given |= {name} - {""}
-            argument = f"--{option.replace('-', '_') if name else option}{equals}{_count(name, value)}"
+            argument = f"--{option.replace('-', '_') if name else option}{equals}{_plain(name, value)}"
             name = "" if equals else name
         else:
-            argument, name = _count(name, argument), ""
+            argument, name = _plain(name, argument), ""
         plain.append(argument)
     return plain, given
+
+
+def _plain(name: str, value: str) -> str:
+    """Return a field's value as the parser takes it."""
+    if name in LISTS and value and not value.startswith("["):
+        return f"[{value}]"
+    return _count(name, value)
 
 
 def _count(name: str, value: str) -> str:

@@ -13,6 +13,7 @@ from dasvit.extras import need
 from dasvit.latency.measure import Machine
 from dasvit.runtime.tracking import parse_trackers
 from dasvit.search.derive import Derivation
+from dasvit.search.front import describe_use
 
 
 def wanted_trackers(text: str) -> tuple[str, ...]:
@@ -38,6 +39,12 @@ def print_json(content: Any) -> None:
     sys.stdout.write("\n")
 
 
+def print_use(content: Mapping[str, Any]) -> None:
+    """Print how much of a budget a derived network uses."""
+    if said := describe_use(content.get("budget", {})):
+        print(said)
+
+
 def print_latency(content: Mapping[str, Any]) -> None:
     """Print what an inference of a derived cell's network takes, by whose table, and what it took."""
     if "latency" not in content:
@@ -46,7 +53,7 @@ def print_latency(content: Mapping[str, Any]) -> None:
     print(f"An inference takes {time_text(content['latency']['predicted'])} by the table of {machine}.")
     ops = [edge["op"] for edge in content["genotype"]["edges"]]
     for trial in content.get("measured", []):
-        if trial["ops"] == ops:
+        if trial["ops"] == ops and trial.get("sizes") == content["genotype"].get("sizes"):
             print(f"Measured here: {time_text(trial['median'])} (IQR {time_text(trial['iqr'])}).")
 
 

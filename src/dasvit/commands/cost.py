@@ -17,7 +17,7 @@ def cost_command(options: CostOptions, config: Config) -> None:
     if not 0 <= classes <= MAX_CLASSES:
         raise UserError(f"--classes must lie between 0 and {MAX_CLASSES:,}, not {classes}.")
     how = options.where(config.search.latency) if options.latency else None
-    cost, classes = cost_of_named(name, config.model, classes, how)
+    cost, classes = cost_of_named(name, config.model, classes, how, resized=True)
     if options.json:
         print_json({"name": name, "classes": classes, **cost.to_dict()})
         return

@@ -5,12 +5,13 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-from dasvit.commands.common import print_derivation, print_json, print_latency
+from dasvit.commands.common import print_derivation, print_json, print_latency, print_use
 from dasvit.commands.options import DeriveOptions
 from dasvit.config import Config, DeriveConfig
 from dasvit.config import recipe as recipes
 from dasvit.config.methods import find_method
 from dasvit.config.units import parse_time
+from dasvit.config.validation import has_sizes
 from dasvit.data import load_data
 from dasvit.errors import UserError
 from dasvit.io.files import write_whole
@@ -32,7 +33,8 @@ def derive_command(options: DeriveOptions) -> None:
     config = replace(past.config, search=replace(past.config.search, derive=choice))
     if choice.max_latency:
         config = past_table(config, folder, options.latency_table)
-        find_table(config, past.classes, Reporter())
+        if not has_sizes(config.space):
+            find_table(config, past.classes, Reporter())
     past = replace(past, config=config)
     if choice.rule == "perturbation":
         past = perturbed_again(past, folder, choice)
@@ -49,6 +51,7 @@ def derive_command(options: DeriveOptions) -> None:
         return
     print_derivation(derivation)
     print(f"\n{out}: {number(result['params'])} parameters, {number(result['macs'])} multiply-adds.")
+    print_use(result)
     print_latency(result)
     print(f"Train it: dasvit train --cell {out}")
 

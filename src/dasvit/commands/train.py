@@ -15,7 +15,7 @@ from dasvit.io.run_folder import find_model, find_run
 from dasvit.report.tables import network_table
 from dasvit.runtime.progress import Reporter
 from dasvit.runtime.saver import Deadline
-from dasvit.training.pipeline import Subject, expect_training, run_training, say_taken_over
+from dasvit.training.pipeline import Subject, expect_training, resized, run_training, say_taken_over
 from dasvit.training.start import Pretrained, Start
 
 
@@ -29,13 +29,13 @@ def train_command(options: TrainOptions, config: Config) -> None:
     check_download(options.download, options.pretrained)
     if options.pretrained and not baseline:
         raise UserError("--pretrained goes with --model NAME, a name of timm's; a trained folder is given as --init.")
-    subject: Subject | Start | Pretrained = baseline
+    subject: Subject | Start | Pretrained
     if init:
         subject = Start.read(init, config)
-    elif cell:
-        subject = load_found(cell)
     elif options.pretrained:
         subject = Pretrained.find(baseline, options.download == "true")
+    else:
+        subject = resized(load_found(cell) if cell else baseline, config.model, Reporter().say)
     name = Path(cell or init).stem if cell or init else baseline
     folder = options.run or default_folder(cell, init, name)
     reporter = Reporter()

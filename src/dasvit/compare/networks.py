@@ -17,7 +17,7 @@ from dasvit.errors import UserError
 from dasvit.io.run_folder import RunFolder, find_run
 from dasvit.latency.measure import MeasuredCost, measure
 from dasvit.models.baselines import OURS, check_architecture, make_model, make_network
-from dasvit.models.cost import cost_of, count_cost, make_on_meta
+from dasvit.models.cost import cost_of, count_cost, make_on_meta, sized
 from dasvit.models.distilled import make_distilled, takes_token
 from dasvit.models.folder import load_model
 from dasvit.models.paper import PAPER, PaperRow
@@ -151,17 +151,17 @@ def costed(entry: Entry, config: Config, classes: int, ptflops: bool, latency: b
     Raises:
         UserError: It cannot be built at these sizes.
     """
-    token = config.train.adds_token
-    network = make_on_meta(entry.subject, config.model, classes, config.train.drop_path, token)
-    cost = count_cost(network, config.model.image_size)
+    token, model = config.train.adds_token, sized(entry.subject, config.model)
+    network = make_on_meta(entry.subject, model, classes, config.train.drop_path, token)
+    cost = count_cost(network, model.image_size)
     row: dict[str, Any] = {"network": entry.label, "name": entry.key, "design": entry.design, "classes": classes}
     row |= {"params": cost.params, "macs": cost.macs, "macs_linear": cost.macs_linear}
     if ptflops:
-        row["paper_flops"] = count_paper_flops(network, config.model.image_size)
+        row["paper_flops"] = count_paper_flops(network, model.image_size)
     if latency:
         how = config.search.latency
-        timed = build(entry.subject, config.model, classes, token)
-        row["latency"] = measure(timed, config.model.image_size, how).to_dict()
+        timed = build(entry.subject, model, classes, token)
+        row["latency"] = measure(timed, model.image_size, how).to_dict()
     if entry.paper:
         pairs = {name: {"top1": pair[0], "top5": pair[1]} for name, pair in entry.paper.accuracy.items()}
         row["published"] = {"params": entry.paper.params, "flops": entry.paper.flops, **pairs}
@@ -169,7 +169,7 @@ def costed(entry: Entry, config: Config, classes: int, ptflops: bool, latency: b
 
 
 def cost_of_named(
-    name: str, config: ModelConfig, classes: int = 0, how: LatencyConfig | None = None
+    name: str, config: ModelConfig, classes: int = 0, how: LatencyConfig | None = None, *, resized: bool = False
 ) -> tuple[Cost, int]:
     """Count the network of a name: a cell, a model, a file, a run folder; return its cost and its head's classes.
 
@@ -178,6 +178,7 @@ def cost_of_named(
         config: The sizes of a cell's network.
         classes: Classes of the head. 0: those of a run's data; of others CLASSES.
         how: Where it runs, to have its latency measured as well. None: nothing is measured.
+        resized: Whether the configuration's sizes count where a cell's file has some of its own.
 
     Raises:
         UserError: There is no such network, or it is trained with other classes.
@@ -189,6 +190,8 @@ def cost_of_named(
         described = read_input(folder)
         return measured_cost(load_model(folder), described.side, how), len(described.classes)
     subject, default = named_network(name)
+    if resized and isinstance(subject, Genotype):
+        subject = subject.alone
     return cost_with_latency(subject, config, classes or default, how), classes or default
 
 
@@ -196,7 +199,7 @@ def cost_with_latency(subject: Found | str, config: ModelConfig, classes: int, h
     """Count the network of a cell or of sizes, or a baseline; measure its latency where it is said how."""
     if how is None:
         return cost_of(subject, config, classes)
-    return measured_cost(build(subject, config, classes), config.image_size, how)
+    return measured_cost(build(subject, config, classes), sized(subject, config).image_size, how)
 
 
 def measured_cost(network: nn.Module, side: int, how: LatencyConfig | None) -> Cost:

@@ -29,7 +29,7 @@ from dasvit.training.distillation import check_teacher
 from dasvit.training.estimate import estimate_training
 from dasvit.training.loop import check_sizes
 from dasvit.training.multilabel import check_training
-from dasvit.training.pipeline import network_maker, network_probe, run_training
+from dasvit.training.pipeline import at_sizes, network_maker, network_probe, run_training
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -203,6 +203,7 @@ def trained(entry: Entry, config: Config, seed: int, root: Path, reporter: Repor
     """Return the result of a network with a seed and the times of its epochs; what is done is not trained again."""
     folder = root / entry.key / f"seed{seed}"
     config = replace(config, runtime=replace(config.runtime, seed=seed), train=schedule(entry, config.train))
+    config = at_sizes(config, entry.subject)
     run = RunFolder(folder, "train")
     if (folder / "model" / "config.json").is_file():  # the last thing that a training writes
         text = entry.subject if isinstance(entry.subject, str) else entry.subject.to_json()

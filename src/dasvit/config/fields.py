@@ -17,6 +17,7 @@ from dasvit.config.limits import (
     MAX_RATIO,
     MAX_RUNGS,
     MAX_SEED,
+    MAX_SIZES,
     MAX_WIDTH,
     MAX_WORKERS,
     MIN_TEMPERATURE,
@@ -80,6 +81,12 @@ class DataConfig:
     cache: str = ""
 
 
+Stem = Literal["patch", "conv"]
+"""How an image becomes tokens."""
+Pool = Literal["token", "avg"]
+"""What the head reads."""
+
+
 @dataclass(kw_only=True)
 class ModelConfig:
     """The skeleton that the cell is stacked into (method, section 1); the defaults are ViT-B/16's.
@@ -90,6 +97,9 @@ class ModelConfig:
         width: Embedding width D.
         layers: Encoder layers of the derived network.
         heads: Attention heads of the ViT baseline of the same width and depth.
+        stem: How an image becomes tokens: patch, a linear layer of each patch; or conv, 3 × 3 convolutions of stride 2
+            until a patch is a pixel, each with norm and activation, and a 1 × 1 convolution (docs/sizes.md).
+        pool: What the head reads: token, the class token; or avg, the mean of the patches.
     """
 
     image_size: int = at_least(1, default=224, most=MAX_IMAGE_SIDE)
@@ -97,6 +107,8 @@ class ModelConfig:
     width: int = at_least(1, default=768, most=MAX_WIDTH)
     layers: int = at_least(1, default=12, most=MAX_LAYERS)
     heads: int = at_least(1, default=12)
+    stem: Stem = "patch"
+    pool: Pool = "token"
 
 
 @dataclass(kw_only=True)
@@ -109,6 +121,13 @@ class SpaceConfig:
         ratios: Hidden width over D of the MLP operations.
         shifts: Hidden width over D of the MLPs whose hidden units come from neighbouring patches (not the paper's).
         extra: Names of further operations, of kinds that `dasvit.register_operation` made known (docs/extending.md).
+        widths: Embedding widths that are searched beside the cell, as 96,128,192 (docs/sizes.md). Empty: model.width.
+        depths: Numbers of layers, likewise. Empty: model.layers.
+        patches: Sides of a patch, likewise; each divides model.image_size. Empty: model.patch_size.
+        stems: Stems, likewise: patch, conv. Empty: model.stem.
+        pools: What the head reads, likewise: token, avg. Empty: model.pool.
+        cell: vit to leave the cell a plain ViT's layer, and search its heads (of heads) and sizes alone: a tuned ViT.
+            Empty: cells are searched.
     """
 
     nodes: int = at_least(1, default=2, most=MAX_NODES)
@@ -118,6 +137,12 @@ class SpaceConfig:
     )
     shifts: list[float] = field(default_factory=list, metadata=listed(most=MAX_RATIO, entries=MAX_OPERATIONS))
     extra: list[str] = field(default_factory=list, metadata=listed(entries=MAX_OPERATIONS))
+    widths: list[int] = field(default_factory=list, metadata=listed(most=MAX_WIDTH, entries=MAX_SIZES))
+    depths: list[int] = field(default_factory=list, metadata=listed(most=MAX_LAYERS, entries=MAX_SIZES))
+    patches: list[int] = field(default_factory=list, metadata=listed(most=MAX_IMAGE_SIDE, entries=MAX_SIZES))
+    stems: list[Stem] = field(default_factory=list)
+    pools: list[Pool] = field(default_factory=list)
+    cell: Literal["", "vit"] = ""
 
 
 @dataclass(kw_only=True)

@@ -16,6 +16,8 @@ MAX_OPERATIONS = 64
 """The most attention operations of a space, the most MLP operations, and the most of other kinds."""
 MAX_RUNGS = 32
 """The most rungs that candidates of a search are compared at."""
+MAX_SIZES = 200
+"""The most combinations of sizes that a search looks at: each has its own tables of costs."""
 MAX_CLASSES = 10**6
 """The most classes of a model or data set."""
 MAX_WORKERS = 512

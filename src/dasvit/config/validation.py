@@ -8,7 +8,7 @@ from itertools import pairwise
 from typing import Any
 
 from dasvit.config.fields import Config, SpaceConfig, StagesConfig
-from dasvit.config.limits import MAX_PATCHES, MIN_TEMPERATURE
+from dasvit.config.limits import MAX_PATCHES, MAX_SIZES, MIN_TEMPERATURE
 from dasvit.config.methods import check_method, find_method
 from dasvit.config.ranges import RANGE
 from dasvit.config.units import parse_time, parse_window
@@ -37,7 +37,45 @@ def validate(config: Config, searching: bool = True) -> None:
     if searching:
         _check_supernet(config)
     _check_space(config.space)
+    _check_sizes(config, searching)
     _check_search(config)
+
+
+SIZE_LISTS = ("widths", "depths", "patches", "stems", "pools")
+"""Fields of the section space that list sizes of a network."""
+
+
+def has_sizes(space: SpaceConfig) -> bool:
+    """Tell whether a search looks for sizes beside the cell."""
+    return any(getattr(space, name) for name in SIZE_LISTS)
+
+
+def _check_sizes(config: Config, searching: bool) -> None:
+    """Check the sizes that a search looks for."""
+    space, model = config.space, config.model
+    if searching and space.cell and find_method(config.search.method).finals != "always":
+        raise UserError("space.cell vit leaves no cell to search, only heads and sizes: take --method finals.")
+    if not has_sizes(space):
+        return
+    lists = {name: getattr(space, name) for name in SIZE_LISTS}
+    for name, values in lists.items():
+        if len(set(values)) != len(values):
+            raise UserError(f"space.{name} names one twice: {values}.")
+        if any(isinstance(value, int) and value < 1 for value in values):
+            raise UserError(f"space.{name} must all be at least 1, not {values}.")
+    if (count := math.prod(len(values) or 1 for values in lists.values())) > MAX_SIZES:
+        raise UserError(f"space lists {count:,} combinations of sizes, more than {MAX_SIZES}: shorten its lists.")
+    for patch in space.patches:
+        if model.image_size % patch or (model.image_size // patch) ** 2 > MAX_PATCHES:
+            raise UserError(
+                f"space.patches has {patch}, but an image of {model.image_size} pixels is not divisible into at most "
+                f"{MAX_PATCHES:,} such patches: leave it out, or change model.image_size."
+            )
+    if searching and not config.search.finals.cells:
+        raise UserError(
+            "sizes (space.widths and the like) are searched by candidates, and this search has none: take --method "
+            "finals, or --search.finals.cells 24, say."
+        )
 
 
 def _check_images(config: Config) -> None:
@@ -61,6 +99,7 @@ def _check_images(config: Config) -> None:
             f"an image of {model.image_size} pixels is not divisible into patches of {model.patch_size}: "
             "change model.image_size or model.patch_size."
         )
+    check_stem(model.stem, model.patch_size)
     if config.train.patience and config.train.monitor == "last":
         raise UserError("train.patience waits for what train.monitor looks at: give train.monitor macro_f1, say.")
     if not config.space.heads:
@@ -74,7 +113,10 @@ def _check_supernet(config: Config) -> None:
             "runtime.shard is for training and evaluation: a search keeps all of its weights on every device. "
             "Leave it out here, and give it to dasvit train."
         )
-    for name, width in (("model.width", model.width), ("search.width", search.width or model.width)):
+    widths = [("model.width", model.width), ("search.width", search.width or model.width)]
+    if has_sizes(config.space) and not find_method(search.method).trains_supernet:
+        widths = []  # the widths of space are the candidates', each with the heads that divide it
+    for name, width in widths:
         for count in heads:
             if count < 1 or width % count:
                 raise UserError(
@@ -160,6 +202,19 @@ def size_pair(size: ImageSize | list[int]) -> tuple[int, int]:
         return size, size
     height, width = size
     return int(height), int(width)
+
+
+def check_stem(stem: str, patch_size: int) -> None:
+    """Check that a stem can make tokens of patches of that side.
+
+    Raises:
+        UserError: Its convolutions, each of which halves the image, do not.
+    """
+    if stem == "conv" and (patch_size < 2 or patch_size & (patch_size - 1)):
+        raise UserError(
+            f"a convolutional stem halves the image until a patch is a pixel: patches of {patch_size} pixels are none "
+            "of 2, 4, 8, 16 and so on. Change the patch size, or take the stem patch."
+        )
 
 
 def check_patches(image_size: ImageSize, patch_size: ImageSize) -> None:

@@ -19,6 +19,7 @@ import random
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from scipy.optimize import nnls
@@ -28,6 +29,7 @@ from dasvit.cell.genotype import Genotype, parse_operation
 from dasvit.cell.graph import live_edges
 from dasvit.cell.space import Space
 from dasvit.config import Config, ModelConfig
+from dasvit.config.validation import has_sizes
 from dasvit.data.sources import cache_folder
 from dasvit.errors import UserError
 from dasvit.io.files import write_whole
@@ -39,8 +41,12 @@ from dasvit.runtime.progress import Reporter
 FORMAT = "dasvit-latency/1"
 SIZES = ("image_size", "patch_size", "width", "layers")
 """Fields of the section model that a table is for."""
+FORMS = {"stem": "patch", "pool": "token"}
+"""Further ones, which a table names where they are not these."""
 OWN = "latency.json"
 """The table of a run in its folder."""
+OWN_TABLES = "latency"
+"""The folder of a run's tables, where sizes are searched: one for each."""
 DEPTHS = (1, 3)
 """Layers of the networks that the sums are fitted to: two depths tell the skeleton and a layer apart."""
 WHOLE = 4
@@ -56,7 +62,7 @@ class LatencyTable:
 
     Attributes:
         machine: Where it was measured.
-        sizes: The networks' image_size, patch_size, width and layers.
+        sizes: The networks' image_size, patch_size, width and layers; stem and pool, where they are not the usual ones.
         skeleton: Seconds of all but the layers.
         layer: Seconds of a layer beside its operations.
         operations: Seconds of every operation by name, in one layer.
@@ -64,7 +70,7 @@ class LatencyTable:
     """
 
     machine: Machine
-    sizes: Mapping[str, int]
+    sizes: Mapping[str, int | str]
     skeleton: float
     layer: float
     operations: Mapping[str, float]
@@ -102,7 +108,10 @@ def _parsed(text: str, where: str) -> LatencyTable:
             raise wrong
         table = LatencyTable(**{**content, "machine": Machine(**content["machine"])})
         times = [table.skeleton, table.layer, table.error, *table.operations.values()]
-        numbers = [*times, *(table.sizes[name] for name in SIZES), table.machine.threads, table.machine.batch]
+        sides = [table.sizes[name] for name in SIZES]
+        numbers: list[Any] = [*times, *sides, table.machine.threads, table.machine.batch]
+        if not table.sizes.keys() <= {*SIZES, *FORMS}:
+            raise wrong
         for name in table.operations:
             parse_operation(name)
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
@@ -125,6 +134,8 @@ def find_table(config: Config, classes: int, reporter: Reporter | None = None) -
         UserError: The table that the recipe names is of other operations or sizes, or runs otherwise.
     """
     how = config.search.latency
+    if how.table and Path(how.table).is_dir():
+        return _of_folder(Path(how.table), config, classes, reporter or Reporter(quiet=True))
     if how.table:
         table = read_table(Path(how.table))
         check_table(table, config)
@@ -138,6 +149,44 @@ def find_table(config: Config, classes: int, reporter: Reporter | None = None) -
         except UserError as error:
             log.warning("%s It is measured anew.", error)
     return renew_table(config, classes, reporter or Reporter(quiet=True))
+
+
+def _of_folder(folder: Path, config: Config, classes: int, reporter: Reporter) -> LatencyTable:
+    """Return the table of a recipe's sizes from a folder of tables; to a run's own this machine's are added.
+
+    Raises:
+        UserError: It lacks one, and its tables are another machine's.
+    """
+    own = folder / file_name(sizes_of(config.model))
+    paths = [own] if own.is_file() else sorted(folder.glob("*.json"))
+    tables = [read_table(path) for path in paths]
+    for table in tables:
+        if _serves(table, config):
+            return table
+    machines = {str(table.machine): table.machine for table in tables}
+    if any(machine != this_machine(config.search.latency) for machine in machines.values()):
+        wanted = own.name.removesuffix(".json")
+        raise UserError(
+            f"no latency table in {folder} is of {wanted}, and they are of another machine ({next(iter(machines))}): "
+            "measure one there with `dasvit latency --config RECIPE --out FILE` and put it beside the others, or list "
+            "in space the sizes alone that have one."
+        )
+    table = find_table(with_table(config, ""), classes, reporter)
+    if folder.name == OWN_TABLES and (folder.parent / "config.yaml").is_file():  # a recipe's choice is only read
+        write_whole(own, lambda file: file.write(table.to_json().encode()))
+    return table
+
+
+def _serves(table: LatencyTable, config: Config) -> bool:
+    """Tell whether a table is of a recipe's sizes and has its operations."""
+    operations = Space.from_config(config.space).operations
+    return table.sizes == sizes_of(config.model) and set(operations) <= table.operations.keys()
+
+
+def file_name(sizes: Mapping[str, int | str]) -> str:
+    """Return the name of the file of a table of such sizes in a folder, as image64-patch4-width96-layers6-conv.json."""
+    parts = [name.removesuffix("_size") * (name in SIZES) + str(value) for name, value in sizes.items()]
+    return "-".join(parts) + ".json"
 
 
 _HELD: dict[Path, LatencyTable] = {}
@@ -167,9 +216,10 @@ def renew_table(config: Config, classes: int, reporter: Reporter) -> LatencyTabl
     return table
 
 
-def sizes_of(model: ModelConfig) -> dict[str, int]:
+def sizes_of(model: ModelConfig) -> dict[str, int | str]:
     """Return the sizes that a table is for."""
-    return {name: getattr(model, name) for name in SIZES}
+    forms = {name: getattr(model, name) for name, usual in FORMS.items() if getattr(model, name) != usual}
+    return {name: getattr(model, name) for name in SIZES} | forms
 
 
 def own_table(config: Config, classes: int, run: RunFolder, reporter: Reporter) -> Config:
@@ -186,12 +236,26 @@ def own_table(config: Config, classes: int, run: RunFolder, reporter: Reporter) 
     """
     if not config.search.derive.max_latency:
         return config
+    if has_sizes(config.space):
+        return _own_tables(config, run)
     path = run.path / OWN
     if not path.is_file():
         run.write_text(OWN, find_table(config, classes, reporter).to_json())
     config = with_table(config, path)
     reporter.say(f"latency: by the table of {find_table(config, classes).machine}")
     return config
+
+
+def _own_tables(config: Config, run: RunFolder) -> Config:
+    """Return the recipe of a run over sizes with the run's own folder of tables, those that were given in it."""
+    folder, given = run.path / OWN_TABLES, config.search.latency.table
+    if not folder.is_dir():
+        paths = (sorted(Path(given).glob("*.json")) if Path(given).is_dir() else [Path(given)]) if given else []
+        texts = {file_name((table := read_table(path)).sizes): table.to_json() for path in paths}
+        folder.mkdir(parents=True)
+        for name, text in texts.items():
+            run.write_text(f"{OWN_TABLES}/{name}", text)
+    return with_table(config, folder)
 
 
 def past_table(config: Config, run: Path, given: str = "") -> Config:
@@ -203,6 +267,10 @@ def past_table(config: Config, run: Path, given: str = "") -> Config:
     if given:
         return with_table(config, given)
     how = config.search.latency
+    if (run / OWN_TABLES).is_dir():
+        tables = [read_table(path) for path in sorted((run / OWN_TABLES).glob("*.json"))]
+        is_ours = all(table.machine == this_machine(how) for table in tables)
+        return with_table(config, run / OWN_TABLES) if how.table or is_ours else config
     if own.is_file() and (how.table or read_table(own).machine == this_machine(how)):
         return with_table(config, own)
     return config
@@ -220,8 +288,8 @@ def check_table(table: LatencyTable, config: Config) -> None:
         UserError: It is not; the text has the way out.
     """
     path, way_out = config.search.latency.table, "measure one with `dasvit latency --config RECIPE --out FILE` there."
-    wanted = sizes_of(config.model)
-    others = [f"{name} {table.sizes[name]}, not {wanted[name]}" for name in SIZES if table.sizes[name] != wanted[name]]
+    wanted, found = {**FORMS, **sizes_of(config.model)}, {**FORMS, **table.sizes}
+    others = [f"{name} {found[name]}, not {size}" for name, size in wanted.items() if found[name] != size]
     if others:
         raise UserError(f"the latency table {path} is of networks with {' and '.join(others)}: {way_out}")
     missing = [op for op in Space.from_config(config.space).operations if op not in table.operations]
@@ -260,6 +328,9 @@ def sample(space: Space, layers: int) -> list[Stack]:
     The last ones drawn have so many layers, the others DEPTHS.
     """
     names = [op for op in space.operations if op != "zero"]
+    if space.plain:
+        plain = [Genotype.from_ops(space.nodes, ["zero", op]) for op in names]
+        return [(cell, depth) for depth in (*DEPTHS, layers, *DEPTHS) for cell in plain]
     edges, chance = range(len(space.edges)), random.Random(0)
     alone = [[op if edge % 2 == 0 else "identity" for edge in edges] for op in names]
     drawn = [[chance.choice((*names, "zero")) for _ in edges] for _ in range(len(names) + 3 + WHOLE)]
@@ -288,7 +359,7 @@ def fit_table(
     times: Sequence[float],
     operations: Sequence[str],
     machine: Machine,
-    sizes: Mapping[str, int],
+    sizes: Mapping[str, int | str],
 ) -> LatencyTable:
     """Return the table that explains the times of networks best.
 

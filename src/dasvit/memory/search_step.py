@@ -113,6 +113,8 @@ def make_step(subject: Subject, config: Config, classes: int, batch: int, runtim
             dim=config.search.width or config.model.width,
             layers=subject.layers,
             num_classes=classes,
+            stem=config.model.stem,
+            pool=config.model.pool,
         )
     alpha = torch.zeros(len(space.edges), len(space.operations), device=device, requires_grad=True)
     batches = [noise(batch, config.model.image_size, classes, device) for _ in range(2)]

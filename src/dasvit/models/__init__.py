@@ -8,4 +8,5 @@ from dasvit.models import dasvit as dasvit
 from dasvit.models import distilled as distilled
 from dasvit.models import scaled_down as scaled_down
 from dasvit.models import subnet as subnet
+from dasvit.models import vit_conv as vit_conv
 from dasvit.models import vit_shift as vit_shift

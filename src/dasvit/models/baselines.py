@@ -13,6 +13,7 @@ from dasvit.config import ModelConfig
 from dasvit.config.validation import check_patches
 from dasvit.errors import UserError
 from dasvit.models.dasvit import DasViT
+from dasvit.models.vit_conv import VIT_CONV
 from dasvit.models.vit_shift import VIT_SHIFT
 
 VIT = "vit_base_patch16_224"
@@ -32,7 +33,7 @@ def make_network(
 
     Args:
         genotype: The cell.
-        config: Image, patch, width and layers.
+        config: Image, patch, width, layers, stem and pooling, where the cell has none of its own.
         num_classes: Classes.
         drop_path: Rate of stochastic depth at the last layer.
         architecture: A name under which timm builds networks of cells.
@@ -40,15 +41,18 @@ def make_network(
     Raises:
         UserError: Sizes that do not fit together.
     """
+    config = genotype.at(config)
     network = timm.create_model(
         architecture,
-        cell=genotype.to_dict(),
+        cell=genotype.alone.to_dict(),
         img_size=config.image_size,
         patch_size=config.patch_size,
         embed_dim=config.width,
         depth=config.layers,
         num_classes=num_classes,
         drop_path_rate=drop_path,
+        stem=config.stem,
+        global_pool=config.pool,
     )
     assert isinstance(network, DasViT)
     return network
@@ -74,7 +78,7 @@ def make_model(name: str, config: ModelConfig, num_classes: int, *, drop_path: f
         args["drop_path_rate"] = drop_path
     ours = name in OURS
     if ours:
-        name, args = OURS[name], args | vit_args(config)
+        name, args = _behind(name, config), args | vit_args(config)
     else:
         check_architecture(name)
         if timm.get_pretrained_cfg_value(name, "fixed_input_size"):
@@ -92,6 +96,15 @@ def make_model(name: str, config: ModelConfig, num_classes: int, *, drop_path: f
     return model
 
 
+def _behind(name: str, config: ModelConfig) -> str:
+    """Return the architecture behind the name of a baseline."""
+    if config.stem == "patch":
+        return OURS[name]
+    if name != "vit":
+        raise UserError(f"{name} has no convolutional stem: leave out model.stem, or compare with vit.")
+    return VIT_CONV
+
+
 def vit_args(config: ModelConfig) -> dict[str, Any]:
     """Return what a vision transformer of timm's is built with for a configuration's sizes.
 
@@ -107,6 +120,8 @@ def vit_args(config: ModelConfig) -> dict[str, Any]:
         "embed_dim": config.width,
         "depth": config.layers,
         "num_heads": config.heads,
+        # The norm stays in front of the mean, as in our networks.
+        **({"global_pool": "avg", "fc_norm": False} if config.pool == "avg" else {}),
     }
 
 

@@ -57,7 +57,13 @@ def cost_of(model: str | Found, config: ModelConfig, num_classes: int) -> Cost:
     Raises:
         UserError: Unknown name, or sizes that do not fit together.
     """
+    config = sized(model, config)
     return count_cost(make_on_meta(model, config, num_classes), config.image_size)
+
+
+def sized(model: str | Found, config: ModelConfig) -> ModelConfig:
+    """Return a recipe's section model with the sizes that a cell's file has of its own; of all else as it is."""
+    return model.at(config) if isinstance(model, Genotype) else config
 
 
 def make_on_meta(

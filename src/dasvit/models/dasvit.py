@@ -43,27 +43,51 @@ def resolve_cell(cell: CellLike) -> Genotype:
     return Genotype.from_dict(cell) if isinstance(cell, dict) else load_genotype(cell)
 
 
+USUAL: dict[str, Any] = {
+    "img_size": 224,
+    "patch_size": 16,
+    "embed_dim": 768,
+    "depth": 12,
+    "stem": "patch",
+    "global_pool": "token",
+}
+"""The sizes of a network whose cell has none, as arguments of `DasViT`."""
+
+
+def arguments(genotype: Genotype) -> dict[str, Any]:
+    """Return a cell's own sizes as arguments of `DasViT`; empty where it has none."""
+    if genotype.sizes is None:
+        return {}
+    sizes = genotype.sizes
+    image = {"img_size": sizes.image_size} if sizes.image_size else {}
+    named = {"patch_size": sizes.patch_size, "embed_dim": sizes.width, "depth": sizes.layers}
+    return {**image, **named, "stem": sizes.stem, "global_pool": sizes.pool}
+
+
 class DasViT(TokenNetwork):
     """A vision transformer whose encoder layers are copies of one cell (method, sections 1 and 2).
 
     The names of its arguments, methods and attributes are timm's, so that whatever works on timm's vision
     transformers works on it.
 
+    Sizes that are not given are those of the cell's file, where it has some (format dasvit-genotype/2).
+
     Args:
         cell: The cell.
-        img_size: Size of the images.
-        patch_size: Size of a patch; it divides the image size.
+        img_size: Size of the images. None: the file's, or 224.
+        patch_size: Size of a patch; it divides the image size. None: the file's, or 16.
         in_chans: Channels C of the images.
         num_classes: Classes. 0: no head.
-        global_pool: What the head reads: token, avg, or nothing for all tokens.
-        embed_dim: Embedding width D.
-        depth: Encoder layers.
+        global_pool: What the head reads: token, avg, or nothing for all tokens. None: what the file says, or token.
+        embed_dim: Embedding width D. None: the file's, or 768.
+        depth: Encoder layers. None: the file's, or 12.
+        stem: How an image becomes tokens: patch or conv. None: what the file says, or patch.
         drop_rate: Dropout in front of the head.
         drop_path_rate: Stochastic depth of the last layer, rising linearly from 0 at the first.
         dynamic_img_size: Take images of any size that the patch divides.
 
     Attributes:
-        genotype: The cell.
+        genotype: The cell, without sizes.
         model_args: What to call the constructor with to build this network again, fit for JSON.
 
     Raises:
@@ -76,19 +100,25 @@ class DasViT(TokenNetwork):
     def __init__(
         self,
         cell: CellLike = "dasvit_cifar10",
-        img_size: ImageSize = 224,
-        patch_size: ImageSize = 16,
+        img_size: ImageSize | None = None,
+        patch_size: ImageSize | None = None,
         in_chans: int = 3,
         num_classes: int = 1000,
-        global_pool: str = "token",
-        embed_dim: int = 768,
-        depth: int = 12,
+        global_pool: str | None = None,
+        embed_dim: int | None = None,
+        depth: int | None = None,
         drop_rate: float = 0.0,
         drop_path_rate: float = 0.0,
         dynamic_img_size: bool = False,
+        stem: str | None = None,
     ) -> None:
         super().__init__()
-        self.genotype = resolve_cell(cell)
+        genotype = resolve_cell(cell)
+        sizes = {**USUAL, **arguments(genotype)}
+        img_size, patch_size = img_size or sizes["img_size"], patch_size or sizes["patch_size"]
+        embed_dim, depth = embed_dim or sizes["embed_dim"], depth or sizes["depth"]
+        stem, global_pool = stem or sizes["stem"], sizes["global_pool"] if global_pool is None else global_pool
+        self.genotype = genotype.alone
         self.in_chans = in_chans
         self.num_prefix_tokens = 1
         self.num_features = self.head_hidden_size = self.embed_dim = embed_dim
@@ -101,8 +131,9 @@ class DasViT(TokenNetwork):
             embed_dim=embed_dim,
             depth=depth,
             dynamic_img_size=dynamic_img_size,
+            **({} if stem == "patch" else {"stem": stem}),
         )
-        self.embed = TokenEmbedding(img_size, patch_size, in_chans, embed_dim, dynamic=dynamic_img_size)
+        self.embed = TokenEmbedding(img_size, patch_size, in_chans, embed_dim, dynamic=dynamic_img_size, stem=stem)
         rates = [drop_path_rate * layer / max(1, depth - 1) for layer in range(depth)]
         self.blocks = nn.ModuleList([Cell(self.genotype, embed_dim, rate) for rate in rates])
         self.norm: nn.Module = nn.LayerNorm(embed_dim, eps=NORM_EPS)
@@ -270,7 +301,7 @@ def _entrypoint(variant: str) -> Callable[..., nn.Module]:
             pretrained,
             pretrained_filter_fn=fit_weights,
             feature_cfg={"out_indices": 3, "feature_cls": "getter"},
-            **(VARIANTS[variant] | kwargs),
+            **(VARIANTS[variant] | (arguments(resolve_cell(kwargs["cell"])) if "cell" in kwargs else {}) | kwargs),
         )
         return model
 

@@ -45,15 +45,23 @@ class DistilledEmbedding(TokenEmbedding):
         in_chans: Channels C of the images.
         dim: Embedding width D.
         dynamic: Take images of any size that the patch divides; positions are resampled for them.
+        stem: patch or conv (see `ConvPatchEmbed`).
 
     Raises:
         UserError: The patches do not cover the image.
     """
 
     def __init__(
-        self, image_size: ImageSize, patch_size: ImageSize, in_chans: int, dim: int, *, dynamic: bool = False
+        self,
+        image_size: ImageSize,
+        patch_size: ImageSize,
+        in_chans: int,
+        dim: int,
+        *,
+        dynamic: bool = False,
+        stem: str = "patch",
     ) -> None:
-        super().__init__(image_size, patch_size, in_chans, dim, dynamic=dynamic)
+        super().__init__(image_size, patch_size, in_chans, dim, dynamic=dynamic, stem=stem)
         self.prefix = 2
         self.dist_token = nn.Parameter(torch.empty(1, 1, dim))
         self.pos_embed = nn.Parameter(torch.empty(1, self.patch_embed.num_patches + self.prefix, dim))
@@ -86,7 +94,8 @@ class DistilledDasViT(DasViT):
         super().__init__(cell, **sizes)
         args = self.model_args
         image, patch = tuple(args["img_size"]), tuple(args["patch_size"])
-        self.embed = DistilledEmbedding(image, patch, self.in_chans, self.embed_dim, dynamic=args["dynamic_img_size"])
+        dynamic, stem = args["dynamic_img_size"], args.get("stem", "patch")
+        self.embed = DistilledEmbedding(image, patch, self.in_chans, self.embed_dim, dynamic=dynamic, stem=stem)
         self.num_prefix_tokens = 2
         self.distilled_training = False
 
@@ -196,6 +205,11 @@ def make_distilled(subject: Genotype | str, config: ModelConfig, num_classes: in
     """
     if isinstance(subject, Genotype):
         return make_network(subject, config, num_classes, drop_path, DistilledDasViT.ARCHITECTURE)
+    if config.stem != "patch" or config.pool != "token":
+        raise UserError(
+            f"{subject} with a distillation token has a stem of patches and reads its tokens: leave out model.stem and "
+            "model.pool, or give --train.teacher_token false."
+        )
     args = {"num_classes": num_classes, "in_chans": 3, **vit_args(config)}
     network: nn.Module = timm.create_model(DISTILLED[subject], drop_path_rate=drop_path, **args)
     network.apply(init_weights)

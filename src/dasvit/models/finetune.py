@@ -6,12 +6,13 @@ Everything but the head is taken over; positions are resampled where the images 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import timm
 from torch import nn
 
 from dasvit.cell.subnet import Found
+from dasvit.config.fields import Pool
 from dasvit.config.validation import size_pair
 from dasvit.errors import UserError
 from dasvit.models.baselines import OURS
@@ -20,12 +21,13 @@ from dasvit.models.distilled import DISTILLED
 from dasvit.models.folder import CONFIG, load_model, read_model_config
 from dasvit.models.subnet import NAME as SUBNET
 from dasvit.models.subnet import subnet_of
+from dasvit.models.vit_conv import VIT_CONV
 
 FIELDS = {"img_size": "image_size", "patch_size": "patch_size", "embed_dim": "width", "depth": "layers"}
 """Arguments of a model, and the fields of a recipe's section model that say the same."""
 
 
-def sizes_of(folder: Path) -> dict[str, int]:
+def sizes_of(folder: Path) -> dict[str, Any]:
     """Return what a recipe's section model says of a folder's model, as far as it fixes that; its image size always.
 
     Raises:
@@ -43,7 +45,16 @@ def sizes_of(folder: Path) -> dict[str, int]:
         raise UserError(f"the model in {folder} takes images of {args['in_chans']!r} channels, not of three colours.")
     if any(len(sides) != 2 or sides[0] != sides[1] for sides in sizes.values()):
         raise UserError(f"the model in {folder} takes oblong images: a training here takes squares.")
-    return {FIELDS[name]: sides[0] for name, sides in sizes.items()} | heads
+    return {FIELDS[name]: sides[0] for name, sides in sizes.items()} | heads | _form(config["architecture"], args)
+
+
+def _form(architecture: str, args: dict[str, Any]) -> dict[str, str]:
+    """Return stem and pooling of a model of a recipe's width and depth; other poolings are timm's own affair."""
+    if "embed_dim" not in args or architecture.split(".")[0] == SUBNET:
+        return {}
+    stem = "conv" if architecture.split(".")[0] == VIT_CONV else args.get("stem", "patch")
+    pool = args.get("global_pool", "token")
+    return {"stem": stem, **({"pool": pool} if pool in get_args(Pool) else {})}
 
 
 def subject_of(model: nn.Module, folder: Path) -> Found | str:
@@ -54,7 +65,8 @@ def subject_of(model: nn.Module, folder: Path) -> Found | str:
     name = str(config["architecture"]).split(".")[0]
     if name == SUBNET:
         return subnet_of(config["model_args"])
-    own = next((own for own, behind in [*OURS.items(), *DISTILLED.items()] if behind == name), name)
+    behind = [*OURS.items(), *DISTILLED.items(), ("vit", VIT_CONV)]
+    own = next((own for own, architecture in behind if architecture == name), name)
     return own if "embed_dim" in config["model_args"] else name
 
 

@@ -6,12 +6,16 @@ Shapes: B images, C channels, H × W pixels, N tokens (class token first), D emb
 from typing import TYPE_CHECKING, Any, Final
 
 import torch
+from timm.layers.norm import LayerNorm2d
 from timm.layers.patch_embed import PatchEmbed
 from timm.layers.pos_embed import resample_abs_pos_embed
+from timm.models.vision_transformer_hybrid import ConvStem
 from torch import Tensor, nn
 
+from dasvit.cell.cost import stem_channels
 from dasvit.cell.ops import is_tracing
 from dasvit.config.validation import ImageSize, check_patches, size_pair
+from dasvit.errors import UserError, unknown
 
 TIMM_CFG: dict[str, Any] = {
     "num_classes": 1000,
@@ -25,6 +29,58 @@ TIMM_CFG: dict[str, Any] = {
 """What timm is told of the networks that are registered with it."""
 
 
+class ConvPatchEmbed(PatchEmbed):
+    """Patches by convolutions (Xiao et al., 2021, Early Convolutions Help Transformers See Better, arXiv:2106.14881).
+
+    3 × 3 convolutions of stride 2, each with a norm over the channels and GELU, until a patch is a pixel; then a 1 × 1
+    convolution: timm's `ConvStem` in the place of the linear layer. The norm is a LayerNorm, not theirs over the batch,
+    so that an image's tokens do not depend on its neighbours.
+
+    Args:
+        img_size: Size of the images.
+        patch_size: Side of a patch: a power of two.
+        in_chans: Channels C of the images.
+        embed_dim: Embedding width D.
+        **kwargs: As of timm's `PatchEmbed`.
+
+    Raises:
+        UserError: The patch's sides are no power of two.
+    """
+
+    def __init__(
+        self, img_size: Any = 224, patch_size: Any = 16, in_chans: int = 3, embed_dim: int = 768, **kwargs: Any
+    ) -> None:
+        sides = size_pair(patch_size)
+        if sides[0] != sides[1]:
+            raise UserError(f"a convolutional stem takes square patches, not {sides[0]} × {sides[1]} pixels.")
+        channels = stem_channels(embed_dim, sides[0])
+        super().__init__(img_size, patch_size, in_chans, embed_dim, **kwargs)
+        depth = len(channels)
+        self.proj = ConvStem(  # type: ignore[assignment]
+            in_chans,
+            depth + 1,
+            (*channels, embed_dim),
+            kernel_size=(3,) * depth + (1,),
+            stride=(2,) * depth + (1,),
+            norm_layer=LayerNorm2d,
+            act_layer=nn.GELU,
+        )
+
+    def set_input_size(self, img_size: Any = None, patch_size: Any = None) -> None:
+        """Change the size of the images; the convolutions are of one size of patches.
+
+        Raises:
+            UserError: Another size of patches is asked for.
+        """
+        if patch_size is not None and size_pair(patch_size) != self.patch_size:
+            raise UserError(f"a convolutional stem is of one size of patches, {self.patch_size[0]}: leave it as it is.")
+        super().set_input_size(img_size)
+
+
+PATCHES: dict[str, type[PatchEmbed]] = {"patch": PatchEmbed, "conv": ConvPatchEmbed}
+"""What makes patches into tokens, by a model's stem."""
+
+
 class TokenEmbedding(nn.Module):
     """Patches, projected to the embedding width; a class token in front; learned absolute positions.
 
@@ -34,33 +90,48 @@ class TokenEmbedding(nn.Module):
         in_chans: Channels C of the images.
         dim: Embedding width D.
         dynamic: Take images of any size that the patch divides; positions are resampled for them.
+        stem: patch or conv (see `ConvPatchEmbed`).
 
     Raises:
-        UserError: The patches do not cover the image.
+        UserError: The patches do not cover the image, or the stem does not make tokens of them.
     """
 
     dynamic: Final[bool]  # a constant for TorchScript, which then leaves the other branch out
 
     def __init__(
-        self, image_size: ImageSize, patch_size: ImageSize, in_chans: int, dim: int, *, dynamic: bool = False
+        self,
+        image_size: ImageSize,
+        patch_size: ImageSize,
+        in_chans: int,
+        dim: int,
+        *,
+        dynamic: bool = False,
+        stem: str = "patch",
     ) -> None:
         super().__init__()
         check_patches(image_size, patch_size)
+        if stem not in PATCHES:
+            raise unknown("stem", stem, [*PATCHES])
         self.dynamic = dynamic
         self.prefix = 1  # tokens in front of the patches
         image, patch = size_pair(image_size), size_pair(patch_size)
-        self.patch_embed = PatchEmbed(image, patch, in_chans, dim, strict_img_size=not dynamic)  # type: ignore[arg-type]
+        self.patch_embed = PATCHES[stem](image, patch, in_chans, dim, strict_img_size=not dynamic)  # type: ignore[arg-type]
         self.cls_token = nn.Parameter(torch.empty(1, 1, dim))
         self.pos_embed = nn.Parameter(torch.empty(1, self.patch_embed.num_patches + 1, dim))
         self.init_weights()
 
     def init_weights(self) -> None:
-        """Initialise: the projection as the linear layer that it is (Xavier uniform), the tables at 0.02."""
+        """Initialise: the projection as the linear layer that it is (Xavier uniform), the tables at 0.02.
+
+        So are the convolutions of a stem.
+        """
         nn.init.trunc_normal_(self.cls_token, std=0.02)
         nn.init.trunc_normal_(self.pos_embed, std=0.02)
-        nn.init.xavier_uniform_(self.patch_embed.proj.weight.flatten(1))
-        if self.patch_embed.proj.bias is not None:
-            nn.init.zeros_(self.patch_embed.proj.bias)
+        for layer in self.patch_embed.modules():
+            if isinstance(layer, nn.Conv2d):
+                nn.init.xavier_uniform_(layer.weight.flatten(1))
+                if layer.bias is not None:
+                    nn.init.zeros_(layer.bias)
 
     def forward(self, images: Tensor) -> Tensor:
         """Return the tokens of images, [B, C, H, W] -> [B, N, D]."""

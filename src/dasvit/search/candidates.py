@@ -30,18 +30,19 @@ from dasvit.models.baselines import make_network, prefer_fast_attention
 from dasvit.report.words import duration
 from dasvit.runtime.cluster import Cluster
 from dasvit.runtime.distributed import seed_everything
-from dasvit.search.cost import make_budget
 from dasvit.search.derive import Derivation
 from dasvit.search.halving import Candidate, Halving, Rung, Train, converged
 from dasvit.search.metric import Metric, cheapest, keep, kept, ranking_of, ties, value_of
 from dasvit.search.proposal import Proposer
 from dasvit.search.remote import RemotePool
+from dasvit.search.sized import cost_counter
 from dasvit.search.stages import Stages
 from dasvit.search.state import halves
 from dasvit.search.workers import Later, Pool
 from dasvit.session import Session
 from dasvit.training.evaluation import Evaluation
 from dasvit.training.loop import train
+from dasvit.training.pipeline import at_sizes
 
 FOLDER = "finals"
 """Where a run keeps the candidates' trainings."""
@@ -70,7 +71,7 @@ def train_candidates(
         Stopped: By a signal or the deadline; the state is saved.
     """
     config, runtime = session.config, session.runtime
-    options, budget = config.search.finals, make_budget(config, session.classes)
+    options, cost = config.search.finals, cost_counter(config, session.classes)
     propose = Proposer(config, session.classes, stages, first)
 
     def follow(candidate: Candidate, entered: Sequence[Candidate]) -> None:
@@ -84,7 +85,7 @@ def train_candidates(
             keep=options.keep,
             propose=lambda entered: runtime.from_main(lambda: propose(entered)),
             train=train_to,
-            cost=lambda cell: float(budget.cost(cell)[1]),
+            cost=lambda cell: float(cost(cell)[1]),
             workers=jobs,
             pinned=propose.shipped,
             follow=follow,
@@ -117,7 +118,7 @@ def settle(candidates: Sequence[Candidate], session: Session) -> list[Candidate]
         candidates: Best first.
         session: The search's session.
     """
-    config, budget = session.config, make_budget(session.config, session.classes)
+    config, cost = session.config, cost_counter(session.config, session.classes)
     first = candidates[0]
     last = [one for one in converged(candidates) if one.last.epochs == first.last.epochs]
     if all(one.last.is_constant for one in last):
@@ -131,7 +132,7 @@ def settle(candidates: Sequence[Candidate], session: Session) -> list[Candidate]
         return list(candidates)
     for number in tied:
         last[number].tied = True
-    chosen = last[cheapest(tied, {number: float(budget.cost(last[number].cell)[1]) for number in tied})]
+    chosen = last[cheapest(tied, {number: float(cost(last[number].cell)[1]) for number in tied})]
     session.reporter.say(
         f"{len(tied)} candidates are within the noise of {len(found[0].labels):,} validation images: the cheapest of "
         f"them is taken ({chosen.last})"
@@ -195,8 +196,8 @@ def train_to_rung(cell: Genotype, rung: int, session: Session) -> Rung:
     config, runtime, epochs = session.config, session.runtime, session.config.search.finals.rungs
     brief = candidate_training(session)
     run = RunFolder(folder_of(cell, session), "train")
-    reporter = session.reporter.part(f"candidate {' '.join(cell.ops)}")
-    own = replace(session.inner(run, replace(config, train=brief)), reporter=reporter)
+    reporter = session.reporter.part(f"candidate {in_words(cell)}")
+    own = replace(session.inner(run, at_sizes(replace(config, train=brief), cell)), reporter=reporter)
     if runtime.is_main:
         run.open(own.config, cell.to_json())
         run.write_text("genotype.json", cell.to_json())
@@ -274,7 +275,13 @@ def describe(candidate: Candidate, number: int, cells: int) -> str:
     """Return the line of a result for the terminal."""
     rung = candidate.last
     reached = f"{epochs_text(rung.epochs)}: val {rung}, {rung.seconds:.0f} s"
-    return f"candidate {number}/{cells}, {reached}: {' '.join(candidate.cell.ops)}"
+    return f"candidate {number}/{cells}, {reached}: {in_words(candidate.cell)}"
+
+
+def in_words(cell: Genotype) -> str:
+    """Return a cell's operations, and where it has some its sizes, in a line."""
+    sizes = f" ({cell.sizes.brief})" if cell.sizes else ""
+    return f"{' '.join(cell.ops)}{sizes}"
 
 
 def epochs_text(epochs: float) -> str:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from dasvit.cell.genotype import Genotype
+from dasvit.cell.size_space import at_cell
 from dasvit.config import Config, LatencyConfig
 from dasvit.config.units import parse_time, time_text
 from dasvit.errors import UserError
@@ -43,7 +44,9 @@ class Trial:
 
     def to_dict(self) -> dict[str, Any]:
         """Return it as `derivation.json` holds it."""
-        return {"ops": list(self.cell.ops), "predicted": self.predicted, "median": self.median, "iqr": self.iqr}
+        sizes = {"sizes": self.cell.sizes.to_dict()} if self.cell.sizes else {}
+        times = {"predicted": self.predicted, "median": self.median, "iqr": self.iqr}
+        return {"ops": list(self.cell.ops), **sizes, **times}
 
 
 def confirm(
@@ -70,16 +73,18 @@ def confirm(
     limit = parse_time(config.search.derive.max_latency, "search.derive.max_latency")
     if not limit:
         return derivation, []
-    table = find_table(config, session.classes)
+    table = find_table(at_cell(config, derivation.genotype), session.classes)
     how = where(table)
     if how is None:
         session.reporter.say(f"latency: not measured, for the table is of another machine, {table.machine}")
         return derivation, []
-    known = {tuple(row["ops"]): row for row in read_object(session.run.path / "derivation.json").get("measured", [])}
+    measured = read_object(session.run.path / "derivation.json").get("measured", [])
+    known = {(*row["ops"], str(row.get("sizes"))): row for row in measured}
     waiting = [derivation.genotype, *(cell for cell in others if cell != derivation.genotype)]
     trials: list[Trial] = []
     while waiting and len(trials) < TRIES:
-        trials.append(tried(waiting.pop(0), table, how, session, known))
+        cell = waiting.pop(0)
+        trials.append(tried(cell, find_table(at_cell(config, cell), session.classes), how, session, known))
         if trials[-1].meets(limit):
             break
         waiting = waiting or below(trials, limit, faster, config)
@@ -101,10 +106,10 @@ def tried(
     cell: Genotype, table: LatencyTable, how: LatencyConfig, session: Session, known: dict[Any, dict[str, float]]
 ) -> Trial:
     """Measure the network of a cell, unless it was, and say what it takes."""
-    model = session.config.model
-    predicted = table.predict(cell, model.layers)
-    if cell.ops in known:
-        return Trial(cell, predicted, known[cell.ops]["median"], known[cell.ops]["iqr"])
+    model = cell.at(session.config.model)
+    predicted, key = table.predict(cell, model.layers), (*cell.ops, str(cell.sizes and cell.sizes.to_dict()))
+    if key in known:
+        return Trial(cell, predicted, known[key]["median"], known[key]["iqr"])
     latency: Latency = measure(make_network(cell, model, session.classes), model.image_size, how)
     session.reporter.say(f"latency: measured {latency}, predicted {time_text(predicted)}: {' '.join(cell.ops)}")
     return Trial(cell, predicted, latency.median, latency.iqr)

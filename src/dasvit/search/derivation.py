@@ -50,13 +50,18 @@ def derive_found(stages: Stages, config: Config, classes: int, choice: DeriveCon
 
 def cells_within(config: Config, classes: int, choice: DeriveConfig) -> Cells:
     """Return the viable cells that a choice's rule and budget allow, however many skips they have."""
-    budget = make_budget(config, classes, choice)
+    budget, choice = make_budget(config, classes, choice), ruled(config, choice)
     return Cells(Space.from_config(config.space), 0 if choice.rule == "strongest" else choice.edges_per_node, budget)
+
+
+def ruled(config: Config, choice: DeriveConfig) -> DeriveConfig:
+    """Return a choice with the rule that a space's cells keep to: a plain ViT's layer is one edge."""
+    return replace(choice, rule="darts", edges_per_node=1) if config.space.cell else choice
 
 
 def derive_by_weights(stages: Stages, config: Config, classes: int, choice: DeriveConfig) -> Derivation:
     """Derive the best viable cell of a search's edge weights; raises a UserError as `derive_found` does."""
-    space = Space.from_config(config.space)
+    space, choice = Space.from_config(config.space), ruled(config, choice)
     how: dict[str, Any] = {
         "rule": "strongest" if choice.rule == "strongest" else "darts",
         "edges_per_node": choice.edges_per_node,

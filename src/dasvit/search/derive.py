@@ -309,6 +309,25 @@ def _choices(candidates: Mapping[str, float], limits: _Limits) -> list[_Choice]:
     return [*choices, _Choice("zero", 0.0, (0,) * len(budget.base) if budget else ())] if limits.keep else choices
 
 
+def cheapest_cell(space: Space, budget: Budget, axis: int, keep: int) -> Genotype | None:
+    """Return the viable cell of the least cost, whatever the limits; None where no cell of the rule is viable.
+
+    Args:
+        space: The search space.
+        budget: Tables of costs.
+        axis: Which cost counts: 0 parameters, 1 multiply-adds, 2 time.
+        keep: Edges kept into each node. 0: any number.
+    """
+    return _cheapest([dict.fromkeys(space.operations, 0.0)] * len(space.edges), space, budget, axis, keep)
+
+
+def _cheapest(
+    scores: Sequence[Mapping[str, float]], space: Space, budget: Budget, axis: int, keep: int
+) -> Genotype | None:
+    costs = [{op: -float(budget.operations[op][axis]) for op in row} for row in scores]
+    return _best(costs, space, _Limits(keep, None, -1))
+
+
 def _why_none(scores: Sequence[Mapping[str, float]], space: Space, limits: _Limits) -> str:
     budget, free = limits.budget, _Limits(limits.keep, None, -1)
     if budget is None or _best(scores, space, free) is None:
@@ -321,8 +340,7 @@ def _why_none(scores: Sequence[Mapping[str, float]], space: Space, limits: _Limi
     texts = []
     for axis, limit in enumerate(budget.limits):
         if limit:
-            cheapest = [{op: -float(budget.operations[op][axis]) for op in row} for row in scores]
-            cell = _best(cheapest, space, free)
+            cell = _cheapest(scores, space, budget, axis, limits.keep)
             assert cell is not None, "a viable cell exists"
             texts.append(SMALLEST[axis](budget.cost(cell)[axis], limit))
     return f"no viable cell fits the budget: {', '.join(texts)}."

@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 import torch
 
 from dasvit.cell.cost import operation_cost, skeleton_cost, token_count
+from dasvit.cell.size_space import at, sizes_of_space
 from dasvit.cell.space import OperationMask, Space
 from dasvit.cell.subnet import subnet_cost
 from dasvit.config import Config, FinalsConfig, Stage
@@ -25,8 +26,9 @@ from dasvit.runtime.estimate import NOTHING, Estimate, describe, mean, time_step
 from dasvit.search.autoformer.loop import supernet_training
 from dasvit.search.autoformer.space import SPACES
 from dasvit.search.candidates import candidate_training, halved
-from dasvit.search.comparable import comparable_cells
+from dasvit.search.expected import mean_macs
 from dasvit.search.probe import LoneRuntime, SearchStep
+from dasvit.search.sized import draw_network, pools_within
 from dasvit.search.state import SearchBatches
 from dasvit.session import Session
 from dasvit.training.estimate import estimate_training, measure_pace
@@ -89,6 +91,8 @@ def counted_macs(session: Session) -> float:
     skeleton = skeleton_cost(config.model, classes).macs
     # A candidate has about one operation in two edges, of half the mean cost: as much as a node's two heaviest edges.
     cell = skeleton + config.model.layers * layer / len(space.operations)
+    if found := [mean_macs(at(config, sizes), classes) for sizes in sizes_of_space(config)]:
+        cell = sum(found) / len(found)
     return 3.0 * images / 2 * (2 * supernet + cell * config.search.finals.trained_epochs())
 
 
@@ -123,8 +127,8 @@ def estimate_cell_search(session: Session, jobs: int) -> SearchEstimate:
     """Return what a supernet of cells and candidates take, as far as the method has them."""
     config, method, finals = session.config, find_method(session.config.search.method), session.config.search.finals
     supernet = supernet_time(session) if method.trains_supernet else NOTHING
-    chance, pool = random.Random(config.runtime.seed), comparable_cells(config, session.classes)
-    cells = [pool.draw(chance) for _ in range(CELLS)]
+    chance, pools = random.Random(config.runtime.seed), pools_within(config, session.classes)
+    cells = [draw_network(pools, chance) for _ in range(CELLS)]
     whole = estimate_training(network_maker(cells[0], session), session)
     if not finals.cells:
         return SearchEstimate(supernet, training=whole)

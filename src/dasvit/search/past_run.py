@@ -14,13 +14,15 @@ from dasvit.cell.space import Space
 from dasvit.config import Config, DeriveConfig
 from dasvit.config import recipe as recipes
 from dasvit.config.methods import find_method
+from dasvit.config.validation import has_sizes
 from dasvit.errors import UserError
 from dasvit.io.files import read_object
 from dasvit.io.run_folder import RunFolder
 from dasvit.search.derivation import derive_found
 from dasvit.search.derive import Derivation
+from dasvit.search.expected import gains_of, make_features
 from dasvit.search.halving import Candidate, Rung, converged
-from dasvit.search.proposal import gains_of, make_features
+from dasvit.search.sized import derive_sized
 from dasvit.search.stages import EvaluatedCell, Stages, StageWeights, read_stages
 from dasvit.search.surrogate import LinearModel, common_losses
 from dasvit.session import noted_classes
@@ -54,6 +56,8 @@ class PastSearch:
             UserError: No cell fits, or there is nothing to derive one from.
         """
         stages = self.stages
+        if has_sizes(self.config.space):
+            return derive_sized(self.candidates, stages, self.config, self.classes, choice, by_weights=by_weights)
         if self.candidates and not (by_weights and stages):
             stages = candidate_stages(self.candidates, self.config, self.classes, stages)
         elif stages and by_weights:

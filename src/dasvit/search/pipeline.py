@@ -16,11 +16,13 @@ from numpy.typing import NDArray
 
 from dasvit.cell.cost import operation_cost, skeleton_cost, token_count
 from dasvit.cell.genotype import Genotype, load_genotype
+from dasvit.cell.size_space import at_cell
 from dasvit.cell.space import Space
 from dasvit.cell.subnet import FILE, Found
 from dasvit.config import Config
 from dasvit.config.methods import find_method
 from dasvit.config.units import parse_time
+from dasvit.config.validation import has_sizes
 from dasvit.data.splits import balanced_subset
 from dasvit.errors import UserError
 from dasvit.extras import need
@@ -34,13 +36,17 @@ from dasvit.search.autoformer import loop as autoformer
 from dasvit.search.candidates import choose_best, short_training, train_candidates
 from dasvit.search.comparable import comparable_cells
 from dasvit.search.confirm import Trial, confirm
+from dasvit.search.cost import make_budget
 from dasvit.search.derivation import derive_found
 from dasvit.search.derive import Derivation
 from dasvit.search.evaluation import perturbed
+from dasvit.search.expected import make_features
+from dasvit.search.front import axis_of, budget_use, front_of
 from dasvit.search.halving import Candidate, converged
 from dasvit.search.loop import TrainedSupernet, search
 from dasvit.search.past_run import candidate_stages
-from dasvit.search.proposal import SHIPPED, TEACHERS, make_features
+from dasvit.search.proposal import SHIPPED, TEACHERS
+from dasvit.search.sized import cost_counter, derive_sized, measure_tables, pools_within, with_choice
 from dasvit.search.stages import Stages
 from dasvit.search.state import halves
 from dasvit.search.surrogate import LinearModel, common_losses
@@ -76,7 +82,7 @@ class SearchResult:
     @property
     def shipped(self) -> Candidate | None:
         """The cell that the package ships, where it was a candidate."""
-        return next((one for one in self.candidates if one.cell == load_genotype(SHIPPED)), None)
+        return next((one for one in self.candidates if one.cell.alone == load_genotype(SHIPPED)), None)
 
     def to_dict(self) -> dict[str, Any]:
         """Return what `derivation.json` holds: what was found, its cost, and what it was chosen against."""
@@ -91,7 +97,7 @@ class SearchResult:
         if self.shipped:
             content["shipped"] = self.shipped.last.reached()
         if self.candidates:
-            content["finals"] = [describe_candidate(candidate, config, classes) for candidate in self.candidates]
+            content["finals"] = describe_candidates(self.candidates, config, classes)
             model = model_of(self.candidates, config, classes, self.stages)
             content["effects"] = describe_effects(model) if model else []
             content["spreads"] = model.spreads() if model else {}
@@ -149,6 +155,8 @@ def run_search(
             note_hours(session, hours)
         own = session.runtime.from_main(lambda: own_table(session.config, session.classes, session.run, reporter))
         session = replace(session, config=own)
+        if has_sizes(config.space) and config.search.derive.max_latency:
+            session.runtime.from_main(lambda: measure_tables(own, session.classes, reporter))
         if method.trains_supernet and warn and session.runtime.is_main:
             warn(session)
         seed_everything(config.runtime.seed)
@@ -200,6 +208,8 @@ def check_search(config: Config, labels: NDArray[np.int64], classes: Sequence[st
         _, upper = halves(labels, config, classes, filled=trains)
         if finals.cells:
             balanced_subset(labels[upper], finals.images, config.runtime.seed, "search.finals.images")
+    if has_sizes(config.space):
+        pools_within(with_choice(config, replace(config.search.derive, max_latency="")), len(classes))
     if method.finds == "network":
         autoformer.check_budget(config, len(classes))
         check_memory(autoformer.supernet_params(config, len(classes)))
@@ -245,6 +255,8 @@ def find_cell(session: Session, jobs: int = 1, place: Cluster | None = None) -> 
         derivation = choose_best(derived, candidates)
 
     def faster(config: Config) -> Genotype:
+        if has_sizes(config.space):
+            return derive_sized(candidates, stages, config, session.classes, config.search.derive).genotype
         if not candidates:
             return first_cell(stages, replace(session, config=config)).genotype
         known = candidate_stages(candidates, config, session.classes, stages)
@@ -270,7 +282,10 @@ def first_cell(stages: Stages | None, session: Session) -> Derivation:
     """Return what the weights say; without any, a cell drawn at random."""
     if stages is None:
         return draw_cell(session)
-    return derive_found(stages, session.config, session.classes, session.config.search.derive)
+    config = session.config
+    if has_sizes(config.space):
+        return derive_sized([], stages, config, session.classes, config.search.derive)
+    return derive_found(stages, config, session.classes, config.search.derive)
 
 
 def draw_cell(session: Session) -> Derivation:
@@ -287,12 +302,29 @@ def describe_derivation(derivation: Derivation, config: Config, classes: int) ->
         "reason": derivation.reason,
         **cost_of(derivation.genotype, config.model, classes).to_dict(),
     }
+    own = at_cell(config, derivation.genotype)
+    budget = make_budget(own, classes, config.search.derive)
+    if used := budget_use(budget.cost(derivation.genotype), budget):
+        content["budget"] = used
     if config.search.derive.max_latency:
-        table = find_table(config, classes)
-        predicted = table.predict(derivation.genotype, config.model.layers)
+        table = find_table(own, classes)
+        predicted = table.predict(derivation.genotype, own.model.layers)
         limit = parse_time(config.search.derive.max_latency, "max_latency")
         content["latency"] = {"limit": limit, "predicted": predicted, "machine": asdict(table.machine)}
     return content
+
+
+def describe_candidates(candidates: Sequence[Candidate], config: Config, classes: int) -> list[dict[str, Any]]:
+    """Return every candidate (see `describe_candidate`); those that none beats at no more cost are marked."""
+    choice = config.search.derive
+    count, axis = cost_counter(config, classes, choice), axis_of(choice)
+    costs = [count(candidate.cell) for candidate in candidates]
+    front = set(front_of(candidates, [cost[axis] for cost in costs]))
+    rows = [describe_candidate(candidate, config, classes) for candidate in candidates]
+    for place, (row, cost) in enumerate(zip(rows, costs, strict=True)):
+        row |= {"latency": cost[2] / 1e6} if len(cost) > 2 else {}
+        row |= {"front": True} if place in front else {}
+    return rows
 
 
 def describe_candidate(candidate: Candidate, config: Config, classes: int) -> dict[str, Any]:

@@ -87,10 +87,19 @@ class PlainSupernet(Supernet):
     """The ViT skeleton over plain mixed layers; the arguments are those of `Supernet`."""
 
     def __init__(
-        self, space: Space, *, image_size: int, patch_size: int, dim: int, layers: int, num_classes: int
+        self,
+        space: Space,
+        *,
+        image_size: int,
+        patch_size: int,
+        dim: int,
+        layers: int,
+        num_classes: int,
+        stem: str = "patch",
+        pool: str = "token",
     ) -> None:
         sizes = {"image_size": image_size, "patch_size": patch_size, "dim": dim, "num_classes": num_classes}
-        super().__init__(space, space.everything(), **sizes, layers=0, tokens=ALL_TOKENS)
+        super().__init__(space, space.everything(), **sizes, layers=0, tokens=ALL_TOKENS, stem=stem, pool=pool)
         self.blocks = nn.ModuleList(PlainCell(space, dim) for _ in range(layers))
 
 

@@ -35,6 +35,8 @@ class Cells:
         """Tell whether a cell is one of these."""
         if not is_viable(cell) or not self.has_edges(cell):
             return False
+        if not all(self.space.allows(edge.source, edge.op) for edge in cell.edges):
+            return False
         cost = self.budget.cost(cell)
         return self.budget.fits(cost) and cost[1] >= self.min_macs
 

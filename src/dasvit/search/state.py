@@ -287,4 +287,6 @@ def make_supernet(config: Config, space: Space, alive: OperationMask, layers: in
         num_classes=classes,
         tokens=config.search.tokens,
         share=find_method(config.search.method).channel_share(config.search),
+        stem=config.model.stem,
+        pool=config.model.pool,
     )

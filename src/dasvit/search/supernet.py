@@ -180,6 +180,8 @@ class Supernet(nn.Module):
         num_classes: Width of the head.
         tokens: Token selection.
         share: K of partial channels: D/K of them pass through the operations. 1: all.
+        stem: How an image becomes tokens, as of the derived network.
+        pool: What the head reads, likewise: the class token, or the mean of the patches.
     """
 
     def __init__(
@@ -194,10 +196,12 @@ class Supernet(nn.Module):
         num_classes: int,
         tokens: TokensConfig,
         share: int = 1,
+        stem: str = "patch",
+        pool: str = "token",
     ) -> None:
         super().__init__()
-        self.space = space
-        self.embed = TokenEmbedding(image_size, patch_size, 3, dim)
+        self.space, self.pool = space, pool
+        self.embed = TokenEmbedding(image_size, patch_size, 3, dim, stem=stem)
         self.blocks = nn.ModuleList(MixedCell(space, alive, dim, tokens, share) for _ in range(layers))
         self.norm = nn.LayerNorm(dim, eps=NORM_EPS)
         self.head = nn.Linear(dim, num_classes)
@@ -209,8 +213,10 @@ class Supernet(nn.Module):
         prev2 = prev1 = self.embed(images)
         grid = self.embed.grid(images)
         for depth, block in enumerate(self.blocks, start=1):
-            prev2, prev1 = prev1, block(prev2, prev1, weights, mode, class_only=depth == len(self.blocks), grid=grid)
-        logits: Tensor = self.head(self.norm(prev1[:, 0]))
+            class_only = self.pool == "token" and depth == len(self.blocks)
+            prev2, prev1 = prev1, block(prev2, prev1, weights, mode, class_only=class_only, grid=grid)
+        read = self.norm(prev1[:, 0]) if self.pool == "token" else self.norm(prev1[:, 1:]).mean(dim=1)
+        logits: Tensor = self.head(read)
         return logits
 
     def kept_tokens(self, images: Tensor, weights: Tensor) -> list[Tensor]:

@@ -7,25 +7,33 @@ multiply-adds, and of what a supernet's weights say of it; and noise. Each of th
 operation on an edge, a draw from the posterior is a table of scores, and exact derivation finds its best cell within
 rule and budget: Thompson sampling (Thompson 1933; Russo et al. 2018, arXiv:1707.02038).
 
-Shapes: N cells, E edges, O operations, F features.
+Where sizes are searched as well, a network's loss also has a term for its width, its depth, its patches, stem and
+pooling each, and one for the logarithm of the multiply-adds of a mean cell at its sizes. At given sizes these are
+constants, so that derivation stays exact there (`dasvit.search.sized`).
+
+Shapes: N cells, E edges, O operations, S sizes, F features.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import linalg, optimize
 
 from dasvit.cell.genotype import Genotype
+from dasvit.cell.sizes import Sizes
 from dasvit.cell.space import Space
 from dasvit.search.halving import Candidate
 
 Array = NDArray[np.float64]
 GROUPS = ("operation on its edge", "operation anywhere", "multiply-adds", "supernet")
+SIZED = ("sizes", "cost of the sizes")
+"""Groups of networks whose sizes differ: each size of its own, and the logarithm of what they cost together."""
 PRIOR_SCALE = 0.5
 """Where the scales of groups and noise are expected, in standard deviations of what was seen."""
 PRIOR_SPREAD = 1.5
@@ -40,18 +48,42 @@ class Features:
         space: The search space.
         macs: Multiply-adds of every operation, by name.
         supernet: Logarithms of a supernet's edge weights, `[E][O]`. None: there was no supernet.
+        sizes: Multiply-adds of the network of a mean cell at every size. Empty: sizes are fixed.
     """
 
     space: Space
     macs: dict[str, float]
     supernet: Array | None = None
+    sizes: Mapping[Sizes, float] = field(default_factory=dict)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of the groups."""
+        return (*GROUPS, *SIZED) if self.sizes else GROUPS
 
     @cached_property
     def groups(self) -> NDArray[np.int64]:
-        """Place in GROUPS of every feature, [F]."""
+        """Place in `names` of every feature, [F]."""
         edges, operations = len(self.space.edges), len(self.space.operations)
-        sizes = [edges * operations, operations, 1, 1 if self.supernet is not None else 0]
-        return np.repeat(np.arange(len(sizes)), sizes)
+        counts = [edges * operations, operations, 1, 1 if self.supernet is not None else 0]
+        if self.sizes:
+            counts += [len(self.levels), 1]
+        return np.repeat(np.arange(len(counts)), counts)
+
+    @cached_property
+    def levels(self) -> list[tuple[str, Any]]:
+        """The values that sizes differ in, as (width, 96)."""
+        names = [one.name for one in fields(Sizes)]
+        found = {name: sorted({getattr(sizes, name) for sizes in self.sizes}) for name in names}
+        return [(name, value) for name, values in found.items() if len(values) > 1 for value in values]
+
+    @cached_property
+    def size_rows(self) -> Array:
+        """What sizes add to their features, [S, levels + 1]: ones at their values, and their cost, scaled."""
+        ones = [[float(getattr(sizes, name) == value) for name, value in self.levels] for sizes in self.sizes]
+        logs = np.log(np.array([*self.sizes.values()]))
+        scaled = (logs - logs.mean()) / (logs.std() or 1.0)
+        return np.column_stack([np.array(ones).reshape(len(logs), -1), scaled])
 
     @cached_property
     def terms(self) -> Array:
@@ -67,12 +99,17 @@ class Features:
         if self.supernet is not None:
             columns.append(self.supernet)
         scaled = [(column - column.mean()) / (column.std() or 1.0) for column in columns]
-        return np.concatenate([here, anywhere, np.stack(scaled, axis=-1)], axis=-1)
+        beside = np.zeros((edges, operations, len(self.levels) + 1)) if self.sizes else np.zeros((edges, operations, 0))
+        return np.concatenate([here, anywhere, np.stack(scaled, axis=-1), beside], axis=-1)
 
     def rows(self, cells: Sequence[Genotype]) -> Array:
         """Return the rows of cells, [N, F]."""
         places = np.array([[self.space.operations.index(op) for op in cell.ops] for cell in cells])
         rows: Array = self.terms[np.arange(places.shape[1]), places].sum(axis=1)
+        if self.sizes:
+            known = {sizes: place for place, sizes in enumerate(self.sizes)}
+            own = [known[cell.sizes] for cell in cells if cell.sizes is not None]
+            rows[:, -self.size_rows.shape[1] :] = self.size_rows[own]
         return rows
 
 
@@ -96,9 +133,9 @@ class LinearModel:
 
     @cached_property
     def scales(self) -> Array:
-        """Standard deviations of the priors of GROUPS, and of the noise, in those of the losses, [5]."""
+        """Standard deviations of the priors of all groups, and of the noise, in those of the losses, [groups + 1]."""
         x, y, groups = self.features.rows(self.cells), self._standardised, self.features.groups
-        kernels = [x[:, groups == group] @ x[:, groups == group].T for group in range(len(GROUPS))]
+        kernels = [x[:, groups == group] @ x[:, groups == group].T for group in range(len(self.features.names))]
         kernels.append(np.eye(len(y)))
         offset = np.ones((len(y), len(y)))  # the mean is not known: a wide prior of its own
 
@@ -142,10 +179,15 @@ class LinearModel:
 
     def draw(self, chance: np.random.Generator) -> Array:
         """Return a table [E, O] drawn from the posterior."""
-        return self.table(chance.multivariate_normal(*self.posterior, method="eigh"))
+        return self.table(self.draw_coefficients(chance))
+
+    def draw_coefficients(self, chance: np.random.Generator) -> Array:
+        """Return coefficients [F + 1], the offset last, drawn from the posterior."""
+        drawn: Array = chance.multivariate_normal(*self.posterior, method="eigh")
+        return drawn
 
     def spreads(self) -> dict[str, float]:
-        """Return by how much each of GROUPS tells the cells seen apart, and the noise that is left (units: loss).
+        """Return by how much each group tells the cells seen apart, and the noise that is left (units: loss).
 
         Of a group, the standard deviation over these cells of what it adds to the expected loss. A group that explains
         nothing, as the scores of a useless supernet, has about 0.
@@ -153,7 +195,7 @@ class LinearModel:
         rows, mean = self.features.rows(self.cells), self.posterior[0][:-1]
         found = {
             name: float((rows[:, self.features.groups == group] @ mean[self.features.groups == group]).std())
-            for group, name in enumerate(GROUPS)
+            for group, name in enumerate(self.features.names)
             if (self.features.groups == group).any()
         }
         return {name: value * self._scale for name, value in {**found, "noise": float(self.scales[-1])}.items()}

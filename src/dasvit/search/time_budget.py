@@ -12,9 +12,9 @@ from dasvit.models.baselines import make_network
 from dasvit.runtime.estimate import LONG, Estimate
 from dasvit.runtime.progress import Reporter
 from dasvit.search.autoformer import loop as autoformer
-from dasvit.search.comparable import comparable_cells
 from dasvit.search.estimate import SearchEstimate, candidates_phase, counted_macs, estimate_search, fit_hours
 from dasvit.search.probe import LoneRuntime, SearchStep
+from dasvit.search.sized import draw_network, pools_within
 from dasvit.session import Probe, Session, load_session
 from dasvit.training.pipeline import network_probe
 
@@ -112,5 +112,5 @@ def search_probe(session: Session) -> Probe | None:
         return autoformer.supernet_probe(config, classes)
     if not config.search.finals.cells:
         return None
-    cell = comparable_cells(config, classes).draw(random.Random(config.runtime.seed))
+    cell = draw_network(pools_within(config, classes), random.Random(config.runtime.seed))
     return network_probe(lambda: make_network(cell, config.model, classes, config.train.drop_path), config, classes)

@@ -15,6 +15,7 @@ from dasvit.cell.space import Space
 from dasvit.cell.subnet import Found, cell_key, cell_kind, load_found
 from dasvit.config import Config
 from dasvit.config.methods import find_method
+from dasvit.config.validation import has_sizes
 from dasvit.data import Data
 from dasvit.errors import UserError
 from dasvit.extras import need
@@ -69,6 +70,11 @@ def do_study(
         UserError: A user's mistake, or no search succeeded.
         Stopped: By a signal or the deadline; the same call goes on.
     """
+    if has_sizes(config.space) or config.space.cell:
+        raise UserError(
+            "a study compares cells at one size: leave out space.widths and the like, and space.cell (docs/sizes.md "
+            "says how a search over sizes is held against a tuned ViT)."
+        )
     place = place_of(config, options)
     options = replace(options, control=options.searches if options.control < 0 else options.control)
     check_seeds(config, max(options.searches, options.control), options.trainings)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +15,9 @@ from torch.nn import functional as F
 
 from dasvit.cell.cost import Cost
 from dasvit.cell.genotype import Genotype
+from dasvit.cell.sizes import Sizes
 from dasvit.cell.subnet import FILE, Found, Subnet
-from dasvit.config import Config
+from dasvit.config import Config, ModelConfig
 from dasvit.config import recipe as recipes
 from dasvit.data import test_names
 from dasvit.data.view import CROP_MODES
@@ -95,6 +96,7 @@ def run_training(
         UserError: A user's mistake.
         Stopped: By a signal or the deadline; the same call goes on.
     """
+    config = at_sizes(config, subject)
 
     def check(labels: NDArray[np.int64], classes: Sequence[str], runtime: Runtime) -> None:
         check_sizes(len(labels), config.train, runtime.world)
@@ -145,10 +147,34 @@ def expect_training(config: Config, subject: Subject | Start | Pretrained, folde
     Raises:
         UserError: A user's mistake.
     """
+    config = at_sizes(config, subject)
     session = load_session(config, folder, "train", reporter)
     make = network_maker(subject, session)
     session.settle_precision(network_probe(make, config, session.classes), keep=False)
     return estimate_training(make, session)
+
+
+def at_sizes(config: Config, subject: Subject | Start | Pretrained) -> Config:
+    """Return a recipe with the sizes that a cell's file has of its own; of all else as it is."""
+    return replace(config, model=subject.at(config.model)) if isinstance(subject, Genotype) else config
+
+
+def resized(subject: Subject, model: ModelConfig, say: Callable[[str], None]) -> Subject:
+    """Return what is trained with the sizes that a command line asks for, where a file has others of its own.
+
+    Args:
+        subject: What is trained; without sizes of its own it stays as it is.
+        model: The file's sizes with what the command line changes of them.
+        say: Told what is changed.
+    """
+    if not isinstance(subject, Genotype) or subject.sizes is None:
+        return subject
+    wanted = Sizes.of(model) if subject.sizes.image_size else replace(Sizes.of(model), image_size=0)
+    own = subject.sizes.to_dict()
+    changed = [f"{name} {size}, not {own[name]}" for name, size in wanted.to_dict().items() if own[name] != size]
+    if changed:
+        say(f"the network has model.{' and model.'.join(changed)} as its file says: the command line's word counts")
+    return subject.sized(wanted)
 
 
 def say_taken_over(config: Config, run: Path | None, reporter: Reporter) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from dasvit.config.units import time_text
 from dasvit.report.drawing.cells import edge_name
 from dasvit.report.drawing.charts import Chart, Series
 from dasvit.report.drawing.dot_plots import Scatter
@@ -27,6 +28,7 @@ def candidate_section(run: Run) -> dict[str, Any] | None:
         "figure": "mAP" if (several := any("map" in one.numbers for one in run.candidates)) else "top-1",
         "constant": "a constant's" if several else "majority",
         "rungs": rung_chart(run),
+        "front": front_plot(run),
         "expected": expectation_plot(run),
         "spreads": [(name, f"{spread:.4f}") for name, spread in run.spreads.items()],
         "effects": [(op, f"{loss:+.4f}", f"{sd:.4f}") for op, loss, sd in sorted(run.effects, key=lambda row: row[1])],
@@ -38,7 +40,7 @@ def row_of(candidate: Candidate) -> list[str]:
     numbers: Mapping[str, float] = candidate.numbers
     expected = "–" if candidate.expected is None else f"{candidate.expected:.3f} ± {candidate.deviation or 0:.3f}"
     return [
-        " · ".join(candidate.cell.ops) + (" (tie)" if candidate.tied else ""),
+        in_words(candidate) + (" (tie)" if candidate.tied else ""),
         percent(numbers["map"] if "map" in numbers else numbers["top1"]),
         next((percent(numbers[key]) for key in ("majority", "prevalence") if key in numbers), "–"),
         percent(numbers["macro_f1"]) if "macro_f1" in numbers else "–",
@@ -47,6 +49,32 @@ def row_of(candidate: Candidate) -> list[str]:
         expected,
         *(number(numbers[key]) if key in numbers else "–" for key in ("params", "macs")),
     ]
+
+
+def in_words(candidate: Candidate) -> str:
+    """Return a candidate's operations, and its sizes where it has its own."""
+    sizes = candidate.cell.sizes
+    return " · ".join(candidate.cell.ops) + (f" at {sizes.brief}" if sizes else "")
+
+
+def front_plot(run: Run) -> Scatter | None:
+    """Return what candidates reached against what they cost; None where that is not known of three."""
+    axis = "latency" if any("latency" in one.numbers for one in run.candidates) else "macs"
+    clouds: dict[str, list[tuple[str, float, float]]] = {"line-rest": [], "line-1": [], "line-0": []}
+    for place, one in enumerate(run.candidates, start=1):
+        if axis not in one.numbers or not one.losses:
+            continue
+        css = "line-0" if one.cell == run.genotype else "line-1" if one.front else "line-rest"
+        clouds[css].append((f"candidate {place}, {in_words(one)}", one.numbers[axis], one.losses[-1][1]))
+    if sum(map(len, clouds.values())) < 3 or not any(one.front for one in run.candidates):
+        return None
+    note = (
+        "What decides (less is better), each after as many epochs as it was trained. In colour: the found network, and "
+        "the candidates that none beats at no more cost, compared at the last rung that both reached."
+    )
+    name, show = ("time of an inference", time_text) if axis == "latency" else ("multiply-adds", number)
+    shown = [(css, cloud) for css, cloud in clouds.items() if cloud]
+    return Scatter("Reached against cost", shown, (name, "reached"), (show, plain), note)
 
 
 def rung_chart(run: Run) -> Chart | None:

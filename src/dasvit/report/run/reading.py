@@ -79,6 +79,7 @@ class Candidate(NamedTuple):
         expected: The loss at the first rung that was expected of it; None where it was drawn without knowledge.
         deviation: How surely.
         tied: Whether the validation images cannot tell it from the best.
+        front: Whether no candidate of no more cost beats it.
     """
 
     cell: Genotype
@@ -87,6 +88,7 @@ class Candidate(NamedTuple):
     expected: float | None
     deviation: float | None
     tied: bool = False
+    front: bool = False
 
 
 @dataclass(frozen=True)
@@ -469,8 +471,8 @@ def _candidates(rows: Any) -> tuple[Candidate, ...]:
         if cell and ("top1" in numbers or "map" in numbers):
             values = ((rung.get("epochs"), rung.get("value", rung.get("loss"))) for rung in rungs)
             losses = tuple((epochs, value) for epochs, value in values if epochs is not None and value is not None)
-            tied = row.get("tied") is True
-            found.append(Candidate(cell, numbers, losses, expected.get("loss"), expected.get("sd"), tied))
+            marks = (row.get("tied") is True, row.get("front") is True)
+            found.append(Candidate(cell, numbers, losses, expected.get("loss"), expected.get("sd"), *marks))
     return tuple(found)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, get_args
 
 from markupsafe import Markup
 
@@ -12,6 +12,7 @@ from dasvit.cell.cost import VIT_LAYER, Cost, operation_cost, skeleton_cost, tok
 from dasvit.cell.genotype import Genotype
 from dasvit.cell.graph import live_edges
 from dasvit.config import ModelConfig
+from dasvit.config.fields import Pool, Stem
 from dasvit.config.recipe import flatten
 from dasvit.errors import UserError
 from dasvit.report.drawing.cells import edge_name, edges_of, mixed_cell, nodes_of, strongest
@@ -58,11 +59,15 @@ def mixture(run: Run, index: Mapping[str, int]) -> dict[str, Any] | None:
 
 
 def model_config(run: Run) -> ModelConfig | None:
-    """Return the network's sizes, or None where the configuration does not say them."""
+    """Return the network's sizes, the cell's own where it has some, or None where the configuration says none."""
     found = {name: whole(run.option(f"model.{name}"), 1) for name in ("image_size", "patch_size", "width", "layers")}
     if None in found.values():
         return None
-    return ModelConfig(**{name: value for name, value in found.items() if value is not None})
+    sizes: dict[str, Any] = found
+    forms = {"stem": get_args(Stem), "pool": get_args(Pool)}
+    sizes |= {name: value for name, known in forms.items() if (value := run.option(f"model.{name}")) in known}
+    model = ModelConfig(**sizes)
+    return run.genotype.at(model) if run.genotype else model
 
 
 def reference_cost(run: Run) -> Cost | None:
