@@ -33,6 +33,7 @@ from dasvit.session import load_session
 from dasvit.training import distillation
 from dasvit.training.distillation import Distillation, Teacher, distillation_loss, find_teacher
 from dasvit.training.estimate import measure_pace
+from dasvit.training.multilabel import check_training
 from dasvit.training.steps import BatchLoss, Steps
 from helpers import TINY_TRAINING, ForkServer, call_cli, interrupt_after_an_epoch, merge, untimed
 from runs import COMMANDS, difference, newest
@@ -402,6 +403,18 @@ def test_teachers_that_cannot_teach(name: str, sentence: str, tmp_path: Path) ->
         status, _, err = call_cli(*command, "--train.teacher", name, "--run", tmp_path / "run")
         assert status == 2 and sentence in " ".join(err.split()), err
         assert not (tmp_path / "run").exists()
+
+
+def test_several_labels_are_refused(tmp_path: Path) -> None:
+    labels = np.array([[1, 0], [1, 1]])
+    check_training(TrainConfig(), labels)
+    with pytest.raises(UserError, match=r"train.teacher is for one label an image"):
+        check_training(TrainConfig(teacher="somebody"), labels)
+    model = make_model("test_resnet", config_of().model, 2)
+    sizes: dict[str, Any] = {"input_size": (3, 8, 8), "mean": HALF, "std": HALF}
+    save_model(model, tmp_path / "m", class_names=("a", "b"), **sizes, extra={"multilabel": True})
+    with pytest.raises(UserError, match="was trained on images of several labels"):
+        find_teacher(str(tmp_path / "m"))
 
 
 def test_a_searchs_training_teaches_and_a_student_goes_on_to_other_classes_without(

@@ -157,6 +157,11 @@ def find_teacher(name: str) -> Source:
     if path.exists():
         folder = find_model(path)
         described, architecture = read_input(folder), str(read_model_config(folder)["architecture"])
+        if described.multilabel:
+            raise UserError(
+                f"the teacher {folder} was trained on images of several labels, and distillation is for one label an "
+                "image: train one on these images first (dasvit train --model NAME --run runs/teacher)."
+            )
         sizes_of(folder)  # refuses what takes no square images of three colours
         if not (folder / WEIGHTS).is_file():
             raise UserError(f"the teacher {folder} holds no {WEIGHTS}: was its training cut off?")

@@ -126,9 +126,14 @@ def check_training(options: TrainConfig, labels: NDArray[np.int64]) -> None:
         labels: Of the training images, int64 [N], or [N, C] of several labels an image.
 
     Raises:
-        UserError: It balances or monitors what is not there.
+        UserError: It balances, monitors or distils what is not there.
     """
     _check_metric("train.monitor", options.monitor, has_several(labels))
+    if has_several(labels) and options.teacher:
+        raise UserError(
+            "--train.teacher is for one label an image: its losses are of one class, and these images can have several "
+            "labels. Leave it out (docs/distillation.md)."
+        )
     if has_several(labels) and options.balance == "sampler":
         raise UserError(
             "--train.balance sampler draws images by their class, and these can have several labels: take weights, "
