@@ -1,6 +1,7 @@
 """What does a teacher give a small network on CIFAR-10? Trainings with and without one, all else alike.
 
     python benchmarks/distillation.py DIR OUT [--images 20000] [--epochs 8] [--teacher-epochs 16] [--seeds 3]
+        [--arms without hard hard_no_token soft]
 
 trains a convolution, `resnet50_small` (the ResNet that `dasvit compare --scale small` has), by the recipe
 `cifar10-study` on images of the CIFAR-10 in DIR; then `dasvit_shift` at that recipe's sizes, on the same images, with
@@ -79,14 +80,16 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=8)
     parser.add_argument("--teacher-epochs", type=int, default=16)
     parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--arms", nargs="+", choices=list(ARMS), default=list(ARMS), help="what is trained")
     parser.add_argument("--eval-images", type=int, default=0, help="test images; 0: all")
     args = parser.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)
     limit = {"data.eval_limit": args.eval_images}
     teacher = trained("teacher", TEACHER, {"train.epochs": args.teacher_epochs, **limit}, args)
-    rows: dict[str, list[dict[str, Any]]] = {name: [] for name in ARMS}
+    arms = {name: ARMS[name] for name in dict.fromkeys([PLAIN, *args.arms])}
+    rows: dict[str, list[dict[str, Any]]] = {name: [] for name in arms}
     for seed in range(1, args.seeds + 1):
-        for name, options in ARMS.items():
+        for name, options in arms.items():
             taught = {} if name == PLAIN else {"train.teacher": str(args.out / "teacher")}
             asked = {"train.epochs": args.epochs, "runtime.seed": seed, "runtime.precision": teacher["precision"]}
             asked |= {**limit, **taught, **options}

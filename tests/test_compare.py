@@ -153,8 +153,8 @@ def test_an_interrupted_comparison_goes_on(
 ) -> None:
     arguments = [*NETWORKS, *TINY, "--seeds=2", "--run", str(tmp_path / "r")]
     parsed = parse("compare", arguments)
-    # Lines: four of the data; heading, data, page, two epochs and checkpoints of the first; then the second's.
-    cut_off(monkeypatch, 20, lambda: run_command("compare", *parsed))
+    # Lines: eight of the data; heading, data, page, two epochs and checkpoints of the first; then the second's.
+    cut_off(monkeypatch, 24, lambda: run_command("compare", *parsed))
     assert (tmp_path / "r" / "compare.md").is_file()  # of what is done
     out, err = call(capsys, "compare", *arguments, "--json")
     assert err.count("is done") == 1
