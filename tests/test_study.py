@@ -218,7 +218,7 @@ def test_a_study_compares_by_the_metric_of_the_task(study: tuple[Path, dict[str,
     """What its cells reached is that share, and its texts say so."""
     folder, content = study
     assert content["figure"] == "top1"
-    key, cell = next((key, cell) for key, cell in content["cells"].items() if cell["trainings"])
+    key, cell = next((key, cell) for key, cell in content["cells"].items() if cell["trainings"] and cell["genotype"])
     config = recipe.load(folder / "config.yaml")
     found = describe_cell(folder, key, Genotype.from_dict(cell["genotype"]), config, 10, [1000], "macro_f1")
     (trained,) = found["trainings"][:1]
