@@ -310,7 +310,9 @@ def measure_table(config: Config, classes: int, reporter: Reporter) -> LatencyTa
     """
     how, space = config.search.latency, Space.from_config(config.space)
     machine, stacks = this_machine(how), sample(space, config.model.layers)
-    reporter.say(f"latency: {len(stacks)} networks are measured once, on {machine}")
+    model = config.model
+    sizes = f"width {model.width}, {model.layers} layers, patches of {model.patch_size}"
+    reporter.say(f"latency: {len(stacks)} networks of {sizes} are measured once, on {machine}")
     times: list[float] = []
     for group in _groups(stacks, config.model, classes):
         runs = [inference(make_network(cell, model, classes), model.image_size, how) for cell, model in group]
