@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import timm
 import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
@@ -17,14 +18,15 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import dasvit
-from dasvit.cell.genotype import PUBLISHED
+from dasvit.cell.genotype import PUBLISHED, load_genotype
+from dasvit.cell.sizes import Sizes
 from dasvit.compare.networks import Entry, costed
-from dasvit.config import Config, RuntimeConfig, TrainConfig
+from dasvit.config import Config, ModelConfig, RuntimeConfig, TrainConfig
 from dasvit.config import recipe as recipes
 from dasvit.data import Preprocess
 from dasvit.errors import UserError
 from dasvit.models.baselines import make_model, make_network
-from dasvit.models.distilled import make_distilled
+from dasvit.models.distilled import make_distilled, takes_token
 from dasvit.models.folder import save_model
 from dasvit.runtime.distributed import Runtime
 from dasvit.runtime.progress import Reporter
@@ -473,3 +475,13 @@ def test_an_estimates_steps_are_those_with_the_teacher(
     without = replace(session, config=replace(config, train=replace(config.train, teacher="")))
     measure_pace(lambda: make_network(CELL, config.model, 10), without)
     assert not asked
+
+
+def test_a_network_that_reads_the_patches_mean_takes_no_token() -> None:
+    cell = load_genotype("dasvit_shift")
+    model = ModelConfig(image_size=16, patch_size=4, width=16, layers=1, heads=2)
+    assert takes_token(cell, model) and takes_token("vit", model) and not takes_token("resnet18", model)
+    assert not takes_token(cell, replace(model, pool="avg")) and not takes_token("vit", replace(model, stem="conv"))
+    sized = replace(cell, sizes=Sizes(width=24, layers=2, patch_size=4, image_size=16))
+    built: Any = timm.create_model("dasvit_tiny_distilled_patch16_224", cell=sized.to_dict(), num_classes=3)
+    assert built.embed_dim == 24 and built(torch.zeros(1, 3, 16, 16)).shape == (1, 3)

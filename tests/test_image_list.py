@@ -185,3 +185,15 @@ def test_groups_of_a_list_are_held_out_whole(tmp_path: Path) -> None:
     assert len(data.held_out) == len(data.test) and not patients["train"] & patients["test"] and patients["test"]
     with pytest.raises(UserError, match="group_column doctor is not in"):
         load_data(config(file, group_column="doctor"), 16, 0)
+
+
+@pytest.mark.parametrize("columns", ["fold", "is_valid", "cat,fold", "flipped"])
+def test_flags_are_no_classes_by_themselves(columns: str, tmp_path: Path) -> None:
+    """A single column of 0 and 1, or one that keeps books, is not taken for a class unasked."""
+    for i in range(8):
+        Image.new("RGB", (8, 8), (30 * i, 0, 0)).save(tmp_path / f"{i}.png")
+    names = columns.split(",")
+    lines = [f"{i}.png" + f",{i % 2}" * len(names) for i in range(8)]
+    (tmp_path / "list.csv").write_text("\n".join([f"image,{columns}", *lines]))
+    status, _, err = call_cli("data", tmp_path, "--data.csv", tmp_path / "list.csv")
+    assert status == 2 and "--data.label_column" in err, err

@@ -19,6 +19,7 @@ from safetensors.torch import load_file
 from dasvit.config import DataConfig
 from dasvit.data import Data, Loader, load_data
 from dasvit.data.shards import RowGroups, windowed_order
+from dasvit.errors import UserError
 from helpers import call_cli, interrupt_after_an_epoch, untimed
 
 COUNT, CLASSES = 60, ("ant", "bee", "cow")
@@ -218,6 +219,87 @@ def test_a_search_and_an_evaluation(shards: dict[str, Path], tmp_path: Path) -> 
     status, out, err = call_cli("evaluate", tmp_path / "run/train", "--json")
     assert status == 0 and json.loads(out)["classes"] == list(CLASSES), err
     assert (tmp_path / "run/train/predictions.csv").read_text().count("\n") == 13
+
+
+def test_a_part_of_the_rows_reads_its_row_groups_once(
+    shards: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a set that is limited, or held out from, no others are held."""
+    images = opened(shards["parquet"], "parquet", tmp_path, stream=True, shuffle_buffer=7).train
+    expected = images.images[np.arange(COUNT)]
+    few = images.select(np.arange(0, COUNT, 4))
+    assert np.array_equal(few.images[np.arange(15)], expected[::4])
+    again = few.select(np.arange(0, 15, 2))
+    assert np.array_equal(again.images[np.arange(8)], expected[::8])
+    mixed = few.select(np.array([3, 1, 2]))  # not rising: read one by one
+    assert np.array_equal(mixed.images[np.arange(3)], expected[[12, 4, 8]])
+    few = images.select(np.arange(0, COUNT, 4))
+    reads: list[int] = []
+    read = pq.ParquetFile.read_row_group
+
+    def counted(file: pq.ParquetFile, group: int, columns: list[str]) -> pa.Table:
+        reads.append(group)
+        return read(file, group, columns=columns)
+
+    monkeypatch.setattr(pq.ParquetFile, "read_row_group", counted)
+    loader = Loader(few, None, batch_size=5, transform=None, seed=0, shuffle=True, drop_last=False)
+    assert few.chunks is not None and sum(len(labels) for _, labels in loader) == 15
+    assert len(reads) == len(np.unique(few.chunks))
+
+
+def test_held_out_images_are_named_and_other_data_judged_whole(tmp_path: Path) -> None:
+    """Without reading an image for its name; and a model of streamed images is judged on all of other ones."""
+    folders = {part: write_tar(tmp_path / part, 16) for part in ("own", "other")}
+    for folder in folders.values():
+        for file in folder.glob("test-*"):
+            file.unlink()
+    for file in folders["other"].glob("train-*"):
+        file.rename(file.with_name(file.name.replace("train", "part")))
+    run = tmp_path / "run"
+    how = [*TRAIN, "--train.epochs=1", "--data.path", folders["own"], "--data.stream=true", "--run", run]
+    status, _, err = call_cli("train", *how)
+    assert status == 0 and "held out: 12 images (at byte " in err, err
+    assert len((run / "held_out.txt").read_text().splitlines()) == 12
+    names = [line.split(",")[0] for line in (run / "predictions.csv").read_text().splitlines()[1:]]
+    assert len(set(names)) == 12 and all(name.startswith("at byte ") for name in names)
+    status, out, err = call_cli("evaluate", run, "--data.path", folders["other"], "--json")
+    assert status == 0 and json.loads(out)["images"] == COUNT, err
+    for name in CLASSES:
+        (tmp_path / "plain" / name).mkdir(parents=True)
+        for i, row in enumerate(pictures(16, 3, 0)):
+            (tmp_path / "plain" / name / f"{i}.png").write_bytes(row)
+    status, out, err = call_cli("evaluate", run, "--data.path", tmp_path / "plain", "--json")
+    assert status == 0 and json.loads(out)["images"] == 9, err  # a folder is not streamed because the run's data were
+
+
+@pytest.mark.parametrize(
+    ("label", "options", "sentence"),
+    [
+        ("0,1", {}, "0,1 is no label: an image has one"),
+        ("-1", {}, "-1 is no label"),
+        ("0.5", {}, "0.5 is no label"),
+        ("1000000000", {}, "classes at most"),
+        ("1", {"group_column": "patient"}, "--data.group_column is not read from tar files"),
+        ("1", {"label_separator": ";"}, "--data.label_separator is not read from tar files"),
+    ],
+)
+def test_labels_that_are_none(label: str, options: dict[str, str], sentence: str, tmp_path: Path) -> None:
+    with tarfile.open(tmp_path / "all.tar", "w") as shard:
+        for i, row in enumerate(pictures(16, 4, 0)):
+            add(shard, f"{i}.png", row)
+            add(shard, f"{i}.cls", (label if i else "0").encode())
+    with pytest.raises(UserError, match=sentence):
+        opened(tmp_path, "webdataset", tmp_path / "cache", **options)
+
+
+def test_a_key_that_is_named_is_of_json(tmp_path: Path) -> None:
+    with tarfile.open(tmp_path / "all.tar", "w") as shard:
+        for i, row in enumerate(pictures(16, 12, 0)):
+            add(shard, f"{i}.png", row)
+            add(shard, f"{i}.cls", b"0")
+            add(shard, f"{i}.json", json.dumps({"fine": CLASSES[i % 3]}).encode())
+    data = opened(tmp_path, "webdataset", tmp_path / "cache", label_column="fine", stream=True)
+    assert data.classes == CLASSES
 
 
 def test_tar_files_are_read_without_streaming_too(tmp_path: Path) -> None:

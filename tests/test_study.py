@@ -470,3 +470,8 @@ def test_the_shipped_cell_is_a_reference_where_it_is_of_the_space() -> None:
     config = config_of(*everything)
     config.model.width = 6
     assert "shipped" not in reference_cells(config)
+
+
+def test_sizes_that_a_baseline_has_not_are_refused_before_the_searches(tmp_path: Path) -> None:
+    status, _, err = call_cli("study", *STUDY, "--model.stem=conv", "--run", tmp_path / "run")
+    assert status == 2 and "vit_shift has no convolutional stem" in err and not (tmp_path / "run").exists()

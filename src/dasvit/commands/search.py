@@ -15,7 +15,7 @@ from dasvit.config import Config
 from dasvit.config.units import time_text
 from dasvit.config.validation import has_sizes
 from dasvit.memory.fits import warn_memory
-from dasvit.report.tables import number
+from dasvit.report.tables import SHARES, number
 from dasvit.runtime.estimate import describe, total
 from dasvit.runtime.progress import Reporter
 from dasvit.runtime.saver import Deadline
@@ -51,7 +51,8 @@ def front_table(rows: Sequence[Mapping[str, Any]], chosen: Mapping[str, Any]) ->
     for head in ("network", "operations"):
         table.add_column(head)
     timed = any("latency" in row for row in rows)
-    for head in ("multiply-adds", *(["time"] if timed else []), "epochs", "val loss", "val top-1"):
+    figure = "map" if any("map" in row for row in rows) else "top1"
+    for head in ("multiply-adds", *(["time"] if timed else []), "epochs", "val loss", f"val {SHARES[figure]}"):
         table.add_column(head, justify="right")
     shown = [row for row in rows if row.get("front") or row["genotype"] == chosen]
     for row in sorted(shown, key=lambda row: row["latency"] if timed else row["macs"]):
@@ -59,7 +60,8 @@ def front_table(rows: Sequence[Mapping[str, Any]], chosen: Mapping[str, Any]) ->
         mark = " ←" if row["genotype"] == chosen else ""
         time = [time_text(row["latency"])] if timed else []
         loss = "–" if row["loss"] is None else f"{row['loss']:.4f}"
-        reached = [f"{row['epochs']:g}", loss, f"{row['top1']:.2f} %"]
+        share = "–" if row.get(figure) is None else f"{row[figure]:.2f} %"
+        reached = [f"{row['epochs']:g}", loss, share]
         sizes = cell.sizes.brief if cell.sizes else "–"
         table.add_row(f"{sizes}{mark}", " ".join(cell.ops), number(row["macs"]), *time, *reached)
     return table

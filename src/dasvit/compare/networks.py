@@ -155,6 +155,8 @@ def costed(entry: Entry, config: Config, classes: int, ptflops: bool, latency: b
     network = make_on_meta(entry.subject, model, classes, config.train.drop_path, token)
     cost = count_cost(network, model.image_size)
     row: dict[str, Any] = {"network": entry.label, "name": entry.key, "design": entry.design, "classes": classes}
+    if model.image_size != config.model.image_size:
+        row["image_size"] = model.image_size  # its file's own
     row |= {"params": cost.params, "macs": cost.macs, "macs_linear": cost.macs_linear}
     if ptflops:
         row["paper_flops"] = count_paper_flops(network, model.image_size)
@@ -210,7 +212,7 @@ def measured_cost(network: nn.Module, side: int, how: LatencyConfig | None) -> C
 
 def build(subject: Found | str, config: ModelConfig, classes: int, token: bool = False) -> nn.Module:
     """Return the network of a cell or of sizes, or a baseline, its weights fresh; token: with a distillation token."""
-    if token and takes_token(subject):
+    if token and takes_token(subject, config):
         return make_distilled(subject, config, classes)
     if isinstance(subject, Genotype):
         return make_network(subject, config, classes)

@@ -188,9 +188,10 @@ def expect_trainings(entries: Sequence[Entry], macs: Sequence[int], session: Ses
         return
     phases = {}
     for entry in entries:
-        make = network_maker(entry.start or entry.subject, session)
-        session.settle_precision(network_probe(make, config, session.classes), keep=False)
-        phases[entry.label] = estimate_training(make, session) * seeds
+        own = replace(session, config=at_sizes(config, entry.subject))
+        make = network_maker(entry.start or entry.subject, own)
+        own.settle_precision(network_probe(make, own.config, own.classes), keep=False)
+        phases[entry.label] = estimate_training(make, own) * seeds
     session.expect(phases)
 
 

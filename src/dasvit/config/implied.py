@@ -40,7 +40,7 @@ def with_implied_name(data: DataConfig, given: Collection[str]) -> DataConfig:
 def _without(data: DataConfig, fields: Collection[str], given: Collection[str]) -> DataConfig:
     """Return a section without what a recipe says of its own data in some fields, as far as it was not given."""
     empty: dict[str, Any] = {field: "" for field in fields if f"data.{field}" not in given}
-    return replace(data, **empty)
+    return replace(data, **empty, stream=data.stream and "data.stream" in given)
 
 
 def _implied(data: DataConfig) -> str:

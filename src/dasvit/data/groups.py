@@ -36,7 +36,7 @@ def with_groups(content: Content, config: DataConfig) -> Content:
 
 def _grouped(part: Part, pattern: re.Pattern[str], config: DataConfig) -> Part:
     if not isinstance(part.records, FileRecords):
-        raise UserError("--data.groups looks at the paths of image files: of parquet files, give --data.group_column.")
+        raise UserError("--data.groups looks at the paths of image files: parquet files have --data.group_column.")
     root = os.path.expanduser(config.path)
     found = []
     for path in part.records.paths:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol
@@ -218,7 +218,12 @@ class ImageSet:
         """Return some of the images, in the order of the rows [N]."""
         groups = None if self.groups is None else self.groups[rows]
         chunks = None if self.chunks is None else self.chunks[rows]
-        return ImageSet(SomePixels(self.images, rows), self.labels[rows], groups, chunks, self.window)
+        if chunks is None or not isinstance(self.images, LazyPixels) or (np.diff(rows) <= 0).any():
+            return ImageSet(SomePixels(self.images, rows), self.labels[rows], groups, chunks, self.window)
+        shards = self.images.encoded
+        assert not isinstance(shards, (EncodedFiles, EncodedBlob)), "chunks are of shards"
+        images = replace(self.images, encoded=shards.select(rows))
+        return ImageSet(images, self.labels[rows], groups, chunks, self.window)
 
     def image(self, i: int) -> Image.Image:
         """Return an image as RGB."""

@@ -22,6 +22,21 @@ _REGRESSION = (
     "dasvit tells classes apart, and does not predict numbers (regression): turn them into classes (low, high), or "
     "into names where they stand for classes"
 )
+_NO_CLASSES = {
+    "fold",
+    "split",
+    "train",
+    "test",
+    "val",
+    "valid",
+    "is_valid",
+    "is_train",
+    "is_test",
+    "flipped",
+    "index",
+    "id",
+}
+"""Columns of 0 and 1 that are taken for classes only where they are named."""
 _FLAGS: Mapping[str, bool] = {"0": False, "1": True, "0.0": False, "1.0": True}
 Row = Mapping[str, str]
 Labels = tuple[str, ...]
@@ -74,9 +89,11 @@ def label_reading(
     others = [name for name in columns if name not in taken]
     usual = [name for name in others if name.casefold() in (*LABEL_COLUMNS, *SEVERAL_COLUMNS)]
     if not asked and not usual and others:
-        if all(row[name].strip() in _FLAGS for row in rows for name in others):
+        names = {name.casefold() for name in others}
+        are_flags = all(row[name].strip() in _FLAGS for row in rows for name in others)
+        if are_flags and len(others) > 1 and not names & _NO_CLASSES:
             return _class_columns(others, rows, file)
-        if all(_is_number(row[name]) for row in rows for name in others):
+        if not are_flags and all(_is_number(row[name]) for row in rows for name in others):
             raise UserError(f"{file}: the columns {listed(others)} hold numbers. {_REGRESSION}.")
     column = _label_column(columns, usual, asked, file)
     is_plural = column.casefold() in SEVERAL_COLUMNS

@@ -87,7 +87,8 @@ def mirrored_classes(images: ImageSet, classes: int, seed: int = 0) -> list[tupl
         return []
     chosen = np.concatenate(rows)
     labels = images.labels[chosen]
-    grey = _grey(images, chosen)
+    order = np.argsort(chosen)  # as they lie, which shards are read by
+    grey = _grey(images, chosen[order])[np.argsort(order)]
     plain, flipped = _features(grey, generator)
     scores = np.zeros((2, len(labels), classes))
     folds = generator.permutation(len(labels)) % FOLDS

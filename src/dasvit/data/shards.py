@@ -39,6 +39,10 @@ class Shards(Protocol):
         """Return what an image is called, and its content."""
         ...
 
+    def select(self, rows: NDArray[np.int64]) -> Shards:
+        """Return the images of the given rows (rising)."""
+        ...
+
 
 @dataclass(frozen=True)
 class ShardRecords:
@@ -134,6 +138,10 @@ class Spans:
     def __iter__(self) -> Iterator[tuple[str, Encoded]]:
         return (self[row] for row in range(len(self)))
 
+    def names(self) -> list[str]:
+        """Return what the images are called."""
+        return [f"at byte {start} of {self.files[number]}" for number, start, _ in self.spans.tolist()]
+
     def select(self, rows: NDArray[np.int64]) -> Spans:
         """Return the images of the given rows."""
         return Spans(self.files, self.spans[rows])
@@ -145,7 +153,7 @@ class RowGroups:
     Args:
         files: The files, one behind the other.
         column: The column of images.
-        rows: The rows wanted, counted over all files, int64 [N].
+        rows: The rows wanted, counted over all files, rising, int64 [N]; no others are held.
         held: Rows that are held encoded at once, besides those of the row group at hand: of two windows.
 
     Raises:
@@ -175,12 +183,16 @@ class RowGroups:
     def __len__(self) -> int:
         return len(self.rows)
 
+    def select(self, rows: NDArray[np.int64]) -> RowGroups:
+        """Return the images of the given rows (rising)."""
+        return RowGroups(self.files, self.column, self.rows[rows], self.held)
+
     def __getitem__(self, row: int) -> tuple[str, bytes]:
         """Return what an image is called, and its content."""
         wanted = int(self.rows[row])
         group = int(np.searchsorted(self.starts, wanted, side="right")) - 1
         place = wanted - int(self.starts[group])
-        content = self._group(group)[place].as_py()
+        content = self._group(group)[row - int(np.searchsorted(self.rows, self.starts[group]))].as_py()
         number, inner = self.places[group]
         # Nothing at all is no image either: the decoder says so, with the name of the row.
         return f"{self.files[number]}, row group {inner}, row {place}", content or b""
@@ -195,7 +207,9 @@ class RowGroups:
                     column = parquet.read_row_group(inner, columns=[self.column]).column(0).combine_chunks()
             except (pa.ArrowException, OSError) as error:
                 raise UserError(f"cannot read the shard {file}: {' '.join(str(error).split())}") from None
-            self._read[group] = column.field("bytes") if pa.types.is_struct(column.type) else column
+            column = column.field("bytes") if pa.types.is_struct(column.type) else column
+            first, last = np.searchsorted(self.rows, self.starts[group : group + 2])
+            self._read[group] = column.take(pa.array(self.rows[first:last] - self.starts[group]))
             while len(self._read) > 1 and sum(map(len, self._read.values())) - len(self._read[group]) > self.held:
                 self._read.popitem(last=False)
         self._read.move_to_end(group)

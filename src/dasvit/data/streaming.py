@@ -19,7 +19,7 @@ from dasvit.errors import UserError
 _LOOKED_AT = 64  # images, spread over a part, whose sizes and depths stand for all
 
 
-def stream(prepared: Prepared, config: DataConfig, image_size: int) -> Cached:
+def stream(prepared: Prepared, config: DataConfig, image_size: int, names: Sequence[str]) -> Cached:
     """Open a source's images where they lie; labels alone are in memory.
 
     A few images are looked at: whether all have one small size, and whether they have more than 8 bits.
@@ -28,6 +28,7 @@ def stream(prepared: Prepared, config: DataConfig, image_size: int) -> Cached:
         prepared: The source, split.
         config: Where the images come from.
         image_size: Side of the network's input.
+        names: What the test images are called.
 
     Raises:
         UserError: They do not lie in shards.
@@ -49,7 +50,7 @@ def stream(prepared: Prepared, config: DataConfig, image_size: int) -> Cached:
         )
         for name, part in prepared.parts.items()
     }
-    return Cached(prepared.classes, sets, plan, (), prepared.remarks, None, None, ())
+    return Cached(prepared.classes, sets, plan, (), prepared.remarks, None, None, tuple(names))
 
 
 def _shards(records: Records, window: int) -> Shards:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import tarfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -13,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from dasvit.config import DataConfig
+from dasvit.config.limits import MAX_CLASSES
 from dasvit.data.listing import Content, Part, Source
 from dasvit.data.shards import Spans
 from dasvit.data.understanding import LeftOut, Understanding, image_endings, images_below, some, split_in
@@ -24,6 +26,7 @@ KEYS = ("cls", "label", "class")
 """Keys of a JSON member that hold it."""
 NAMES = ("classes.txt", "classnames.txt")
 """Files beside the shards that name the classes, a line each."""
+_NO_LABEL = re.compile(r"-\d+|\d*\.\d+|\d+([,;|\s]+\d+)+")
 _LARGEST_LABEL = 1 << 20  # bytes of a member that is read for a label
 
 
@@ -50,6 +53,9 @@ def webdataset_source(config: DataConfig, judged: bool = False) -> Source:
     Raises:
         UserError: Nothing is there, or it can be understood in two ways.
     """
+    for name in ("group_column", "label_separator"):
+        if getattr(config, name):
+            raise UserError(f"--data.{name} is not read from tar files: leave it out, or list images in a CSV.")
     folder = Path(config.path).expanduser()
     if not config.path or not folder.is_dir():
         raise UserError(f"webdataset needs a folder of .tar files: there is none at {config.path!r} (--data.path).")
@@ -118,6 +124,8 @@ def _classes(texts: Sequence[str], named: Sequence[Path]) -> tuple[str, ...]:
     if not all(text.isdecimal() for text in texts):
         return tuple(sorted(set(texts)))
     count = 1 + max(map(int, texts))
+    if count > MAX_CLASSES:
+        raise UserError(f"the labels go up to {count - 1:,}, and there can be {MAX_CLASSES:,} classes at most.")
     if not named:
         return tuple(map(str, range(count)))
     names = tuple(line.strip() for line in named[0].read_text(encoding="utf-8").splitlines() if line.strip())
@@ -147,7 +155,7 @@ def _samples(number: int, file: Path, config: DataConfig) -> Iterator[tuple[tupl
                     key, sample = own, _Sample()
                 if f".{ending.rpartition('.')[2]}" in image_endings():
                     sample.images[ending] = (number, member.offset_data, member.size)
-                elif ending in LABELS and member.size <= _LARGEST_LABEL:
+                elif ending in _endings(config) and member.size <= _LARGEST_LABEL:
                     content = shard.extractfile(member)
                     text = _label(content.read() if content else b"", ending, config, f"{file}, {member.name}")
                     sample.labels |= {ending: text}
@@ -174,12 +182,17 @@ def _whole(sample: _Sample, key: str, file: Path, config: DataConfig) -> list[tu
             f"{key} in {file} has several images, {', '.join(images)}: which is meant? --data.image_column "
             f"{next(iter(images))} says so."
         )
-    label = next((sample.labels[ending] for ending in LABELS if ending in sample.labels), None)
+    label = next((sample.labels[ending] for ending in _endings(config) if ending in sample.labels), None)
     if label is None:
         raise UserError(
             f"the image {key} in {file} has no label: a member .{' or .'.join(LABELS)} beside it holds one."
         )
     return [(next(iter(images.values())), label)]
+
+
+def _endings(config: DataConfig) -> tuple[str, ...]:
+    """Return the endings of members that hold labels: a key that is named is one of JSON."""
+    return ("json",) if config.label_column else LABELS
 
 
 def _check_whole(file: Path) -> None:
@@ -205,6 +218,8 @@ def _label(content: bytes, ending: str, config: DataConfig, where: str) -> str:
             value = next((found[key] for key in keys if isinstance(found, dict) and key in found), None)
         if isinstance(value, bool) or not isinstance(value, (str, int)) or value == "":
             raise ValueError(f"no label under {listed(KEYS)}: --data.label_column names another key")
+        if _NO_LABEL.fullmatch(str(value)):
+            raise ValueError(f"{value} is no label: an image has one, a name or a number from 0 on")
     except (ValueError, RecursionError) as error:
         raise UserError(f"the label {where} cannot be read ({' '.join(str(error).split())[:200]}).") from None
     return str(value)

@@ -33,7 +33,7 @@ from dasvit.training.predictions import prediction_rows, write_predictions
 if TYPE_CHECKING:
     import pandas as pd
 
-OPEN_SOURCES = ("imagefolder", "parquet", "csv", GIVEN)
+OPEN_SOURCES = ("imagefolder", "parquet", "csv", "webdataset", GIVEN)
 """Sources that can be any images; the others have splits of their own, or the package's."""
 
 

@@ -56,6 +56,8 @@ def projections(model: nn.Module) -> list[tuple[nn.Module, int]]:
     known: dict[str, Any] = vars(model)
     blocks = model._modules.get("blocks")
     first = 2 if "head_dist" in model._modules else 1
+    if known.get("global_pool", "token") != "token":  # the head reads the patches' mean
+        return []
     if known.get("num_prefix_tokens") != first:
         return []
     if not isinstance(blocks, (nn.ModuleList, nn.Sequential)) or not len(blocks):

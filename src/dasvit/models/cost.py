@@ -81,7 +81,7 @@ def make_on_meta(
     Raises:
         UserError: Unknown name, or sizes that do not fit together.
     """
-    if token and takes_token(model):
+    if token and takes_token(model, config):
         with torch.device("meta"):
             return make_distilled(model, config, num_classes, drop_path)
     if isinstance(model, Genotype):

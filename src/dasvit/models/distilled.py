@@ -25,7 +25,7 @@ from dasvit.config import ModelConfig
 from dasvit.config.validation import ImageSize
 from dasvit.errors import UserError
 from dasvit.models.baselines import make_network, vit_args
-from dasvit.models.dasvit import WIDTHS, CellLike, DasViT, fit_weights
+from dasvit.models.dasvit import WIDTHS, CellLike, DasViT, arguments, fit_weights, resolve_cell
 from dasvit.models.skeleton import TIMM_CFG, TokenEmbedding
 from dasvit.models.vit_shift import build_shifted
 
@@ -157,13 +157,14 @@ def _entrypoint(name: str) -> Callable[..., nn.Module]:
     """Return the function that timm calls to build a registered network; its name is what is registered."""
 
     def build(pretrained: bool = False, **kwargs: Any) -> nn.Module:
+        own = arguments(resolve_cell(kwargs["cell"])) if "cell" in kwargs else {}
         model: nn.Module = build_model_with_cfg(
             DistilledDasViT,
             name,
             pretrained,
             pretrained_filter_fn=fit_weights,
             feature_cfg={"out_indices": 3, "feature_cls": "getter"},
-            **({"embed_dim": NAMES[name]} | kwargs),
+            **({"embed_dim": NAMES[name]} | own | kwargs),
         )
         return model
 
@@ -186,9 +187,19 @@ def vit_shift_base_distilled_patch16_224(pretrained: bool = False, **kwargs: Any
     return build_shifted(VisionTransformerDistilled, VIT_SHIFT_DISTILLED, pretrained, kwargs)
 
 
-def takes_token(subject: object) -> TypeGuard[Genotype | str]:
-    """Tell whether a distillation token is known of a network: of a cell's, of vit and of vit_shift it is."""
-    return isinstance(subject, Genotype) or (isinstance(subject, str) and subject in DISTILLED)
+def takes_token(subject: object, config: ModelConfig) -> TypeGuard[Genotype | str]:
+    """Tell whether a network can have a distillation token: a cell's, vit and vit_shift, whose head reads a token.
+
+    Args:
+        subject: What is built.
+        config: Its stem and pooling, where a cell has no sizes of its own.
+    """
+    model = subject.at(config) if isinstance(subject, Genotype) else config
+    if model.pool != "token":
+        return False
+    return isinstance(subject, Genotype) or (
+        isinstance(subject, str) and subject in DISTILLED and model.stem == "patch"
+    )
 
 
 def make_distilled(subject: Genotype | str, config: ModelConfig, num_classes: int, drop_path: float = 0.0) -> nn.Module:
@@ -205,11 +216,6 @@ def make_distilled(subject: Genotype | str, config: ModelConfig, num_classes: in
     """
     if isinstance(subject, Genotype):
         return make_network(subject, config, num_classes, drop_path, DistilledDasViT.ARCHITECTURE)
-    if config.stem != "patch" or config.pool != "token":
-        raise UserError(
-            f"{subject} with a distillation token has a stem of patches and reads its tokens: leave out model.stem and "
-            "model.pool, or give --train.teacher_token false."
-        )
     args = {"num_classes": num_classes, "in_chans": 3, **vit_args(config)}
     network: nn.Module = timm.create_model(DISTILLED[subject], drop_path_rate=drop_path, **args)
     network.apply(init_weights)

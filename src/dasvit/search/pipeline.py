@@ -201,6 +201,8 @@ def check_search(config: Config, labels: NDArray[np.int64], classes: Sequence[st
     check_teacher(config.train, classes)
     method, finals = find_method(config.search.method), config.search.finals
     check_ranking(config.search, labels)
+    if config.train.teacher:
+        check_training(config.train, labels)
     if finals.cells:
         check_training(short_training(config.train, 1), labels)
     trains = method.trains_supernet or method.finds == "network"

@@ -21,7 +21,7 @@ from dasvit.errors import UserError
 from dasvit.extras import need
 from dasvit.io.run_folder import RunFolder
 from dasvit.latency.table import own_table, with_table
-from dasvit.models.cost import cost_of
+from dasvit.models.cost import cost_of, make_on_meta
 from dasvit.report.study.words import REFERENCES
 from dasvit.runtime.cluster import Place, Processes, open_cluster
 from dasvit.runtime.distributed import Runtime
@@ -77,6 +77,8 @@ def do_study(
         )
     place = place_of(config, options)
     options = replace(options, control=options.searches if options.control < 0 else options.control)
+    for name in BASELINES:  # at sizes that they have not, a study would end at its end
+        make_on_meta(name, config.model, 10, token=config.train.adds_token)
     check_seeds(config, max(options.searches, options.control), options.trainings)
 
     def check(labels: NDArray[np.int64], classes: Sequence[str], runtime: Runtime) -> None:

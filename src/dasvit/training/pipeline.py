@@ -197,7 +197,7 @@ def network_maker(subject: Subject | Start | Pretrained, session: Session) -> Ca
     config, classes, rate = session.config, session.classes, session.config.train.drop_path
     if isinstance(subject, (Start, Pretrained)):
         return lambda: subject.load(config, session.data)
-    if config.train.adds_token and takes_token(subject):
+    if config.train.adds_token and takes_token(subject, config.model):
         return lambda: make_distilled(subject, config.model, classes, rate)
     if isinstance(subject, Genotype):
         return lambda: make_network(subject, config.model, classes, rate)

@@ -91,7 +91,7 @@ def _published_cost(row: Row, key: str, unit: str) -> str:
 
 
 def remarks(rows: Sequence[Row]) -> list[str]:
-    """Return a sentence for every network that is no better than a constant."""
+    """Return a sentence for every network that is no better than a constant, or sees images of another size."""
     found = [
         (row["network"], no_better(row["top1"], row["majority"], row.get("images", 0)))
         for row in rows
@@ -101,6 +101,11 @@ def remarks(rows: Sequence[Row]) -> list[str]:
         (row["network"], no_better_map(row["map"], row["prevalence"]))
         for row in rows
         if "map" in row and "prevalence" in row
+    ]
+    found += [
+        (row["network"], f"sees images of {row['image_size']} × {row['image_size']} pixels, as its file says")
+        for row in rows
+        if "image_size" in row
     ]
     return [f"{name}: {sentence}" for name, sentence in found if sentence]
 
