@@ -108,7 +108,9 @@ def search_command(options: SearchOptions, config: Config) -> None:
     if found.shipped:
         print(f"\n{describe_shipped(found.shipped, found.candidates[0])}")
     if has_sizes(config.space) and content.get("finals"):
-        Console().print(front_table(content["finals"], content["genotype"]))
+        console = Console()
+        wide = None if console.is_terminal else 200  # a file or pipe has no width to fold into
+        Console(width=wide).print(front_table(content["finals"], content["genotype"]))
     print(f"\n{folder}: {number(content['params'])} parameters, {number(content['macs'])} multiply-adds.")
     print_use(content)
     print_latency(content)
