@@ -21,7 +21,7 @@ from dasvit.report.run.reading import read_run
 from dasvit.report.words import weight
 from run_folders import CLASSES, OPERATIONS, write_json, write_search, write_train
 
-VOID = {"meta", "link", "input", "br"}
+VOID = {"meta", "link", "input", "br", "img"}
 NAMESPACE = "http://www.w3.org/2000/svg"
 """The name of SVG, which the script needs; nothing is fetched from there."""
 

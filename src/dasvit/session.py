@@ -278,7 +278,8 @@ def note_data(run: RunFolder, data: Data, reporter: Reporter, image_size: int) -
         )
     skipped = [printable(name) for name in data.skipped]
     run.note(classes=len(data.classes), data_fingerprint=data.fingerprint, skipped_images=skipped)
-    run.write_json("data.json", describe_data(data, image_size))
+    if before.get("data_fingerprint") != data.fingerprint or not (run.path / "data.json").is_file():
+        run.write_json("data.json", describe_data(data, image_size))
     if data.held_out:
         run.write_text("held_out.txt", "".join(f"{printable(name)}\n" for name in data.held_out))
 
