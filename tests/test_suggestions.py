@@ -14,7 +14,6 @@ from helpers import call_cli
 @pytest.mark.parametrize(
     ("arguments", "end"),
     [
-        (["train", "--pretrained"], "Did you mean --init?"),
         (["search", "--pretrained"], "See `dasvit search --help`."),
         (["train", "--epochs=3"], "Did you mean --train.epochs or --search.stages.epochs?"),
         (["search", "--epochs=3"], "Did you mean --search.stages.epochs or --train.epochs?"),
