@@ -113,6 +113,16 @@ def test_near_groups_against_all_pairs() -> None:
     assert (60, 62) in expected and not expected & {(10 + i, 50 + i) for i in range(10)}
 
 
+def test_pictures_of_the_same_means_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Patterns within the blocks: no radius tells their means apart."""
+    monkeypatch.setattr("dasvit.data.looks.MOST_PAIRS", 50)
+    small = np.empty((40, 16, 16), dtype=np.uint8)
+    for i in range(40):
+        block = np.random.default_rng(i).permutation([0] * 8 + [200] * 8).reshape(4, 4)
+        small[i] = np.tile(block, (4, 4))
+    assert near_groups(small) == []
+
+
 def test_images_all_of_one_kind_end(monkeypatch: pytest.MonkeyPatch) -> None:
     """More pairs than can be held: the nearest count."""
     monkeypatch.setattr("dasvit.data.looks.MOST_PAIRS", 50)

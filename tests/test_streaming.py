@@ -292,6 +292,16 @@ def test_labels_that_are_none(label: str, options: dict[str, str], sentence: str
         opened(tmp_path, "webdataset", tmp_path / "cache", **options)
 
 
+def test_json_beside_a_label_is_not_asked_for_one(tmp_path: Path) -> None:
+    """As sets are published: the label in .cls, and what else is known of the image in .json."""
+    with tarfile.open(tmp_path / "all.tar", "w") as shard:
+        for i, row in enumerate(pictures(16, 12, 0)):
+            add(shard, f"{i}.json", json.dumps({"width": 16, "url": "x"}).encode())
+            add(shard, f"{i}.png", row)
+            add(shard, f"{i}.cls", str(i % 3).encode())
+    assert opened(tmp_path, "webdataset", tmp_path / "cache", stream=True).classes == ("0", "1", "2")
+
+
 def test_a_key_that_is_named_is_of_json(tmp_path: Path) -> None:
     with tarfile.open(tmp_path / "all.tar", "w") as shard:
         for i, row in enumerate(pictures(16, 12, 0)):

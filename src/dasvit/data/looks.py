@@ -30,6 +30,7 @@ MOST_COMPARED, MOST_PAIRS = 200_000, 2_000_000
 """Images, and pairs of them, up to which those that look alike are looked for."""
 SHOWN = 5
 """Sizes and modes that are named."""
+_HALVINGS = 10  # of the radius, until there are few enough pairs
 _DEPTHS = {"1": 1, "I;16": 16, "I;16B": 16, "I;16L": 16, "I": 32, "F": 32}
 
 
@@ -182,7 +183,7 @@ def near_groups(small: NDArray[np.uint8]) -> list[list[int]]:
 
 
 def _near_pairs(small: NDArray[np.float32]) -> NDArray[np.int64]:
-    """Return the pairs of different pictures [N, SIDE, SIDE] that look alike [P, 2]; of too many, the nearest."""
+    """Return the pairs of different pictures [N, SIDE, SIDE] that look alike [P, 2]; of too many the nearest, or none."""
     spread = small.std((1, 2))
     rows = np.flatnonzero(spread >= FLAT)
     plain = small[rows]
@@ -191,9 +192,12 @@ def _near_pairs(small: NDArray[np.float32]) -> NDArray[np.int64]:
         return np.empty((0, 2), dtype=np.int64)
     step = SIDE // BLOCKS
     tree = KDTree(scaled.reshape(-1, BLOCKS, step, BLOCKS, step).mean((2, 4)).reshape(-1, BLOCKS**2))
-    radius = NEAR * BLOCKS
-    while tree.count_neighbors(tree, radius) > 2 * MOST_PAIRS + len(rows):
-        radius /= 2  # images all of one kind, as frames of a film: the nearest of them
+    for halvings in range(_HALVINGS):  # of images all of one kind, as frames of a film, the nearest
+        radius = NEAR * BLOCKS / 2**halvings
+        if tree.count_neighbors(tree, radius) <= 2 * MOST_PAIRS + len(rows):
+            break
+    else:  # patterns of the same means, which say nothing
+        return np.empty((0, 2), dtype=np.int64)
     pairs: NDArray[np.int64] = tree.query_pairs(radius, output_type="ndarray").astype(np.int64)
     differ = [_difference(pictures, pairs) for pictures in (scaled, plain)]
     return rows[pairs[(differ[0] < NEAR) & (differ[1] < NEAR_LEVELS)]]

@@ -32,10 +32,10 @@ _LARGEST_LABEL = 1 << 20  # bytes of a member that is read for a label
 
 @dataclass
 class _Sample:
-    """A sample: where its images are, and its labels as texts, each by its ending."""
+    """A sample: where its images are, and what the members hold that may be labels, each by its ending."""
 
     images: dict[str, tuple[int, int, int]] = field(default_factory=dict)
-    labels: dict[str, str] = field(default_factory=dict)
+    labels: dict[str, bytes] = field(default_factory=dict)
 
 
 def find_tars(folder: Path, left_out: LeftOut | None = None) -> list[Path]:
@@ -157,8 +157,7 @@ def _samples(number: int, file: Path, config: DataConfig) -> Iterator[tuple[tupl
                     sample.images[ending] = (number, member.offset_data, member.size)
                 elif ending in _endings(config) and member.size <= _LARGEST_LABEL:
                     content = shard.extractfile(member)
-                    text = _label(content.read() if content else b"", ending, config, f"{file}, {member.name}")
-                    sample.labels |= {ending: text}
+                    sample.labels[ending] = content.read() if content else b""
         yield from _whole(sample, key, file, config)
     except (tarfile.TarError, OSError, EOFError) as error:
         raise UserError(
@@ -182,11 +181,13 @@ def _whole(sample: _Sample, key: str, file: Path, config: DataConfig) -> list[tu
             f"{key} in {file} has several images, {', '.join(images)}: which is meant? --data.image_column "
             f"{next(iter(images))} says so."
         )
-    label = next((sample.labels[ending] for ending in _endings(config) if ending in sample.labels), None)
-    if label is None:
+    endings = _endings(config)
+    first = next((ending for ending in endings if ending in sample.labels), "")
+    if not first:
         raise UserError(
-            f"the image {key} in {file} has no label: a member .{' or .'.join(LABELS)} beside it holds one."
+            f"the image {key} in {file} has no label: a member .{' or .'.join(endings)} beside it holds one."
         )
+    label = _label(sample.labels[first], first, config, f"{key}.{first} in {file}")
     return [(next(iter(images.values())), label)]
 
 
