@@ -9,6 +9,7 @@ from PIL import Image, ImageOps
 
 from dasvit.config.units import window_text
 from dasvit.data.image_set import Data
+from dasvit.data.listing import spread_rows
 from dasvit.data.multilabel import class_counts, describe_labels, label_names
 from dasvit.data.thumbnail import encode
 from dasvit.data.view import predict_transform
@@ -71,7 +72,7 @@ def describe_data(data: Data, image_size: int) -> dict[str, Any]:
 
 def sample_pictures(data: Data, image_size: int) -> list[dict[str, Any]]:
     """Return small pictures of some training images: as they are kept, as evaluation shows them, and that flipped."""
-    rows = np.unique(np.linspace(0, len(data.train) - 1, SAMPLES).round().astype(np.int64))
+    rows = spread_rows(len(data.train), SAMPLES)
     transform = predict_transform(image_size, data.crop_pct, data.view)
     found = []
     for row in rows.tolist():

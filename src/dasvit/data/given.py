@@ -50,6 +50,10 @@ class ObjectRecords:
         """Return the records of the given rows."""
         return ObjectRecords(self.items, self.rows[rows])
 
+    def names(self) -> list[str]:
+        """Return the images' places."""
+        return [f"number {row}" for row in self.rows.tolist()]
+
 
 @dataclass(frozen=True)
 class _Items:

@@ -15,6 +15,7 @@ from dasvit.config import DataConfig
 from dasvit.data.cache import Prepared
 from dasvit.data.decode import Encoded, decode
 from dasvit.data.image_set import HeldPixels, ImageSet
+from dasvit.data.listing import spread_rows
 from dasvit.data.load import read_data
 from dasvit.data.looks import Look, Looks
 from dasvit.data.mirrored import LEAST, MOST, MOST_CLASSES, MOST_IMAGES, SIDE, mirrored_remarks
@@ -161,7 +162,7 @@ def _mirrored(prepared: Prepared, view: View, seed: int) -> tuple[str, ...]:
 def _samples(prepared: Prepared) -> tuple[tuple[str, str, Encoded], ...]:
     """Return SAMPLES training images, spread over them and so over the classes."""
     train = prepared.parts["train"]
-    rows = np.unique(np.linspace(0, len(train.labels) - 1, SAMPLES).round().astype(np.int64))
+    rows = spread_rows(len(train.labels), SAMPLES)
     classes = [label_names(train.labels, row, prepared.classes) for row in rows.tolist()]
     return tuple((name, of, encoded) for of, (name, encoded) in zip(classes, train.records.select(rows), strict=True))
 

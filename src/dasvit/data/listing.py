@@ -27,6 +27,15 @@ class Records(Protocol):
         """Return the records of the given rows (rising)."""
         ...
 
+    def names(self) -> list[str]:
+        """Return what the records are called, as iterating does, without reading them."""
+        ...
+
+
+def spread_rows(count: int, most: int) -> NDArray[np.int64]:
+    """Return up to so many rows of a count, spread over them."""
+    return np.unique(np.linspace(0, count - 1, min(count, most)).round().astype(np.int64))
+
 
 @dataclass(frozen=True)
 class FileRecords:
@@ -44,6 +53,10 @@ class FileRecords:
         """Return the records of the given rows."""
         return FileRecords([self.paths[row] for row in rows])
 
+    def names(self) -> list[str]:
+        """Return the paths."""
+        return list(self.paths)
+
 
 @dataclass(frozen=True)
 class ArrayRecords:
@@ -60,6 +73,10 @@ class ArrayRecords:
     def select(self, rows: NDArray[np.int64]) -> ArrayRecords:
         """Return the records of the given rows."""
         return ArrayRecords(self.pixels[rows])
+
+    def names(self) -> list[str]:
+        """Return the images' numbers."""
+        return [f"number {row}" for row in range(len(self))]
 
 
 @dataclass(frozen=True)

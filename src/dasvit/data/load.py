@@ -15,10 +15,8 @@ from dasvit.data.cache import Cached, Prepared, fingerprint, obtain, open_or_non
 from dasvit.data.copies import say_copies
 from dasvit.data.groups import say_groups, with_groups
 from dasvit.data.image_set import Data, ImageSet
-from dasvit.data.listing import Content, Part, Records, Source
+from dasvit.data.listing import Content, Part, Source, spread_rows
 from dasvit.data.multilabel import class_counts, has_several
-from dasvit.data.parquet import ParquetRecords
-from dasvit.data.shards import Spans
 from dasvit.data.sources import cache_folder, find_source
 from dasvit.data.splits import balanced_subset, split_indices
 from dasvit.data.streaming import stream
@@ -121,9 +119,7 @@ def _streamed(
         raise UserError("data.on_error skip looks at all images beforehand, data.stream does not: leave out one.")
     facts = {**_facts(config, source, image_size, seed, judged), "stream": True, "window": config.window}
     prepared = _checked(prepare(source.read(), config, seed, judged), check)
-    return fingerprint(source.files, facts), stream(
-        prepared, config, image_size, names_of(prepared.parts["test"].records)
-    )
+    return fingerprint(source.files, facts), stream(prepared, config, image_size)
 
 
 def _checked(prepared: Prepared, check: Check | None) -> Prepared:
@@ -151,7 +147,7 @@ def read_data(config: DataConfig, seed: int) -> tuple[Prepared, Understanding, b
 def _say_range(sets: Mapping[str, ImageSet]) -> tuple[str, ...]:
     """Return a remark where the images use a small part of the levels from black to white."""
     images = next(iter(sets.values()))
-    rows = np.unique(np.linspace(0, len(images) - 1, min(len(images), _LOOKED_AT)).round().astype(np.int64))
+    rows = spread_rows(len(images), _LOOKED_AT)
     counts = np.bincount(images.images[rows].ravel(), minlength=256)
     low, high = np.searchsorted(np.cumsum(counts) / counts.sum(), [_TAIL, 1 - _TAIL])
     if high - low >= _NARROW:
@@ -178,18 +174,11 @@ def test_names(config: DataConfig, data: Data, seed: int, judged: Sequence[str] 
         content = find_source(config, judged is not None).read()
         part = _test_part(content, config, seed, judged)
         broken = set(data.skipped)
-        names = [name for name in names_of(part.records) if name not in broken]
+        names = [name for name in part.records.names() if name not in broken]
     except UserError:
         return numbers
     folder = os.path.join(os.path.abspath(os.path.expanduser(config.path)), "")
     return [name.removeprefix(folder) for name in names] if len(names) == len(numbers) else numbers
-
-
-def names_of(records: Records) -> list[str]:
-    """Return what records are called; of shards nothing is read for it."""
-    if isinstance(records, (Spans, ParquetRecords)):
-        return records.names()
-    return [name for name, _ in records]
 
 
 def _test_part(content: Content, config: DataConfig, seed: int, judged: Sequence[str] | None) -> Part:

@@ -183,7 +183,7 @@ def near_groups(small: NDArray[np.uint8]) -> list[list[int]]:
 
 
 def _near_pairs(small: NDArray[np.float32]) -> NDArray[np.int64]:
-    """Return the pairs of different pictures [N, SIDE, SIDE] that look alike [P, 2]; of too many the nearest, or none."""
+    """Return the pairs of different pictures [N, SIDE, SIDE] that look alike [P, 2]; of too many the nearest."""
     spread = small.std((1, 2))
     rows = np.flatnonzero(spread >= FLAT)
     plain = small[rows]

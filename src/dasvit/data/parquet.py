@@ -17,7 +17,7 @@ from dasvit.config import DataConfig
 from dasvit.data.columns import LOOKED_AT, Columns, align, class_names, find_columns
 from dasvit.data.decode import Encoded
 from dasvit.data.listing import Content, Part, Source
-from dasvit.data.understanding import LeftOut, Understanding, images_below, some, split_in
+from dasvit.data.understanding import LeftOut, Understanding, by_split, images_below, some, split_in
 from dasvit.errors import UserError
 
 _ROWS = 1024  # read at once
@@ -57,7 +57,7 @@ def _folder_source(folder: Path, config: DataConfig, judged: bool) -> Source:
     files = find_parquet(folder, left_out)
     if not files:
         raise UserError(f"there is no parquet file in {folder}: check --data.path.")
-    splits = _by_split(folder, files, left_out)
+    splits = by_split(folder, files, left_out, "parquet")
     if judged and len(splits) > 1:
         for file in splits.pop("train", []):
             left_out.add("files of training images, which are not needed here", str(file))
@@ -113,20 +113,14 @@ class ParquetRecords:
                     batches = parquet.iter_batches(_ROWS, columns=[self.column])
                     yield from _encoded((batch.column(0) for batch in batches), str(file))
             except (pa.ArrowException, OSError) as error:
-                raise _unreadable(file, error) from None
+                raise unreadable(file, error) from None
 
     def names(self) -> list[str]:
-        """Return what the images are called, by the files' numbers of rows alone."""
-        found, first = [], 0
-        for file in self.files:
-            try:
-                count = pq.read_metadata(file).num_rows
-            except (pa.ArrowException, OSError) as error:
-                raise _unreadable(file, error) from None
-            own = self.rows[(self.rows >= first) & (self.rows < first + count)] - first
-            found += [f"{file}, row {row}" for row in own.tolist()]
-            first += count
-        return found
+        """Return what the images are called."""
+        starts = np.cumsum([0, *(read_metadata(file).num_rows for file in self.files)])
+        places = np.searchsorted(starts, self.rows, side="right") - 1
+        rows = (self.rows - starts[places]).tolist()
+        return [f"{self.files[place]}, row {row}" for place, row in zip(places.tolist(), rows, strict=True)]
 
     def select(self, rows: NDArray[np.int64]) -> ParquetRecords:
         """Return the records of the given rows."""
@@ -152,7 +146,7 @@ def _first_bytes(file: Path, column: str) -> Iterator[Any]:
             for batch in parquet.iter_batches(LOOKED_AT, columns=[column]):
                 yield from batch.column(0).to_pylist()
     except (pa.ArrowException, OSError) as error:
-        raise _unreadable(file, error) from None
+        raise unreadable(file, error) from None
 
 
 def _encoded(columns: Iterable[Any], where: str) -> Iterator[tuple[str, Encoded]]:
@@ -166,22 +160,9 @@ def _encoded(columns: Iterable[Any], where: str) -> Iterator[tuple[str, Encoded]
             number += 1
 
 
-def _unreadable(file: Path | str, error: Exception) -> UserError:
+def unreadable(file: Path | str, error: Exception) -> UserError:
+    """Return what to raise of a file that cannot be read."""
     return UserError(f"cannot read the parquet file {file}: {' '.join(str(error).split())}")
-
-
-def _by_split(folder: Path, files: Sequence[Path], left_out: LeftOut) -> dict[str, list[Path]]:
-    """Sort files into splits; where none is named train, those of no known name are."""
-    splits: dict[str, list[Path]] = {}
-    for file in files:
-        splits.setdefault(split_in(file.relative_to(folder).as_posix()), []).append(file)
-    unnamed = splits.pop("", [])
-    if unnamed and "train" not in splits:
-        splits["train"] = unnamed
-        return splits
-    for file in unnamed:
-        left_out.add("parquet files whose names say no split", str(file))
-    return splits
 
 
 def _read_files(folder: Path, splits: Mapping[str, Sequence[Path]], columns: Columns) -> Content:
@@ -191,10 +172,19 @@ def _read_files(folder: Path, splits: Mapping[str, Sequence[Path]], columns: Col
 
 
 def _schema(file: Path) -> pa.Schema:
+    return read_metadata(file).schema.to_arrow_schema()
+
+
+def read_metadata(file: Path) -> pq.FileMetaData:
+    """Return what the end of a file says of its schema, row groups and rows.
+
+    Raises:
+        UserError: It cannot be read.
+    """
     try:
-        return pq.read_schema(file)
+        return pq.read_metadata(file)
     except (pa.ArrowException, OSError) as error:
-        raise _unreadable(file, error) from None
+        raise unreadable(file, error) from None
 
 
 def _read_part(files: Sequence[Path], columns: Columns, remarks: list[str]) -> Part:
@@ -207,7 +197,7 @@ def _read_part(files: Sequence[Path], columns: Columns, remarks: list[str]) -> P
         try:
             table = pq.read_table(file, columns=columns.plain, partitioning=None)
         except (pa.ArrowException, OSError) as error:
-            raise _unreadable(file, error) from None
+            raise unreadable(file, error) from None
         found = label_array(table.column(columns.label), str(file))
         groups.append(group_array(table, columns))
         labels.append(align(found, class_names(schema, columns.label), columns, str(file), remarks))
@@ -283,6 +273,10 @@ class HubRecords:
     def select(self, rows: NDArray[np.int64]) -> HubRecords:
         """Return the records of the given rows."""
         return HubRecords(self.dataset, self.column, self.name, self.rows[rows])
+
+    def names(self) -> list[str]:
+        """Return what the images are called."""
+        return [f"{self.name}, row {row}" for row in self.rows.tolist()]
 
 
 def _hub_source(name: str, config: DataConfig) -> Source:

@@ -1,8 +1,9 @@
 """Images read from the shards they lie in, parquet or tar files, whenever they are needed: nothing is copied.
 
-An epoch goes through the shards' chunks (row groups, tar files) in an order of its own, and shuffles windows of that
-sequence: a pure function of seed and epoch, as the order of images in memory is. So a run resumes exactly, several
-processes share every batch, and a shard is read from front to back. Memory holds the encoded images of one window.
+An epoch goes through the shards' chunks (row groups, stretches of tar files) in an order of its own, and shuffles
+windows of that sequence: a pure function of seed and epoch, as the order of images in memory is. So a run resumes
+exactly, several processes share every batch, and a shard is read from front to back. Memory holds the encoded images of
+two windows at most.
 """
 
 from __future__ import annotations
@@ -19,21 +20,21 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from dasvit.data.decode import Encoded
+from dasvit.data.listing import Records
+from dasvit.data.parquet import read_metadata, unreadable
 from dasvit.errors import UserError
 
 CHUNK = 256
 """Images of a tar file that are read behind one another."""
 
 
-class Shards(Protocol):
-    """Encoded images in shards, by row."""
+class Shards(Records, Protocol):
+    """Encoded images in shards: records that can be read by row, too."""
 
     @property
     def chunks(self) -> NDArray[np.int64]:
         """The chunk of every row, int64 [N]: what is best read as a whole."""
         ...
-
-    def __len__(self) -> int: ...
 
     def __getitem__(self, row: int) -> tuple[str, bytes]:
         """Return what an image is called, and its content."""
@@ -42,39 +43,6 @@ class Shards(Protocol):
     def select(self, rows: NDArray[np.int64]) -> Shards:
         """Return the images of the given rows (rising)."""
         ...
-
-
-@dataclass(frozen=True)
-class ShardRecords:
-    """Some images of shards as records that are read in order.
-
-    Attributes:
-        shards: The shards.
-        rows: The rows wanted, int64 [N].
-    """
-
-    shards: Shards
-    rows: NDArray[np.int64]
-
-    @classmethod
-    def all(cls, shards: Shards) -> ShardRecords:
-        """Return all images of shards."""
-        return cls(shards, np.arange(len(shards)))
-
-    def __len__(self) -> int:
-        return len(self.rows)
-
-    def __iter__(self) -> Iterator[tuple[str, Encoded]]:
-        return (self.shards[row] for row in self.rows.tolist())
-
-    def select(self, rows: NDArray[np.int64]) -> ShardRecords:
-        """Return the records of the given rows."""
-        return ShardRecords(self.shards, self.rows[rows])
-
-
-def spread(count: int, most: int) -> NDArray[np.int64]:
-    """Return up to so many rows of a count, spread over them."""
-    return np.unique(np.linspace(0, count - 1, min(count, most)).round().astype(np.int64))
 
 
 def windowed_order(
@@ -165,7 +133,7 @@ class RowGroups:
         self.places: list[tuple[int, int]] = []
         starts = [0]
         for number, file in enumerate(files):
-            about = _metadata(file)
+            about = read_metadata(file)
             for group in range(about.num_row_groups):
                 self.places.append((number, group))
                 starts.append(starts[-1] + about.row_group(group).num_rows)
@@ -183,19 +151,30 @@ class RowGroups:
     def __len__(self) -> int:
         return len(self.rows)
 
+    def __iter__(self) -> Iterator[tuple[str, Encoded]]:
+        return (self[row] for row in range(len(self)))
+
+    def names(self) -> list[str]:
+        """Return what the images are called."""
+        return [self._name(row) for row in self.rows.tolist()]
+
     def select(self, rows: NDArray[np.int64]) -> RowGroups:
         """Return the images of the given rows (rising)."""
         return RowGroups(self.files, self.column, self.rows[rows], self.held)
 
     def __getitem__(self, row: int) -> tuple[str, bytes]:
         """Return what an image is called, and its content."""
-        wanted = int(self.rows[row])
-        group = int(np.searchsorted(self.starts, wanted, side="right")) - 1
-        place = wanted - int(self.starts[group])
+        group = self._group_of(int(self.rows[row]))
         content = self._group(group)[row - int(np.searchsorted(self.rows, self.starts[group]))].as_py()
-        number, inner = self.places[group]
         # Nothing at all is no image either: the decoder says so, with the name of the row.
-        return f"{self.files[number]}, row group {inner}, row {place}", content or b""
+        return self._name(int(self.rows[row])), content or b""
+
+    def _group_of(self, row: int) -> int:
+        return int(np.searchsorted(self.starts, row, side="right")) - 1
+
+    def _name(self, row: int) -> str:
+        number, inner = self.places[group := self._group_of(row)]
+        return f"{self.files[number]}, row {row - int(self.starts[group - inner])}"
 
     def _group(self, group: int) -> pa.Array:
         """Return the images of a row group; the groups that were asked for last are held."""
@@ -206,7 +185,7 @@ class RowGroups:
                 with pq.ParquetFile(file) as parquet:
                     column = parquet.read_row_group(inner, columns=[self.column]).column(0).combine_chunks()
             except (pa.ArrowException, OSError) as error:
-                raise UserError(f"cannot read the shard {file}: {' '.join(str(error).split())}") from None
+                raise unreadable(file, error) from None
             column = column.field("bytes") if pa.types.is_struct(column.type) else column
             first, last = np.searchsorted(self.rows, self.starts[group : group + 2])
             self._read[group] = column.take(pa.array(self.rows[first:last] - self.starts[group]))
@@ -214,10 +193,3 @@ class RowGroups:
                 self._read.popitem(last=False)
         self._read.move_to_end(group)
         return self._read[group]
-
-
-def _metadata(file: Path) -> Any:
-    try:
-        return pq.read_metadata(file)
-    except (pa.ArrowException, OSError) as error:
-        raise UserError(f"cannot read the shard {file}: {' '.join(str(error).split())}") from None

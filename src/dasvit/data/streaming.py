@@ -10,16 +10,16 @@ from dasvit.data.cache import Cached, Prepared
 from dasvit.data.decode import open_header
 from dasvit.data.decoding import MixedSizes, Plan, holds_deep, plans
 from dasvit.data.image_set import ImageSet, LazyPixels
-from dasvit.data.listing import Records
+from dasvit.data.listing import Records, spread_rows
 from dasvit.data.parquet import ParquetRecords
-from dasvit.data.shards import RowGroups, ShardRecords, Shards, Spans, spread
+from dasvit.data.shards import RowGroups, Shards, Spans
 from dasvit.data.view import View, measure_window
 from dasvit.errors import UserError
 
 _LOOKED_AT = 64  # images, spread over a part, whose sizes and depths stand for all
 
 
-def stream(prepared: Prepared, config: DataConfig, image_size: int, names: Sequence[str]) -> Cached:
+def stream(prepared: Prepared, config: DataConfig, image_size: int) -> Cached:
     """Open a source's images where they lie; labels alone are in memory.
 
     A few images are looked at: whether all have one small size, and whether they have more than 8 bits.
@@ -28,17 +28,16 @@ def stream(prepared: Prepared, config: DataConfig, image_size: int, names: Seque
         prepared: The source, split.
         config: Where the images come from.
         image_size: Side of the network's input.
-        names: What the test images are called.
 
     Raises:
         UserError: They do not lie in shards.
     """
     shards = {name: _shards(part.records, config.shuffle_buffer) for name, part in prepared.parts.items()}
-    some = [ShardRecords(found, spread(len(found), _LOOKED_AT)) for found in shards.values()]
+    some = [found.select(spread_rows(len(found), _LOOKED_AT)) for found in shards.values()]
     view = View.of(config)
     if view.window == "auto":
         deep = any(map(holds_deep, some))
-        view = replace(view, window=measure_window(ShardRecords.all(next(iter(shards.values())))) if deep else "full")
+        view = replace(view, window=measure_window(next(iter(shards.values()))) if deep else "full")
     plan = _plan(some, image_size, view)
     sets = {
         name: ImageSet(
@@ -50,7 +49,7 @@ def stream(prepared: Prepared, config: DataConfig, image_size: int, names: Seque
         )
         for name, part in prepared.parts.items()
     }
-    return Cached(prepared.classes, sets, plan, (), prepared.remarks, None, None, tuple(names))
+    return Cached(prepared.classes, sets, plan, (), prepared.remarks, None, None, tuple(shards["test"].names()))
 
 
 def _shards(records: Records, window: int) -> Shards:

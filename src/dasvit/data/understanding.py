@@ -71,6 +71,27 @@ def split_in(path: str) -> str:
     return ""
 
 
+def by_split(folder: Path, files: Sequence[Path], left_out: LeftOut, kind: str) -> dict[str, list[Path]]:
+    """Sort files into splits by their names; where none is named train, those of no known name are.
+
+    Args:
+        folder: The folder that they lie in.
+        files: The files.
+        left_out: Takes up those of no known name, where others are named train.
+        kind: What they are called there, as parquet.
+    """
+    splits: dict[str, list[Path]] = {}
+    for file in files:
+        splits.setdefault(split_in(file.relative_to(folder).as_posix()), []).append(file)
+    unnamed = splits.pop("", [])
+    if unnamed and "train" not in splits:
+        splits["train"] = unnamed
+        return splits
+    for file in unnamed:
+        left_out.add(f"{kind} files whose names say no split", str(file))
+    return splits
+
+
 def is_housekeeping(name: str) -> bool:
     """Tell whether a file or a folder is hidden, or belongs to a system or a tool."""
     return name.startswith(".") or name.casefold() in HOUSEKEEPING

@@ -15,7 +15,7 @@ from PIL import Image
 from dasvit.config import DataConfig
 from dasvit.config.units import parse_window, window_text
 from dasvit.data.decode import Window, grey_levels, type_top
-from dasvit.data.listing import Records
+from dasvit.data.listing import Records, spread_rows
 from dasvit.errors import UserError
 
 Fit = Literal["crop", "pad", "squash"]
@@ -152,7 +152,7 @@ def measure_window(records: Records) -> Window:
     Args:
         records: The training images.
     """
-    rows = np.unique(np.linspace(0, len(records) - 1, min(len(records), _MEASURED)).round().astype(np.int64))
+    rows = spread_rows(len(records), _MEASURED)
     found: list[NDArray[np.float64]] = []
     ends: list[float] = []
     kind: np.dtype[Any] = np.dtype(np.uint16)

@@ -17,7 +17,7 @@ from dasvit.config import DataConfig
 from dasvit.config.limits import MAX_CLASSES
 from dasvit.data.listing import Content, Part, Source
 from dasvit.data.shards import Spans
-from dasvit.data.understanding import LeftOut, Understanding, image_endings, images_below, some, split_in
+from dasvit.data.understanding import LeftOut, Understanding, by_split, image_endings, images_below, some
 from dasvit.errors import UserError, listed
 
 LABELS = ("cls", "label", "json")
@@ -63,7 +63,7 @@ def webdataset_source(config: DataConfig, judged: bool = False) -> Source:
     files = find_tars(folder, left_out)
     if not files:
         raise UserError(f"there is no .tar file in {folder}: unpack compressed ones (.tar.gz), or check --data.path.")
-    splits = _by_split(folder, files, left_out)
+    splits = by_split(folder, files, left_out, "tar")
     if judged and len(splits) > 1:
         for file in splits.pop("train", []):
             left_out.add("shards of training images, which are not needed here", str(file))
@@ -78,20 +78,6 @@ def webdataset_source(config: DataConfig, judged: bool = False) -> Source:
     understood = Understanding(parts, labels, left_out)
     read = lambda: _read(folder, {part: found for part, found in said.items() if found}, named, config)  # noqa: E731
     return Source([*used, *named], "webdataset", bool(test), read, understood, "train" in splits)
-
-
-def _by_split(folder: Path, files: Sequence[Path], left_out: LeftOut) -> dict[str, list[Path]]:
-    """Sort files into splits; where none is named train, those of no known name are."""
-    splits: dict[str, list[Path]] = {}
-    for file in files:
-        splits.setdefault(split_in(file.relative_to(folder).as_posix()), []).append(file)
-    unnamed = splits.pop("", [])
-    if unnamed and "train" not in splits:
-        splits["train"] = unnamed
-        return splits
-    for file in unnamed:
-        left_out.add("tar files whose names say no split", str(file))
-    return splits
 
 
 def _read(folder: Path, parts: Mapping[str, Sequence[Path]], named: Sequence[Path], config: DataConfig) -> Content:
@@ -184,9 +170,8 @@ def _whole(sample: _Sample, key: str, file: Path, config: DataConfig) -> list[tu
     endings = _endings(config)
     first = next((ending for ending in endings if ending in sample.labels), "")
     if not first:
-        raise UserError(
-            f"the image {key} in {file} has no label: a member .{' or .'.join(endings)} beside it holds one."
-        )
+        wanted = " or ".join(f".{ending}" for ending in endings)
+        raise UserError(f"the image {key} in {file} has no label: a member {wanted} beside it holds one.")
     label = _label(sample.labels[first], first, config, f"{key}.{first} in {file}")
     return [(next(iter(images.values())), label)]
 
