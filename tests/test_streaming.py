@@ -72,6 +72,19 @@ def write_tar(folder: Path, side: int, label: str = "cls") -> Path:
     return folder
 
 
+def count_reads(patch: pytest.MonkeyPatch) -> list[int]:
+    """Return the row groups that are read from now on, in order."""
+    reads: list[int] = []
+    read = pq.ParquetFile.read_row_group
+
+    def counted(file: pq.ParquetFile, group: int, columns: list[str]) -> pa.Table:
+        reads.append(group)
+        return read(file, group, columns=columns)
+
+    patch.setattr(pq.ParquetFile, "read_row_group", counted)
+    return reads
+
+
 @pytest.fixture(scope="module")
 def shards(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     root = tmp_path_factory.mktemp("shards")
@@ -126,14 +139,7 @@ def test_each_row_group_is_read_once_an_epoch(shards: dict[str, Path], monkeypat
     """Also where a part of the rows is used alone."""
     files = sorted(shards["parquet"].glob("train-*"))
     groups = RowGroups(files, "image", np.arange(COUNT), held=2 * 14)
-    reads: list[int] = []
-    read = pq.ParquetFile.read_row_group
-
-    def counted(file: pq.ParquetFile, group: int, columns: list[str]) -> pa.Table:
-        reads.append(group)
-        return read(file, group, columns=columns)
-
-    monkeypatch.setattr(pq.ParquetFile, "read_row_group", counted)
+    reads = count_reads(monkeypatch)
     for used in (np.arange(COUNT), np.arange(0, COUNT, 3)):
         reads.clear()
         groups._read.clear()
@@ -234,14 +240,7 @@ def test_a_part_of_the_rows_reads_its_row_groups_once(
     mixed = few.select(np.array([3, 1, 2]))  # not rising: read one by one
     assert np.array_equal(mixed.images[np.arange(3)], expected[[12, 4, 8]])
     few = images.select(np.arange(0, COUNT, 4))
-    reads: list[int] = []
-    read = pq.ParquetFile.read_row_group
-
-    def counted(file: pq.ParquetFile, group: int, columns: list[str]) -> pa.Table:
-        reads.append(group)
-        return read(file, group, columns=columns)
-
-    monkeypatch.setattr(pq.ParquetFile, "read_row_group", counted)
+    reads = count_reads(monkeypatch)
     loader = Loader(few, None, batch_size=5, transform=None, seed=0, shuffle=True, drop_last=False)
     assert few.chunks is not None and sum(len(labels) for _, labels in loader) == 15
     assert len(reads) == len(np.unique(few.chunks))

@@ -42,7 +42,7 @@ from dasvit.study.options import StudyOptions
 from dasvit.study.result import StudyResult
 from dasvit.study.study import do_study
 from dasvit.training.pipeline import Subject, resized, run_training, say_taken_over
-from dasvit.training.start import Pretrained, Start
+from dasvit.training.start import FirstWeights, Pretrained, Start
 
 __all__ = [
     "FoundCell",
@@ -182,7 +182,7 @@ def train(
         options = {**sizes, **of_others, **(options or {})}
     chosen = {"runtime.seed": seed, "train.epochs": epochs or None}
     config = make_config(recipe or known, data, options, chosen=chosen, searching=False)
-    what: Subject | Start | Pretrained
+    what: Subject | FirstWeights
     if isinstance(subject, TrainedModel):
         what = Start.read(str(subject.folder), config)
     elif pretrained:

@@ -147,7 +147,8 @@ class FoundCell:
         for place, name in enumerate(("params", "macs", "microseconds")):
             if all(len(cost) > place for cost in costs):
                 columns[name] = [cost[place] for cost in costs]
-        columns["front"] = [one in self.front() for one in found]
+        front = self.front()
+        columns["front"] = [one in front for one in found]
         if sizes := [one.cell.sizes for one in found if one.cell.sizes]:
             columns |= {name: [getattr(one, name) for one in sizes] for name in sizes[0].to_dict()}
         return frame(columns)

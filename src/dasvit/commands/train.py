@@ -16,7 +16,7 @@ from dasvit.report.tables import network_table
 from dasvit.runtime.progress import Reporter
 from dasvit.runtime.saver import Deadline
 from dasvit.training.pipeline import Subject, expect_training, resized, run_training, say_taken_over
-from dasvit.training.start import Pretrained, Start
+from dasvit.training.start import FirstWeights, Pretrained, Start
 
 
 def train_command(options: TrainOptions, config: Config) -> None:
@@ -29,7 +29,7 @@ def train_command(options: TrainOptions, config: Config) -> None:
     check_download(options.download, options.pretrained)
     if options.pretrained and not baseline:
         raise UserError("--pretrained goes with --model NAME, a name of timm's; a trained folder is given as --init.")
-    subject: Subject | Start | Pretrained
+    subject: Subject | FirstWeights
     if init:
         subject = Start.read(init, config)
     elif options.pretrained:

@@ -11,19 +11,18 @@ from torch import nn
 
 from dasvit.cell.cost import Cost
 from dasvit.cell.genotype import NAMED, Genotype
-from dasvit.cell.subnet import FILE, Found, Subnet, load_found
+from dasvit.cell.subnet import FILE, Found, load_found
 from dasvit.config import Config, LatencyConfig, ModelConfig
 from dasvit.errors import UserError
 from dasvit.io.run_folder import RunFolder, find_run
 from dasvit.latency.measure import MeasuredCost, measure
-from dasvit.models.baselines import OURS, check_architecture, make_model, make_network
+from dasvit.models.baselines import OURS, check_architecture
+from dasvit.models.build import build_network
 from dasvit.models.cost import cost_of, count_cost, make_on_meta, sized
-from dasvit.models.distilled import make_distilled, takes_token
 from dasvit.models.folder import load_model
 from dasvit.models.paper import PAPER, PaperRow
 from dasvit.models.paper_flops import count_paper_flops
 from dasvit.models.pretrained import has_weights, weights_name
-from dasvit.models.subnet import make_subnet
 from dasvit.runtime.progress import Reporter
 from dasvit.session import noted_classes
 from dasvit.training.classifier import read_input
@@ -162,7 +161,7 @@ def costed(entry: Entry, config: Config, classes: int, ptflops: bool, latency: b
         row["paper_flops"] = count_paper_flops(network, model.image_size)
     if latency:
         how = config.search.latency
-        timed = build(entry.subject, model, classes, token)
+        timed = build_network(entry.subject, model, classes, token=token)
         row["latency"] = measure(timed, model.image_size, how).to_dict()
     if entry.paper:
         pairs = {name: {"top1": pair[0], "top5": pair[1]} for name, pair in entry.paper.accuracy.items()}
@@ -201,24 +200,13 @@ def cost_with_latency(subject: Found | str, config: ModelConfig, classes: int, h
     """Count the network of a cell or of sizes, or a baseline; measure its latency where it is said how."""
     if how is None:
         return cost_of(subject, config, classes)
-    return measured_cost(build(subject, config, classes), sized(subject, config).image_size, how)
+    return measured_cost(build_network(subject, config, classes), sized(subject, config).image_size, how)
 
 
 def measured_cost(network: nn.Module, side: int, how: LatencyConfig | None) -> Cost:
     """Count a network on an image of that side; measure its latency where it is said how."""
     cost = count_cost(network, side)
     return cost if how is None else MeasuredCost(**vars(cost), latency=measure(network, side, how))
-
-
-def build(subject: Found | str, config: ModelConfig, classes: int, token: bool = False) -> nn.Module:
-    """Return the network of a cell or of sizes, or a baseline, its weights fresh; token: with a distillation token."""
-    if token and takes_token(subject, config):
-        return make_distilled(subject, config, classes)
-    if isinstance(subject, Genotype):
-        return make_network(subject, config, classes)
-    if isinstance(subject, Subnet):
-        return make_subnet(subject, config, classes)
-    return make_model(subject, config, classes)
 
 
 def trained_model(path: Path) -> Path | None:

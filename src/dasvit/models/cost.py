@@ -12,13 +12,11 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from dasvit.cell.cost import Cost
 from dasvit.cell.genotype import Genotype
-from dasvit.cell.subnet import Found, Subnet
+from dasvit.cell.subnet import Found
 from dasvit.config import ModelConfig
 from dasvit.config.validation import ImageSize, size_pair
 from dasvit.errors import UserError
-from dasvit.models.baselines import make_model, make_network
-from dasvit.models.distilled import make_distilled, takes_token
-from dasvit.models.subnet import make_subnet
+from dasvit.models.build import build_network
 
 LINEAR = frozenset({"mm", "addmm", "convolution"})
 """What linear layers, convolutions and the patch embedding become; attention products are none of these."""
@@ -81,20 +79,11 @@ def make_on_meta(
     Raises:
         UserError: Unknown name, or sizes that do not fit together.
     """
-    if token and takes_token(model, config):
-        with torch.device("meta"):
-            return make_distilled(model, config, num_classes, drop_path)
-    if isinstance(model, Genotype):
-        with torch.device("meta"):
-            return make_network(model, config, num_classes, drop_path)
-    if isinstance(model, Subnet):
-        with torch.device("meta"):
-            return make_subnet(model, config, num_classes, drop_path)
     try:
         with torch.device("meta"):
-            return make_model(model, config, num_classes, drop_path=drop_path)
+            return build_network(model, config, num_classes, drop_path, token)
     except UserError as error:
         if not isinstance(error.__cause__, NotImplementedError):
             raise
     # Some constructors of timm's compute with tensors in ways that older torch cannot on the meta device.
-    return _on_meta(make_model(model, config, num_classes, drop_path=drop_path))
+    return _on_meta(build_network(model, config, num_classes, drop_path, token))

@@ -291,24 +291,32 @@ VARIANTS: dict[str, dict[str, Any]] = {
 default_cfgs = generate_default_cfgs({variant: TIMM_CFG for variant in VARIANTS})
 
 
-def _entrypoint(variant: str) -> Callable[..., nn.Module]:
-    """Return the function that timm calls to build a registered network; its name is what is registered."""
+def entrypoint(network: type[DasViT], variant: str, defaults: dict[str, Any]) -> Callable[..., nn.Module]:
+    """Return the function that timm calls to build a registered network; its name is what is registered.
+
+    Args:
+        network: What is built.
+        variant: The name.
+        defaults: Its arguments, where neither the call nor a cell's file has others.
+    """
 
     def build(pretrained: bool = False, **kwargs: Any) -> nn.Module:
+        own = arguments(resolve_cell(kwargs["cell"])) if "cell" in kwargs else {}
         model: nn.Module = build_model_with_cfg(
-            DasViT,
+            network,
             variant,
             pretrained,
             pretrained_filter_fn=fit_weights,
             feature_cfg={"out_indices": 3, "feature_cls": "getter"},
-            **(VARIANTS[variant] | (arguments(resolve_cell(kwargs["cell"])) if "cell" in kwargs else {}) | kwargs),
+            **(defaults | own | kwargs),
         )
         return model
 
     build.__name__ = build.__qualname__ = variant
-    build.__doc__ = f"Build {variant} (see `DasViT`)."
+    build.__module__ = network.__module__  # where timm looks for its default_cfgs
+    build.__doc__ = f"Build {variant} (see `{network.__name__}`)."
     return build
 
 
 for _variant in default_cfgs:
-    register_model(_entrypoint(_variant))
+    register_model(entrypoint(DasViT, _variant, VARIANTS[_variant]))

@@ -10,22 +10,20 @@ Importing this module registers `dasvit_{tiny,small,base}_distilled_patch16_224`
 Shapes: B images, C channels, H × W pixels, N tokens (class token, distillation token, patches), D embedding width.
 """
 
-from collections.abc import Callable
 from typing import Any, ClassVar, TypeGuard
 
 import timm
 import torch
-from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
+from timm.models import generate_default_cfgs, register_model
 from timm.models.deit import VisionTransformerDistilled
 from torch import Tensor, nn
 
 from dasvit.cell.genotype import Genotype
 from dasvit.cell.ops import init_weights
 from dasvit.config import ModelConfig
-from dasvit.config.validation import ImageSize
 from dasvit.errors import UserError
 from dasvit.models.baselines import make_network, vit_args
-from dasvit.models.dasvit import WIDTHS, CellLike, DasViT, arguments, fit_weights, resolve_cell
+from dasvit.models.dasvit import WIDTHS, CellLike, DasViT, entrypoint
 from dasvit.models.skeleton import TIMM_CFG, TokenEmbedding
 from dasvit.models.vit_shift import build_shifted
 
@@ -40,29 +38,17 @@ class DistilledEmbedding(TokenEmbedding):
     """Patches, a class token and a distillation token in front; learned absolute positions.
 
     Args:
-        image_size: Size of the images.
-        patch_size: Size of a patch; it divides the image size.
-        in_chans: Channels C of the images.
-        dim: Embedding width D.
-        dynamic: Take images of any size that the patch divides; positions are resampled for them.
-        stem: patch or conv (see `ConvPatchEmbed`).
+        *sizes: Image, patch, channels and width D, as of `TokenEmbedding`.
+        **options: dynamic and stem, likewise.
 
     Raises:
         UserError: The patches do not cover the image.
     """
 
-    def __init__(
-        self,
-        image_size: ImageSize,
-        patch_size: ImageSize,
-        in_chans: int,
-        dim: int,
-        *,
-        dynamic: bool = False,
-        stem: str = "patch",
-    ) -> None:
-        super().__init__(image_size, patch_size, in_chans, dim, dynamic=dynamic, stem=stem)
+    def __init__(self, *sizes: Any, **options: Any) -> None:
+        super().__init__(*sizes, **options)
         self.prefix = 2
+        dim = self.cls_token.shape[2]
         self.dist_token = nn.Parameter(torch.empty(1, 1, dim))
         self.pos_embed = nn.Parameter(torch.empty(1, self.patch_embed.num_patches + self.prefix, dim))
         nn.init.trunc_normal_(self.dist_token, std=0.02)
@@ -153,28 +139,8 @@ default_cfgs = generate_default_cfgs(
 )
 
 
-def _entrypoint(name: str) -> Callable[..., nn.Module]:
-    """Return the function that timm calls to build a registered network; its name is what is registered."""
-
-    def build(pretrained: bool = False, **kwargs: Any) -> nn.Module:
-        own = arguments(resolve_cell(kwargs["cell"])) if "cell" in kwargs else {}
-        model: nn.Module = build_model_with_cfg(
-            DistilledDasViT,
-            name,
-            pretrained,
-            pretrained_filter_fn=fit_weights,
-            feature_cfg={"out_indices": 3, "feature_cls": "getter"},
-            **({"embed_dim": NAMES[name]} | own | kwargs),
-        )
-        return model
-
-    build.__name__ = build.__qualname__ = name
-    build.__doc__ = f"Build {name} (see `DistilledDasViT`)."
-    return build
-
-
-for _name in NAMES:
-    register_model(_entrypoint(_name))
+for _name, _width in NAMES.items():
+    register_model(entrypoint(DistilledDasViT, _name, {"embed_dim": _width}))
 
 
 @register_model

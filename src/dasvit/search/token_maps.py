@@ -15,6 +15,7 @@ from torch import Tensor
 
 from dasvit.config import Config
 from dasvit.data import Data, Preprocess
+from dasvit.data.listing import spread_rows
 from dasvit.data.multilabel import has_several, label_names
 from dasvit.data.thumbnail import encode
 from dasvit.io.run_folder import RunFolder
@@ -84,7 +85,7 @@ class TokenMaps:
 def spread(labels: NDArray[np.int64], classes: int) -> NDArray[np.int64]:
     """Return the places of the first images of COUNT classes spread over the list, fewer where there are fewer."""
     if has_several(labels):
-        return np.unique(np.linspace(0, len(labels) - 1, COUNT).round().astype(np.int64))
+        return spread_rows(len(labels), COUNT)
     wanted = np.unique(np.linspace(0, classes - 1, COUNT).round())
     found = [np.flatnonzero(labels == label)[:1] for label in wanted]
     return np.concatenate(found)

@@ -286,9 +286,9 @@ def claim_teacher(session: Session, test: Iterable[tuple[Tensor, Tensor]]) -> in
             f"the teacher {source.name} has other weights now than when the run {run.path} began: put it back as it "
             "was, or give --run another folder."
         )
-    teacher = load_teacher(source, session)
-    cost = count_cost(teacher.network, teacher.side)
     if not before:
+        teacher = load_teacher(source, session)
+        cost = count_cost(teacher.network, teacher.side)
         shown = Preprocess(session.config.model.image_size).to(runtime.device)
         seen = evaluate(teacher, shown, test, runtime, session.classes)
         check_finite(Path(source.name), seen.loss)
@@ -298,7 +298,7 @@ def claim_teacher(session: Session, test: Iterable[tuple[Tensor, Tensor]]) -> in
         if runtime.is_main:
             run.note(teacher=before)
     session.reporter.say(describe_teacher(before, options))
-    return cost.macs
+    return int(before["macs"])
 
 
 def describe_teacher(noted: dict[str, Any], options: TrainConfig) -> str:

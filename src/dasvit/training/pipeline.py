@@ -21,11 +21,10 @@ from dasvit.config import Config, ModelConfig
 from dasvit.config import recipe as recipes
 from dasvit.data import test_names
 from dasvit.data.view import CROP_MODES
-from dasvit.models.baselines import make_model, make_network, prefer_fast_attention
-from dasvit.models.cost import cost_of, count_cost
-from dasvit.models.distilled import make_distilled, takes_token
+from dasvit.models.baselines import prefer_fast_attention
+from dasvit.models.build import build_network
+from dasvit.models.cost import cost_of, count_cost, sized
 from dasvit.models.folder import save_model
-from dasvit.models.subnet import make_subnet
 from dasvit.runtime.distributed import Runtime, seed_everything
 from dasvit.runtime.estimate import LONG, Estimate
 from dasvit.runtime.progress import Reporter
@@ -37,7 +36,7 @@ from dasvit.training.evaluation import Evaluation
 from dasvit.training.loop import Trained, check_sizes, say_unbalanced, test_batches, train
 from dasvit.training.multilabel import check_training
 from dasvit.training.predictions import write_predictions
-from dasvit.training.start import Pretrained, Start, normalisation_of
+from dasvit.training.start import FirstWeights, normalisation_of
 
 Subject = Found | str
 """What is trained: a cell's network, a network that was found, `vit`, or a model of timm's by its name."""
@@ -71,7 +70,7 @@ class TrainResult:
 
 def run_training(
     config: Config,
-    subject: Subject | Start | Pretrained,
+    subject: Subject | FirstWeights,
     folder: str,
     reporter: Reporter,
     *,
@@ -102,7 +101,7 @@ def run_training(
         check_sizes(len(labels), config.train, runtime.world)
         check_training(config.train, labels)
         check_teacher(config.train, classes)
-        if not isinstance(subject, (Start, Pretrained)):
+        if not isinstance(subject, FirstWeights):
             check_memory(cost_of(subject, config.model, len(classes)).params)
 
     session = load_session(config, folder, "train", reporter, deadline, check)
@@ -113,11 +112,11 @@ def run_training(
         make = network_maker(subject, session)
         seed_everything(config.runtime.seed)
         model = make()
-        named = subject.subject(model) if isinstance(subject, (Start, Pretrained)) else subject
+        named = subject.subject(model) if isinstance(subject, FirstWeights) else subject
         text = named if isinstance(named, str) else named.to_json()
-        digest = subject.digest if isinstance(subject, (Start, Pretrained)) else ""
+        digest = subject.digest if isinstance(subject, FirstWeights) else ""
         session.claim(text, resume, digest, may_be_longer=True)
-        if isinstance(subject, (Start, Pretrained)) and runtime.is_main:
+        if isinstance(subject, FirstWeights) and runtime.is_main:
             subject.say(session)
         session.settle_precision(network_probe(make, config, session.classes))
         prefer_fast_attention(
@@ -135,7 +134,7 @@ def run_training(
             return write_model(trained, named, cost, session, make)
 
 
-def expect_training(config: Config, subject: Subject | Start | Pretrained, folder: str, reporter: Reporter) -> Estimate:
+def expect_training(config: Config, subject: Subject | FirstWeights, folder: str, reporter: Reporter) -> Estimate:
     """Return how long a training would take; nothing is written.
 
     Args:
@@ -154,9 +153,9 @@ def expect_training(config: Config, subject: Subject | Start | Pretrained, folde
     return estimate_training(make, session)
 
 
-def at_sizes(config: Config, subject: Subject | Start | Pretrained) -> Config:
+def at_sizes(config: Config, subject: Subject | FirstWeights) -> Config:
     """Return a recipe with the sizes that a cell's file has of its own; of all else as it is."""
-    return replace(config, model=subject.at(config.model)) if isinstance(subject, Genotype) else config
+    return config if isinstance(subject, FirstWeights) else replace(config, model=sized(subject, config.model))
 
 
 def resized(subject: Subject, model: ModelConfig, say: Callable[[str], None]) -> Subject:
@@ -192,18 +191,12 @@ def say_taken_over(config: Config, run: Path | None, reporter: Reporter) -> None
             reporter.say(f"data.{name} {value:,} is taken over from {run}: --data.{name} 0 {what}")
 
 
-def network_maker(subject: Subject | Start | Pretrained, session: Session) -> Callable[[], nn.Module]:
+def network_maker(subject: Subject | FirstWeights, session: Session) -> Callable[[], nn.Module]:
     """Return what builds the network: with fresh weights, or with those of a trained model."""
     config, classes, rate = session.config, session.classes, session.config.train.drop_path
-    if isinstance(subject, (Start, Pretrained)):
+    if isinstance(subject, FirstWeights):
         return lambda: subject.load(config, session.data)
-    if config.train.adds_token and takes_token(subject, config.model):
-        return lambda: make_distilled(subject, config.model, classes, rate)
-    if isinstance(subject, Genotype):
-        return lambda: make_network(subject, config.model, classes, rate)
-    if isinstance(subject, Subnet):
-        return lambda: make_subnet(subject, config.model, classes, rate)
-    return lambda: make_model(subject, config.model, classes, drop_path=rate)
+    return lambda: build_network(subject, config.model, classes, rate, config.train.adds_token)
 
 
 def write_model(

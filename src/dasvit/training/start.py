@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeAlias
@@ -30,8 +31,30 @@ def normalisation_of(model: nn.Module) -> Normalisation:
     return known
 
 
+class FirstWeights(ABC):
+    """Weights that a training begins with, in the place of fresh ones.
+
+    Attributes:
+        digest: SHA-256 of their file: a run that goes on must have begun with the same.
+    """
+
+    digest: str
+
+    @abstractmethod
+    def load(self, config: Config, data: Data) -> nn.Module:
+        """Return the network with them, and with a fresh head where the data have other classes."""
+
+    @abstractmethod
+    def subject(self, model: nn.Module) -> Found | str:
+        """Return what the loaded network is a network of."""
+
+    @abstractmethod
+    def say(self, session: Session) -> None:
+        """Note where they come from, and say it."""
+
+
 @dataclass(frozen=True)
-class Start:
+class Start(FirstWeights):
     """A trained model whose weights a training begins with.
 
     Attributes:
@@ -94,7 +117,7 @@ class Start:
 
 
 @dataclass(frozen=True)
-class Pretrained:
+class Pretrained(FirstWeights):
     """A model of timm's with the weights that timm publishes for it.
 
     Attributes:
