@@ -14,6 +14,7 @@ from dasvit.config.limits import (
     MAX_LAYERS,
     MAX_NODES,
     MAX_OPERATIONS,
+    MAX_PRIORS,
     MAX_RATIO,
     MAX_RUNGS,
     MAX_SEED,
@@ -333,6 +334,8 @@ class FinalsConfig:
         keep: Share of a rung's candidates that goes on to the next one.
         images: Validation images that a rung looks at, as even over the classes as they can be. 0: all.
         learn: Draw candidates by what earlier ones reached. false: evenly.
+        prior: What cells reached on other data, by which the first candidates are drawn: `shipped`, what the package
+            knows; run folders of searches; files. Empty: nothing, the first candidates are drawn evenly.
         shipped: The cell that the package ships, dasvit_shift, is a candidate where it is of the space and fits the
             budget, and it is trained to the last rung.
     """
@@ -342,6 +345,7 @@ class FinalsConfig:
     keep: float = within("(0, 1]", default=0.5)
     images: int = at_least(0, default=0)
     learn: bool = True
+    prior: list[str] = field(default_factory=list, metadata=listed(entries=MAX_PRIORS))
     shipped: bool = True
 
     def sizes(self) -> list[int]:

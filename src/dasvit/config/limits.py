@@ -14,6 +14,8 @@ MAX_RATIO = 64.0
 """The widest hidden layer of an MLP operation, over D."""
 MAX_OPERATIONS = 64
 """The most attention operations of a space, the most MLP operations, and the most of other kinds."""
+MAX_PRIORS = 64
+"""The most searches and files that say what cells reached on other data."""
 MAX_RUNGS = 32
 """The most rungs that candidates of a search are compared at."""
 MAX_SIZES = 200

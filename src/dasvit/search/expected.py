@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -11,6 +13,7 @@ from dasvit.config import Config, DeriveConfig
 from dasvit.search.cost import make_budget
 from dasvit.search.derivation import derive_by_weights, ruled
 from dasvit.search.derive import Derivation
+from dasvit.search.prior import make_prior, read_sources
 from dasvit.search.stages import Stages, StageWeights, with_pruned
 from dasvit.search.surrogate import Features
 
@@ -27,7 +30,10 @@ def make_features(config: Config, classes: int, stages: Stages | None) -> Featur
     macs = {op: float(cost[1]) for op, cost in operations.items()}
     supernet = None if stages is None else np.log(np.maximum(with_pruned(stages), 1e-6))
     sizes = {one: mean_macs(at(config, one), classes) for one in sizes_of_space(config)}
-    return Features(Space.from_config(config.space), macs, supernet, sizes)
+    features = Features(Space.from_config(config.space), macs, supernet, sizes)
+    if not config.search.finals.learn or not config.search.finals.prior:
+        return features
+    return replace(features, prior=make_prior(features, read_sources(config.search.finals.prior)))
 
 
 def mean_macs(config: Config, classes: int) -> float:

@@ -5,25 +5,23 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from dasvit.cell.genotype import Genotype
 from dasvit.cell.space import Space
 from dasvit.config import Config, DeriveConfig
 from dasvit.config import recipe as recipes
 from dasvit.config.methods import find_method
 from dasvit.config.validation import has_sizes
 from dasvit.errors import UserError
-from dasvit.io.files import read_object
 from dasvit.io.run_folder import RunFolder
 from dasvit.search.derivation import derive_found
 from dasvit.search.derive import Derivation
 from dasvit.search.expected import gains_of, make_features
-from dasvit.search.halving import Candidate, Rung, converged
+from dasvit.search.halving import Candidate, converged
+from dasvit.search.prior import past_prior
 from dasvit.search.sized import derive_sized
-from dasvit.search.stages import EvaluatedCell, Stages, StageWeights, read_stages
+from dasvit.search.stages import EvaluatedCell, Stages, StageWeights, read_candidates, read_stages
 from dasvit.search.surrogate import LinearModel, common_losses
 from dasvit.session import noted_classes
 
@@ -81,33 +79,13 @@ def read_search(folder: Path) -> PastSearch:
         raise UserError(f"{folder} is no run folder: it holds no config.yaml.")
     if run.identity().get("kind") != "search":
         raise UserError(f"{folder} holds a training, not a search.")
-    config = recipes.load(run.config_path)
+    config = past_prior(recipes.load(run.config_path), folder)
     stages, method = None, find_method(config.search.method)
     if method.finds == "network":
         raise UserError(f"{folder} holds a search by {method.name}, whose network is found, not derived.")
     if method.trains_supernet:
         stages = read_stages(run, Space.from_config(config.space))
     return PastSearch(config, stages, read_candidates(run), noted_classes(run))
-
-
-def read_candidates(run: RunFolder) -> list[Candidate]:
-    """Return the candidates that a search's `derivation.json` lists, best first.
-
-    Raises:
-        UserError: They are not as a search writes them.
-    """
-    rows = read_object(run.path / "derivation.json").get("finals", [])
-    try:
-        found = [Candidate(Genotype.from_dict(row["genotype"]), _rungs(row)) for row in rows]
-    except (KeyError, TypeError, ValueError, OverflowError):
-        raise UserError(f"{run.path}/derivation.json is damaged: its finals are not as a search writes them.") from None
-    return found
-
-
-def _rungs(row: dict[str, Any]) -> list[Rung]:
-    """Return what a candidate had reached at each rung; at its end alone, where an older version wrote it."""
-    rows = row.get("rungs") or [{key: row[key] for key in ("epochs", "loss", "top1")}]
-    return [Rung.read(rung) for rung in rows]
 
 
 def candidate_stages(

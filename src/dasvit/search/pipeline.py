@@ -9,6 +9,7 @@ import random
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -45,6 +46,7 @@ from dasvit.search.front import axis_of, budget_use, front_of
 from dasvit.search.halving import Candidate, converged
 from dasvit.search.loop import TrainedSupernet, search
 from dasvit.search.past_run import candidate_stages
+from dasvit.search.prior import check_prior, describe_prior, own_prior
 from dasvit.search.proposal import SHIPPED, TEACHERS
 from dasvit.search.sized import cost_counter, derive_sized, measure_tables, pools_within, with_choice
 from dasvit.search.stages import Stages
@@ -144,6 +146,7 @@ def run_search(
     if hours < 0:
         raise UserError(f"--hours must not be negative, but is {hours:g}.")
     place = place_of(config, cluster, cluster_config, folder, jobs)
+    check_prior(config, Path(folder))
     session = load_session(config, folder, "search", reporter, deadline, partial(check_search, config))
     method = find_method(config.search.method)
     with session.locked():
@@ -154,6 +157,9 @@ def run_search(
         if hours and session.runtime.is_main:
             note_hours(session, hours)
         own = session.runtime.from_main(lambda: own_table(session.config, session.classes, session.run, reporter))
+        own = session.runtime.from_main(lambda: own_prior(own, session.run))
+        if prior := describe_prior(own):
+            reporter.say(prior)
         session = replace(session, config=own)
         if has_sizes(config.space) and config.search.derive.max_latency:
             session.runtime.from_main(lambda: measure_tables(own, session.classes, reporter))

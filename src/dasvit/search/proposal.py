@@ -52,8 +52,8 @@ class Proposer:
             return Candidate(self.given[len(entered)])
         known = {candidate.cell for candidate in entered}
         seen = converged([candidate for candidate in entered if candidate.rungs])
-        if self.config.search.finals.learn and len(seen) >= TEACHERS:
-            drawn = self._by_model(seen, known, len(entered))
+        if self.config.search.finals.learn and (len(seen) >= TEACHERS or self.features.prior):
+            drawn = self._by_model(seen if len(seen) >= TEACHERS else [], known, len(entered))
             if drawn is not None:
                 return drawn
         cell = self._evenly(known, len(entered))
@@ -69,21 +69,37 @@ class Proposer:
         return None
 
     def _by_model(self, seen: Sequence[Candidate], known: set[Genotype], number: int) -> Candidate | None:
-        """Return the best cell of a draw from what the candidates so far say (Thompson sampling)."""
-        model = LinearModel(self.features, [candidate.cell for candidate in seen], common_losses(seen))
+        """Return the best cell of a draw from what the candidates so far say (Thompson sampling).
+
+        Args:
+            seen: Candidates and what they reached; none, and what other data say is all that is known.
+            known: Cells that are candidates already.
+            number: Of the draw.
+        """
+        losses = common_losses(seen) if seen else np.zeros(0)
+        model = LinearModel(self.features, [candidate.cell for candidate in seen], losses)
         chance = np.random.default_rng([self.config.runtime.seed, DRAWS, number])
         for _ in range(ENOUGH):
-            cell = self._best(model, chance)
+            cell = self._best(model, chance, known_sizes=bool(seen))
             if cell is not None and cell not in known:
+                if not seen:  # before a loss is seen, its scale is not known
+                    return Candidate(cell)
                 mean, sd = model.predict([cell])
                 return Candidate(cell, expected=Expectation(float(mean[0]), float(sd[0])))
         return None
 
-    def _best(self, model: LinearModel, chance: np.random.Generator) -> Genotype | None:
-        """Return the network of the least loss under a draw of the model's coefficients."""
+    def _best(self, model: LinearModel, chance: np.random.Generator, known_sizes: bool) -> Genotype | None:
+        """Return the network of the least loss under a draw of the model's coefficients.
+
+        Args:
+            model: The model.
+            chance: What draws.
+            known_sizes: Whether the model has seen sizes; otherwise these are drawn evenly.
+        """
         coefficients = model.draw_coefficients(chance)
         sizes = [one for one in self.pools if one is not None]
         if sizes:
+            sizes = sizes if known_sizes else [sizes[int(chance.integers(len(sizes)))]]
             return best_network(coefficients, model, sizes, self.config, self.classes)
         table = model.table(coefficients)
         return best_cell(table, self.config, self.classes, self.config.search.derive).genotype

@@ -9,8 +9,10 @@ from typing import Any, NamedTuple
 from dasvit.cell.genotype import Genotype, attends
 from dasvit.cell.space import OperationMask, Space, as_mask
 from dasvit.errors import UserError
+from dasvit.io.files import read_object
 from dasvit.io.run_folder import RunFolder
 from dasvit.search.derive import draw_lots
+from dasvit.search.halving import Candidate, Rung
 
 
 class EvaluatedCell(NamedTuple):
@@ -144,3 +146,23 @@ def _stage_of(row: dict[str, Any], space: Space) -> StageWeights:
         raise ValueError(row)
     found = (EvaluatedCell.in_supernet(Genotype.from_ops(space.nodes, c["ops"]), float(c["top1"])) for c in cells)
     return StageWeights(weights, alive, tuple(found))
+
+
+def read_candidates(run: RunFolder) -> list[Candidate]:
+    """Return the candidates that a search's `derivation.json` lists, best first.
+
+    Raises:
+        UserError: They are not as a search writes them.
+    """
+    rows = read_object(run.path / "derivation.json").get("finals", [])
+    try:
+        found = [Candidate(Genotype.from_dict(row["genotype"]), _rungs(row)) for row in rows]
+    except (KeyError, TypeError, ValueError, OverflowError):
+        raise UserError(f"{run.path}/derivation.json is damaged: its finals are not as a search writes them.") from None
+    return found
+
+
+def _rungs(row: dict[str, Any]) -> list[Rung]:
+    """Return what a candidate had reached at each rung; at its end alone, where an older version wrote it."""
+    rows = row.get("rungs") or [{key: row[key] for key in ("epochs", "loss", "top1")}]
+    return [Rung.read(rung) for rung in rows]

@@ -7,6 +7,10 @@ multiply-adds, and of what a supernet's weights say of it; and noise. Each of th
 operation on an edge, a draw from the posterior is a table of scores, and exact derivation finds its best cell within
 rule and budget: Thompson sampling (Thompson 1933; Russo et al. 2018, arXiv:1707.02038).
 
+Trainings on other data may say beforehand which operations are good (`prior`). Then the coefficients' prior has a mean
+and a covariance, those that were learned there times a factor, which is one more scale: data that do not follow make it
+small.
+
 Where sizes are searched as well, a network's loss also has a term for its width, its depth, its patches, stem and
 pooling each, and one for the logarithm of the multiply-adds of a mean cell at its sizes. At given sizes these are
 constants, so that derivation stays exact there (`dasvit.search.sized`).
@@ -38,6 +42,25 @@ PRIOR_SCALE = 0.5
 """Where the scales of groups and noise are expected, in standard deviations of what was seen."""
 PRIOR_SPREAD = 1.5
 """How surely: a standard deviation of their logarithms."""
+TRUST = 1.0
+"""Where the factor of what other data say is expected: effects of the same size, in standard deviations of losses."""
+TRUST_SPREAD = 1.0
+"""How surely, likewise."""
+CHANGE_SCALE = 0.2
+"""Where the scales of what these data change about it are expected."""
+
+
+@dataclass(frozen=True)
+class Prior:
+    """What other data say of coefficients, in standard deviations of their losses.
+
+    Attributes:
+        mean: Of the features' first K, the operations and multiply-adds; [K].
+        covariance: How surely, [K, K].
+    """
+
+    mean: Array
+    covariance: Array
 
 
 @dataclass(frozen=True)
@@ -49,12 +72,14 @@ class Features:
         macs: Multiply-adds of every operation, by name.
         supernet: Logarithms of a supernet's edge weights, `[E][O]`. None: there was no supernet.
         sizes: Multiply-adds of the network of a mean cell at every size. Empty: sizes are fixed.
+        prior: What other data say. None: nothing.
     """
 
     space: Space
     macs: dict[str, float]
     supernet: Array | None = None
     sizes: Mapping[Sizes, float] = field(default_factory=dict)
+    prior: Prior | None = None
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -119,7 +144,7 @@ class LinearModel:
 
     Attributes:
         features: How cells become rows.
-        cells: What was seen, N cells.
+        cells: What was seen, N cells; none, and all that is known is the prior.
         losses: Their losses, [N].
     """
 
@@ -129,36 +154,83 @@ class LinearModel:
     _scale: float = field(init=False)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "_scale", float(self.losses.std()) or 1.0)
+        object.__setattr__(self, "_scale", (float(self.losses.std()) if len(self.losses) else 0.0) or 1.0)
 
-    @cached_property
+    @property
     def scales(self) -> Array:
         """Standard deviations of the priors of all groups, and of the noise, in those of the losses, [groups + 1]."""
-        x, y, groups = self.features.rows(self.cells), self._standardised, self.features.groups
+        return self._most_probable[: len(self.features.names) + 1]
+
+    @property
+    def trust(self) -> float:
+        """The factor of what other data say; 0 where they say nothing."""
+        return float(self._most_probable[-1]) if self.features.prior else 0.0
+
+    @cached_property
+    def _most_probable(self) -> Array:
+        """The scales, and where there is a prior of other data its factor."""
+        groups, prior = self.features.groups, self.features.prior
+        expected = np.full(len(self.features.names) + 1, PRIOR_SCALE)
+        spread = np.full(len(expected), PRIOR_SPREAD)
+        if prior:
+            expected[: groups[len(prior.mean) - 1] + 1] = CHANGE_SCALE
+            expected, spread = np.append(expected, TRUST), np.append(spread, TRUST_SPREAD)
+        if not self.cells:
+            return expected
+        x, y = self.features.rows(self.cells), self._standardised
         kernels = [x[:, groups == group] @ x[:, groups == group].T for group in range(len(self.features.names))]
         kernels.append(np.eye(len(y)))
+        said = self._said_before
+        if prior:
+            known = x[:, : len(prior.mean)]
+            kernels.append(known @ prior.covariance @ known.T)
         offset = np.ones((len(y), len(y)))  # the mean is not known: a wide prior of its own
 
         def cost(logs: Array) -> float:
             covariance = offset + sum(np.exp(2 * log) * kernel for log, kernel in zip(logs, kernels, strict=True))
             lower = linalg.cholesky(covariance, lower=True)
-            solved = linalg.solve_triangular(lower, y, lower=True)
-            prior = ((logs - np.log(PRIOR_SCALE)) / PRIOR_SPREAD) ** 2
-            return float(solved @ solved / 2 + np.log(np.diag(lower)).sum() + prior.sum() / 2)
+            left = y - np.exp(logs[-1]) * said if prior else y
+            solved = linalg.solve_triangular(lower, left, lower=True)
+            unlikely = ((logs - np.log(expected)) / spread) ** 2
+            return float(solved @ solved / 2 + np.log(np.diag(lower)).sum() + unlikely.sum() / 2)
 
-        start = np.full(len(kernels), np.log(PRIOR_SCALE))
-        found = optimize.minimize(cost, start, method="L-BFGS-B", bounds=[(np.log(1e-3), np.log(10.0))] * len(start))
+        bounds = [(np.log(1e-3), np.log(10.0))] * len(expected)
+        found = optimize.minimize(cost, np.log(expected), method="L-BFGS-B", bounds=bounds)
         scales: Array = np.exp(found.x)
         return scales
+
+    @property
+    def _said_before(self) -> Array:
+        """What other data say of the cells seen, as far from their mean, [N]."""
+        if not self.features.prior:
+            return np.zeros(len(self.cells))
+        mean = self.features.prior.mean
+        said: Array = self.features.rows(self.cells)[:, : len(mean)] @ mean
+        centred: Array = said - said.mean()
+        return centred
+
+    def _before(self) -> tuple[Array, Array]:
+        """Return mean [F + 1] and covariance of the coefficients before a loss of these data is seen."""
+        mean = np.zeros(len(self.features.groups) + 1)
+        covariance = np.diag(np.append(self.scales[self.features.groups] ** 2, 1.0))
+        if prior := self.features.prior:
+            count = len(prior.mean)
+            mean[:count] = self.trust * prior.mean
+            covariance[:count, :count] += self.trust**2 * prior.covariance
+            if self.cells:  # the mean of the losses is that of these cells
+                mean[-1] = -float((self.features.rows(self.cells) @ mean[:-1]).mean())
+        return mean, covariance
 
     @cached_property
     def posterior(self) -> tuple[Array, Array]:
         """Mean [F + 1] and covariance of the coefficients, the offset last, in standard deviations of the losses."""
+        mean, before = self._before()
+        if not self.cells:
+            return mean, before
         x = np.column_stack([self.features.rows(self.cells), np.ones(len(self.cells))])
-        priors = np.append(self.scales[self.features.groups] ** 2, 1.0)
-        covariance = (x * priors) @ x.T + self.scales[-1] ** 2 * np.eye(len(x))
-        gain = linalg.solve(covariance, x * priors, assume_a="pos").T
-        return gain @ self._standardised, np.diag(priors) - gain @ (x * priors)
+        covariance = x @ before @ x.T + self.scales[-1] ** 2 * np.eye(len(x))
+        gain = linalg.solve(covariance, x @ before, assume_a="pos").T
+        return mean + gain @ (self._standardised - x @ mean), before - gain @ x @ before
 
     @property
     def _standardised(self) -> Array:
@@ -190,10 +262,13 @@ class LinearModel:
         """Return by how much each group tells the cells seen apart, and the noise that is left (units: loss).
 
         Of a group, the standard deviation over these cells of what it adds to the expected loss. A group that explains
-        nothing, as the scores of a useless supernet, has about 0.
+        nothing, as the scores of a useless supernet, has about 0. Where other data say something beforehand, that is a
+        group of its own, and the others hold what these data change about it.
         """
-        rows, mean = self.features.rows(self.cells), self.posterior[0][:-1]
-        found = {
+        rows, said = self.features.rows(self.cells), self._before()[0][:-1]
+        mean = self.posterior[0][:-1] - said
+        found = {"other data": float((rows @ said).std())} if self.features.prior else {}
+        found |= {
             name: float((rows[:, self.features.groups == group] @ mean[self.features.groups == group]).std())
             for group, name in enumerate(self.features.names)
             if (self.features.groups == group).any()

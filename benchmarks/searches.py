@@ -1,0 +1,138 @@
+"""Is a search worth its time? Searches of several kinds at equal compute, and what their networks reach.
+
+    python benchmarks/searches.py DATA DIR OUT NAME:SEED ... [--work FOLDER]
+
+DATA is cifar10 or tiny (Tiny ImageNet at 64 pixels in patches of 8), DIR its parquet files; the recipe is
+`cifar10-study` (Tiny ImageNet: three epochs). NAME:SEED is a search of a kind (see ARMS) with that seed, or NAME alone
+a network that nothing is searched for: a cell's file or name, `vit`, a model of `dasvit compare`. What a search chose,
+or the network, is trained with the seeds 1000 to 1002, which no search has, and evaluated on the test images. One file
+DATA/NAME-SEED.json in OUT for each, which holds all candidates' rungs, the chosen network and the trainings; a file
+that is there is not made again. Run folders are kept in FOLDER (OUT/work), so that the same command goes on where it
+stopped. Prints a JSON object of all files in OUT/DATA: means, and differences from the control with their intervals.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from scipy import stats
+
+import dasvit
+from dasvit.api.recipe import make_config
+from dasvit.cell.genotype import Genotype, load_genotype
+from dasvit.runtime.progress import Reporter
+from dasvit.training.pipeline import Subject, run_training
+
+DATA: dict[str, dict[str, Any]] = {
+    "cifar10": {},
+    "tiny": {"data.name": "parquet", "model.image_size": 64, "model.patch_size": 8, "train.epochs": 3},
+}
+CONTROL = "even"
+ARMS: dict[str, dict[str, Any]] = {
+    CONTROL: {"search.finals.learn": False},
+    "model": {},
+    "prior": {"search.finals.prior": []},  # main gives the file
+}
+"""What searches of a kind have beside COMMON; `prior` takes the file of --prior."""
+COMMON: dict[str, Any] = {"search.finals.shipped": False}
+SEEDS = (1000, 1001, 1002)
+
+
+def search(name: str, seed: int, options: dict[str, Any], folder: Path) -> tuple[Genotype, dict[str, Any]]:
+    """Search, or go on with a search; return what it chose, and all that it trained."""
+    own = {**options, **COMMON, **ARMS[name], "runtime.seed": seed}
+    start = time.process_time()
+    found = dasvit.search(recipe="cifar10-study", run=folder, method="finals", options=own)
+    rows = [
+        {
+            "ops": list(one.cell.ops),
+            **({"sizes": one.cell.sizes.brief} if one.cell.sizes else {}),
+            "macs": cost[1],
+            "expected": list(one.expected) if one.expected else None,
+            "rungs": [rung.reached() for rung in one.rungs],
+            "seconds": one.last.seconds,
+        }
+        for one, cost in zip(found.candidates, found.costs, strict=True)
+    ]
+    about = {"arm": name, "seed": seed, "options": ARMS[name], "seconds": round(time.process_time() - start)}
+    return found.cell, {**about, "genotype": json.loads(found.cell.to_json()), "candidates": rows}
+
+
+def trained(subject: Subject, options: dict[str, Any], folder: Path) -> dict[str, Any]:
+    """Train a network with every seed; return what it reached, and what it costs."""
+    tests = {}
+    for seed in SEEDS:
+        own = {**options, "runtime.seed": seed}
+        config = make_config("cifar10-study", options=own, searching=False)
+        result = run_training(config, subject, str(folder / f"train-{seed}"), Reporter(), expected=True)
+        tests[str(seed)] = {"top1": result.evaluation.top1, "loss": result.evaluation.loss}
+    return {"params": result.cost.params, "macs": result.cost.macs, "tests": tests}
+
+
+def run(entry: str, args: argparse.Namespace) -> None:
+    """Make one file, unless it is there."""
+    name, _, seed = entry.partition(":")
+    stem = f"{Path(name).stem}-{seed}" if seed else Path(name).stem
+    file, folder = args.out / args.data / f"{stem}.json", args.work / args.data / stem
+    if file.exists():
+        return
+    options: dict[str, Any] = {"data.path": str(args.dir), **DATA[args.data]}
+    subject: Subject
+    found: dict[str, Any]
+    if seed:
+        subject, found = search(name, int(seed), options, folder / "search")
+    else:
+        subject, found = (load_genotype(name) if name.startswith("dasvit_") or "." in name else name), {"arm": name}
+    found |= trained(subject, options, folder)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(json.dumps(found) + "\n", encoding="utf-8")
+
+
+def summarise(folder: Path) -> dict[str, Any]:
+    """Return the mean of every kind, over searches of the means of their trainings, and how far it is from the control.
+
+    The interval is Welch's, of 95 %, over searches; a network that is not searched for counts its trainings.
+    """
+    means: dict[str, list[float]] = {}
+    for file in sorted(folder.glob("*.json")):
+        record = json.loads(file.read_text(encoding="utf-8"))
+        reached = [test["top1"] for test in record["tests"].values()]
+        means.setdefault(record["arm"], []).extend([float(np.mean(reached))] if "seed" in record else reached)
+    found: dict[str, Any] = {}
+    for name, values in means.items():
+        row: dict[str, Any] = {"n": len(values), "mean": round(float(np.mean(values)), 2)}
+        if len(values) > 1:
+            row["sd"] = round(float(np.std(values, ddof=1)), 2)
+        if name != CONTROL and min(len(values), len(means.get(CONTROL, []))) > 1:
+            test = stats.ttest_ind(values, means[CONTROL], equal_var=False)
+            low, high = test.confidence_interval()
+            row |= {"above_control": round(float(np.mean(values) - np.mean(means[CONTROL])), 2)}
+            row |= {"interval": [round(float(low), 2), round(float(high), 2)]}
+        found[name] = row
+    return found
+
+
+def main() -> None:
+    """Make the files that are asked for, and print what all files say."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("data", choices=list(DATA))
+    parser.add_argument("dir", type=Path, help="folder with the parquet files")
+    parser.add_argument("out", type=Path, help="where the files go")
+    parser.add_argument("entries", nargs="*", help="NAME:SEED of a search, or NAME of a network")
+    parser.add_argument("--prior", type=Path, help="file of what cells reached on the other data, for `prior`")
+    parser.add_argument("--work", type=Path, help="where run folders go")
+    args = parser.parse_args()
+    args.work = args.work or args.out / "work"
+    ARMS["prior"]["search.finals.prior"] = [str(args.prior)] if args.prior else []
+    for entry in args.entries:
+        run(entry, args)
+    print(json.dumps(summarise(args.out / args.data), indent=1))
+
+
+if __name__ == "__main__":
+    main()
