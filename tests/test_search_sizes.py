@@ -121,6 +121,25 @@ def test_features_of_sizes() -> None:
     assert make_features(make(lists={}), 5, None).names == features.names[:-2]
 
 
+def test_the_effect_of_a_size_is_what_it_changes_of_the_expected_loss() -> None:
+    """Against what the model expects of one cell at all sizes, and of draws from it."""
+    config = make()
+    features, chance = make_features(config, 5, None), np.random.default_rng(0)
+    cells = [Genotype.from_ops(1, ["msa_2", "mlp_1"]).sized(sizes) for sizes in sizes_of_space(config)]
+    losses = np.array([2.0 - 0.3 * (cell.sizes.width == 18) for cell in cells if cell.sizes])
+    model = LinearModel(features, cells, losses + 0.05 * chance.standard_normal(len(cells)))
+    found, expected = model.size_effects(), model.predict(cells)[0]
+    assert list(found) == [f"{name.replace('_', ' ')} {value}" for name, value in features.levels]
+    drawn = np.array([features.rows(cells) @ model.draw_coefficients(chance)[:-1] for _ in range(2000)])
+    for (name, value), (effect, sd) in zip(features.levels, found.values(), strict=True):
+        own = [getattr(cell.sizes, name) == value for cell in cells]
+        assert effect == pytest.approx(expected[own].mean() - expected.mean(), abs=1e-9)
+        apart = (drawn[:, own].mean(axis=1) - drawn.mean(axis=1)) * model.losses.std()
+        assert sd == pytest.approx(apart.std(), rel=0.1)
+    assert min(found, key=lambda name: found[name][0]) == "width 18"
+    assert LinearModel(make_features(make(lists={}), 5, None), [], np.zeros(0)).size_effects() == {}
+
+
 def test_a_model_learns_what_width_does() -> None:
     """Losses that fall by 0.3 with the width 18, of drawn networks: it is proposed more and more."""
     config, entered = make(nodes=2), list[Candidate]()
@@ -301,6 +320,7 @@ def test_a_search_over_sizes_from_end_to_end(tmp_path: Path) -> None:
     front = [row for row in rows if row.get("front")]
     assert min(row["macs"] for row in front) == min(row["macs"] for row in rows) and rows[0] in front
     page = Page((run / "report.html").read_text(encoding="utf-8"))
+    assert "What the candidates say of the sizes" in page.said and "patch size 4" in page.said
     assert "Reached against cost" in page.said and f"at {found.sizes.brief}" in page.said
     assert len({json.dumps(row["genotype"]["sizes"]) for row in rows}) > 2
     for row in rows:

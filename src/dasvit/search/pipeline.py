@@ -102,6 +102,8 @@ class SearchResult:
             content["finals"] = describe_candidates(self.candidates, config, classes)
             model = model_of(self.candidates, config, classes, self.stages)
             content["effects"] = describe_effects(model) if model else []
+            sizes = model.size_effects() if model else {}
+            content["size_effects"] = [{"size": name, "loss": loss, "sd": sd} for name, (loss, sd) in sizes.items()]
             content["spreads"] = model.spreads() if model else {}
         return content
 

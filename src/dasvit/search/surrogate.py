@@ -287,6 +287,24 @@ class LinearModel:
         variance = np.einsum("of,fg,og->o", by_operation, covariance[:-1, :-1], by_operation)
         return by_operation @ mean[:-1] * self._scale, np.sqrt(np.maximum(variance, 0)) * self._scale
 
+    def size_effects(self) -> dict[str, tuple[float, float]]:
+        """Return mean and standard deviation of every size's effect on the loss, by its name as `width 96`.
+
+        The effect is that of networks of this size against the mean of all sizes searched; their cost counts.
+        """
+        if not self.features.sizes:
+            return {}
+        mean, covariance = self.posterior
+        rows, found = self.features.size_rows, {}
+        place = slice(len(mean) - 1 - rows.shape[1], len(mean) - 1)
+        for name, value in self.features.levels:
+            own = np.array([getattr(sizes, name) == value for sizes in self.features.sizes])
+            apart = rows[own].mean(axis=0) - rows.mean(axis=0)
+            variance = float(apart @ covariance[place, place] @ apart)
+            label = f"{name.replace('_', ' ')} {value}"
+            found[label] = float(apart @ mean[place]) * self._scale, max(variance, 0.0) ** 0.5 * self._scale
+        return found
+
 
 def common_losses(candidates: Sequence[Candidate]) -> Array:
     """Return what candidates are ranked by on the scale of the first rung, [N], each by its last.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from dasvit.config.units import time_text
@@ -31,8 +31,16 @@ def candidate_section(run: Run) -> dict[str, Any] | None:
         "front": front_plot(run),
         "expected": expectation_plot(run),
         "spreads": [(name, f"{spread:.4f}") for name, spread in run.spreads.items()],
-        "effects": [(op, f"{loss:+.4f}", f"{sd:.4f}") for op, loss, sd in sorted(run.effects, key=lambda row: row[1])],
+        "effects": [
+            ("operation", "operations", effect_rows(sorted(run.effects, key=lambda row: row[1]))),
+            ("size", "sizes", effect_rows(run.size_effects)),
+        ],
     }
+
+
+def effect_rows(effects: Iterable[tuple[str, float, float]]) -> list[tuple[str, str, str]]:
+    """Return rows of a table of effects on the loss, with their standard deviations."""
+    return [(name, f"{loss:+.4f}", f"{sd:.4f}") for name, loss, sd in effects]
 
 
 def row_of(candidate: Candidate) -> list[str]:

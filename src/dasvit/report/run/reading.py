@@ -112,6 +112,7 @@ class Run:
         candidates: The candidates of a search, best first.
         spreads: By how much parts of that model, as a supernet's scores, tell the candidates apart, by name.
         effects: Operation, what it adds to the loss of a cell as a model of the candidates has it, and the deviation.
+        size_effects: The same of sizes, where these were searched.
         result: Numbers of the outcome: params, macs, macs_linear; of a training also those of its evaluation.
         confusion: Images of class i that were taken for class j.
         classes: Names of the classes, where the folder knows them.
@@ -141,6 +142,7 @@ class Run:
     candidates: tuple[Candidate, ...]
     spreads: dict[str, float]
     effects: tuple[tuple[str, float, float], ...]
+    size_effects: tuple[tuple[str, float, float], ...]
     result: dict[str, float]
     confusion: list[list[int]]
     classes: tuple[str, ...]
@@ -273,7 +275,8 @@ def read_run(folder: Path, inner: bool = True) -> Run:
         reason=str(derivation.get("reason") or ""),
         candidates=_candidates(derivation.get("finals")),
         spreads=_numbers(derivation.get("spreads")),
-        effects=_effects(derivation.get("effects")),
+        effects=_effects(derivation.get("effects"), "op"),
+        size_effects=_effects(derivation.get("size_effects"), "size"),
         result=_result(outcome, confusion),
         confusion=confusion,
         classes=tuple(map(str, names)) if isinstance(names, list) else (),
@@ -476,10 +479,10 @@ def _candidates(rows: Any) -> tuple[Candidate, ...]:
     return tuple(found)
 
 
-def _effects(rows: Any) -> tuple[tuple[str, float, float], ...]:
-    """Return what a model of the candidates' losses says of each operation: its name, effect and deviation."""
-    pairs = ((str(row.get("op")), _numbers(row)) for row in _dicts(rows))
-    return tuple((op, numbers["loss"], numbers["sd"]) for op, numbers in pairs if {"loss", "sd"} <= numbers.keys())
+def _effects(rows: Any, key: str) -> tuple[tuple[str, float, float], ...]:
+    """Return what a model of the candidates' losses says of each operation or size: its name, effect and deviation."""
+    pairs = ((str(row.get(key)), _numbers(row)) for row in _dicts(rows))
+    return tuple((name, numbers["loss"], numbers["sd"]) for name, numbers in pairs if {"loss", "sd"} <= numbers.keys())
 
 
 def _dicts(rows: Any) -> list[dict[str, Any]]:
