@@ -37,16 +37,33 @@ CONTROL = "even"
 ARMS: dict[str, dict[str, Any]] = {
     CONTROL: {"search.finals.learn": False},
     "model": {},
-    "prior": {"search.finals.prior": []},  # main gives the file
+    "prior": {},
+    "sized": {},
+    "tuned-vit": {"space.cell": "vit"},
 }
-"""What searches of a kind have beside COMMON; `prior` takes the file of --prior."""
+"""What searches of a kind have beside COMMON: even draws; the model; with what cells reached on other data (--prior);
+cell and sizes together, with that too; sizes of a plain ViT alone. All train as many candidates for as long."""
+WITH_PRIOR, WITH_SIZES = ("prior", "sized"), ("sized", "tuned-vit")
+SIZES: dict[str, Any] = {
+    "space.widths": [64, 96, 128, 160, 192],
+    "space.depths": [2, 3, 4, 6, 8],
+    "space.stems": ["patch", "conv"],
+    "space.pools": ["token", "avg"],
+}
+PATCHES = {"cifar10": [4, 8], "tiny": [8, 16]}
 COMMON: dict[str, Any] = {"search.finals.shipped": False}
 SEEDS = (1000, 1001, 1002)
 
 
-def search(name: str, seed: int, options: dict[str, Any], folder: Path) -> dict[str, Any]:
+def search(
+    name: str, seed: int, options: dict[str, Any], folder: Path, data: str, prior: Path | None
+) -> dict[str, Any]:
     """Search, or go on with a search; return what it chose, and all that it trained."""
     own = {**options, **COMMON, **ARMS[name], "runtime.seed": seed}
+    if name in WITH_SIZES:
+        own |= {**SIZES, "space.patches": PATCHES[data]}
+    if name in WITH_PRIOR:
+        own["search.finals.prior"] = [str(prior)]
     start = time.process_time()
     found = dasvit.search(recipe="cifar10-study", run=folder, method="finals", options=own)
     rows = [
@@ -82,7 +99,7 @@ def run(entry: str, args: argparse.Namespace) -> None:
     file.parent.mkdir(parents=True, exist_ok=True)
     subject: Subject = load_genotype(name) if name.startswith("dasvit_") or "." in name else name
     if seed:
-        found = found or search(name, int(seed), options, folder / "search")
+        found = found or search(name, int(seed), options, folder / "search", args.data, args.prior)
         subject = Genotype.from_dict(found["genotype"])
     found = {"arm": name, "tests": {}, **found}
     file.write_text(json.dumps(found) + "\n", encoding="utf-8")
@@ -135,7 +152,8 @@ def main() -> None:
     parser.add_argument("--work", type=Path, help="where run folders go")
     args = parser.parse_args()
     args.work = args.work or args.out / "work"
-    ARMS["prior"]["search.finals.prior"] = [str(args.prior)] if args.prior else []
+    if args.prior is None and any(entry.partition(":")[0] in WITH_PRIOR for entry in args.entries):
+        parser.error(f"{' and '.join(WITH_PRIOR)} take --prior FILE")
     for entry in args.entries:
         run(entry, args)
     print(json.dumps(summarise(args.out / args.data), indent=1))

@@ -27,6 +27,7 @@ from dasvit.search.derive import Derivation
 from dasvit.search.halving import Candidate, Rung
 from dasvit.search.past_run import PastSearch
 from dasvit.search.proposal import Proposer
+from dasvit.search.sized import cost_counter
 from helpers import SMALL, call_cli
 from test_report_page import Page
 
@@ -121,6 +122,32 @@ def test_where_the_space_has_no_more_cells() -> None:
     config.space.heads, config.space.ratios = [2], []
     cells = drawn(config, 50)
     assert 0 < len(cells) == len(set(cells)) <= 5  # of 9 those with the attention: 5
+
+
+@pytest.mark.parametrize("learn", [True, False])
+def test_candidates_use_their_share_of_the_budget(learn: bool) -> None:
+    """All that are drawn, by the model too, which then takes the best of many; with sizes as well."""
+    for sizes in ({}, {"widths": [16, 32], "depths": [1, 2]}):
+        config = make(cells=12)
+        for name, values in sizes.items():
+            setattr(config.space, name, values)
+        config.search.finals.learn, config.search.finals.min_share = learn, 0.8
+        entered, count = list[Candidate](), cost_counter(config, 10)
+        limit = sorted(count(cell)[1] for cell in drawn(make(), 12))[8]
+        config.search.derive.max_macs = limit
+        propose = Proposer(config, 10, None, [])
+        for _ in range(12):
+            candidate = propose(entered)
+            assert candidate is not None
+            assert 0.8 * limit <= count(candidate.cell)[1] <= limit, "as it is counted"
+            candidate.rungs.append(Rung(1.0, 2.0 - 0.1 * candidate.cell.ops.count("mlp_1"), 50.0))
+            entered.append(candidate)
+        assert len({one.cell for one in entered}) == 12
+        counts = [one.cell.ops.count("mlp_1") for one in entered]
+        assert not learn or np.mean(counts[6:]) > np.mean(counts[:4])
+    config.search.derive.max_macs, config.search.finals.min_share = limit + 1, 0.9999999
+    with pytest.raises(UserError, match=r"lower search\.finals\.min_share"):
+        Proposer(config, 10, None, [])([])
 
 
 def test_the_shipped_cell_is_a_candidate_where_it_may_be() -> None:

@@ -336,6 +336,8 @@ class FinalsConfig:
         learn: Draw candidates by what earlier ones reached. false: evenly.
         prior: What cells reached on other data, by which the first candidates are drawn: `shipped`, what the package
             knows; run folders of searches; files. Empty: nothing, the first candidates are drawn evenly.
+        min_share: Drawn candidates use at least this share of the tightest limit of search.derive, where there is one:
+            short trainings flatter small networks.
         shipped: The cell that the package ships, dasvit_shift, is a candidate where it is of the space and fits the
             budget, and it is trained to the last rung.
     """
@@ -346,6 +348,7 @@ class FinalsConfig:
     images: int = at_least(0, default=0)
     learn: bool = True
     prior: list[str] = field(default_factory=list, metadata=listed(entries=MAX_PRIORS))
+    min_share: float = within("[0, 1)", default=0.0)
     shipped: bool = True
 
     def sizes(self) -> list[int]:

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
+from functools import cached_property
 
 import numpy as np
+from numpy.typing import NDArray
 
 from dasvit.cell.genotype import Genotype, load_genotype
+from dasvit.cell.sizes import Sizes
 from dasvit.config import Config
+from dasvit.errors import UserError
 from dasvit.search.derive import skips
 from dasvit.search.expected import best_cell, make_features
 from dasvit.search.halving import Candidate, Expectation, converged
-from dasvit.search.sized import best_network, draw_network, largest, pools_within
+from dasvit.search.sized import best_network, draw_network, largest, pools_within, share_of_budget
 from dasvit.search.stages import Stages
 from dasvit.search.surrogate import LinearModel, common_losses
 
@@ -22,6 +26,8 @@ DRAWS = 5
 """What random numbers of the candidates are for, beside those of the search loop and of the strategies."""
 ENOUGH = 200
 """Draws without a new cell, after which there are no more candidates."""
+MANY = 2000
+"""Networks among which the model chooses where candidates must use a share of the budget."""
 TEACHERS = 4
 """Results below which candidates are drawn evenly: a model of fewer knows nothing."""
 
@@ -47,7 +53,11 @@ class Proposer:
         self.given = list(dict.fromkeys([*first, *([self.shipped] if self.shipped else [])]))
 
     def __call__(self, entered: Sequence[Candidate]) -> Candidate | None:
-        """Return a candidate that is none of those so far; None where draws find no other."""
+        """Return a candidate that is none of those so far; None where draws find no other.
+
+        Raises:
+            UserError: Draws find none at all.
+        """
         if len(entered) < len(self.given):
             return Candidate(self.given[len(entered)])
         known = {candidate.cell for candidate in entered}
@@ -57,6 +67,9 @@ class Proposer:
             if drawn is not None:
                 return drawn
         cell = self._evenly(known, len(entered))
+        if cell is None and not entered:
+            share = self.config.search.finals.min_share
+            raise UserError(f"no network that was drawn uses {share:g} of the budget: lower search.finals.min_share.")
         return None if cell is None else Candidate(cell)
 
     def _evenly(self, known: set[Genotype], number: int) -> Genotype | None:
@@ -64,7 +77,7 @@ class Proposer:
         chance = random.Random(f"{self.config.runtime.seed} {DRAWS} {number}")
         for _ in range(ENOUGH):
             cell = draw_network(self.pools, chance)
-            if cell not in known and self._may_skip(cell):
+            if cell not in known and self._may_skip(cell) and self._costs_enough(cell):
                 return cell
         return None
 
@@ -80,7 +93,7 @@ class Proposer:
         model = LinearModel(self.features, [candidate.cell for candidate in seen], losses)
         chance = np.random.default_rng([self.config.runtime.seed, DRAWS, number])
         for _ in range(ENOUGH):
-            cell = self._best(model, chance, known_sizes=bool(seen))
+            cell = self._best(model, chance, known, known_sizes=bool(seen))
             if cell is not None and cell not in known:
                 if not seen:  # before a loss is seen, its scale is not known
                     return Candidate(cell)
@@ -88,21 +101,62 @@ class Proposer:
                 return Candidate(cell, expected=Expectation(float(mean[0]), float(sd[0])))
         return None
 
-    def _best(self, model: LinearModel, chance: np.random.Generator, known_sizes: bool) -> Genotype | None:
+    def _best(
+        self, model: LinearModel, chance: np.random.Generator, known: set[Genotype], known_sizes: bool
+    ) -> Genotype | None:
         """Return the network of the least loss under a draw of the model's coefficients.
 
         Args:
             model: The model.
             chance: What draws.
+            known: Cells that are candidates already.
             known_sizes: Whether the model has seen sizes; otherwise these are drawn evenly.
         """
         coefficients = model.draw_coefficients(chance)
         sizes = [one for one in self.pools if one is not None]
         if sizes:
             sizes = sizes if known_sizes else [sizes[int(chance.integers(len(sizes)))]]
+        if self.config.search.finals.min_share:
+            return self._best_drawn(coefficients, known, sizes)
+        if sizes:
             return best_network(coefficients, model, sizes, self.config, self.classes)
         table = model.table(coefficients)
         return best_cell(table, self.config, self.classes, self.config.search.derive).genotype
+
+    def _best_drawn(
+        self, coefficients: NDArray[np.float64], known: set[Genotype], sizes: Sequence[Sizes]
+    ) -> Genotype | None:
+        """Return the best of many networks that cost enough: derivation is exact under limits from above alone."""
+        values = self._rows @ coefficients[:-1]
+        for place in np.argsort(values):
+            cell = self._many[int(place)]
+            if cell not in known and (not sizes or cell.sizes in sizes):
+                return cell
+        return None
+
+    @cached_property
+    def _many(self) -> list[Genotype]:
+        """Different networks that cost enough, drawn evenly."""
+        chance, found = random.Random(f"{self.config.runtime.seed} {DRAWS}"), dict[Genotype, None]()
+        for _ in range(20 * MANY):
+            cell = draw_network(self.pools, chance)
+            if self._may_skip(cell) and self._costs_enough(cell):
+                found[cell] = None
+            if len(found) == MANY:
+                break
+        return list(found)
+
+    @cached_property
+    def _rows(self) -> NDArray[np.float64]:
+        """Their rows in the model, [N, F]."""
+        return self.features.rows(self._many)
+
+    def _costs_enough(self, cell: Genotype) -> bool:
+        """Tell whether a network uses as much of the budget as candidates must."""
+        budget = self.pools[cell.sizes].budget
+        return not any(budget.limits) or (
+            share_of_budget(budget.cost(cell), budget) >= self.config.search.finals.min_share
+        )
 
     def _shipped(self) -> Genotype | None:
         """Return the shipped cell where it may be a candidate."""
