@@ -204,3 +204,12 @@ def test_a_prior_that_is_not_there(tmp_path: Path) -> None:
     status, _, err = call_cli("search", *SMALL, *options, "--run", tmp_path / "run")
     assert status == 2 and "there is no nowhere.json" in err and "Traceback" not in err
     assert not (tmp_path / "run").exists()
+
+
+def test_what_the_package_ships() -> None:
+    """Cells of the study's space, which its recipe and that for folders can begin with."""
+    sources = read_sources(["shipped"])
+    assert all(len(source.cells) == len(set(source.cells)) for source in sources)
+    for name in ("cifar10-study", "folder-small"):
+        config = make_config(name, options={"search.finals.prior": ["shipped"]}, method="finals")
+        assert describe_prior(config).startswith("prior: 43 cells trained on CIFAR-10")
