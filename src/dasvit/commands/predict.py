@@ -12,7 +12,7 @@ from dasvit.commands.options import PredictOptions
 from dasvit.data import find_images
 from dasvit.data.understanding import LeftOut
 from dasvit.errors import UserError, printable
-from dasvit.inference.predict import ImageBatches, Row, predictions, reader
+from dasvit.inference.predict import ImageBatches, Row, predictions
 from dasvit.io.run_folder import find_model
 from dasvit.runtime.distributed import find_device
 from dasvit.runtime.progress import Reporter
@@ -29,7 +29,7 @@ def predict_command(options: PredictOptions) -> None:
     classifier = Classifier(folder, find_device(options.device))
     left_out = LeftOut()
     paths = find_images(options.images, left_out)
-    batches = ImageBatches(paths, options.batch_size, reader(classifier))
+    batches = ImageBatches(paths, options.batch_size, classifier.described.shown)
     top = min(options.top, len(classifier.described.classes))
     reporter, out = Reporter(), sys.stdout
     if left_out.counts:
