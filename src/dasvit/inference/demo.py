@@ -67,8 +67,19 @@ def spotlight(seen: Seen) -> Image.Image:
     return Image.fromarray(lit.round().astype(np.uint8))
 
 
-def make_app(classifier: Classifier, title: str) -> Any:
-    """Return gradio's page: an image in; classes, and what the last layer attends to, out."""
+def open_app(model: str, device: str) -> Any:
+    """Return gradio's page of a trained model: an image in; classes, and what the last layer attends to, out.
+
+    Args:
+        model: Run folder of a training, or a model folder.
+        device: Where the model computes, by name.
+
+    Raises:
+        UserError: gradio or the model is not there.
+    """
+    need("demo", "gradio")
+    os.environ.update(OFFLINE)
+    classifier = Classifier(find_model(model), find_device(device))
     import gradio
 
     def answer(path: str | None) -> tuple[dict[str, float] | None, Image.Image | None]:
@@ -90,7 +101,7 @@ def make_app(classifier: Classifier, title: str) -> Any:
             gradio.Image(label="Attention of the last layer", format="png", buttons=[]),
         ],
         live=True,
-        title=f"dasvit: {printable(Path(title).resolve().name)}",
+        title=f"dasvit: {printable(Path(model).resolve().name)}",
         description=f"Tells {len(names)} classes apart in images of {side} × {side} pixels.",
         flagging_mode="never",
         analytics_enabled=False,
@@ -98,21 +109,17 @@ def make_app(classifier: Classifier, title: str) -> Any:
     )
 
 
-def open_app(model: str, host: str, port: int, device: str) -> tuple[Any, str]:
-    """Open a trained model's page, and return gradio's application and its address.
+def serve(app: Any, host: str, port: int) -> str:
+    """Serve a page, and return its address.
 
     Args:
-        model: Run folder of a training, or a model folder.
+        app: What `open_app` returns.
         host: Address to listen at.
         port: Port to listen at. 0: the first free one from 7860 on.
-        device: Where the model computes, by name.
 
     Raises:
-        UserError: gradio or the model is not there, or there is no listening at that address.
+        UserError: There is no listening there.
     """
-    need("demo", "gradio")
-    os.environ.update(OFFLINE)
-    app = make_app(Classifier(find_model(model), find_device(device)), model)
     import gradio
 
     theme = gradio.themes.Default(font=FONTS, font_mono=["ui-monospace", "monospace"])
@@ -121,4 +128,4 @@ def open_app(model: str, host: str, port: int, device: str) -> tuple[Any, str]:
         _, address, _ = app.launch(server_name=host, server_port=port or None, prevent_thread_lock=True, **options)
     except OSError as error:
         raise UserError(f"cannot serve on {host}, port {port} ({error}): give --port another number.") from None
-    return app, address
+    return str(address)
