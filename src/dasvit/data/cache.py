@@ -26,15 +26,7 @@ from dasvit.config.units import parse_window, window_text
 from dasvit.data.cache_use import META, hold
 from dasvit.data.decode import DeepImage
 from dasvit.data.decoding import Decoding, MixedSizes, NpyWriter, Plan, holds_deep, plans
-from dasvit.data.image_set import (
-    EncodedBlob,
-    EncodedFiles,
-    HeldPixels,
-    ImageSet,
-    LazyPixels,
-    Pixels,
-    StoredPixels,
-)
+from dasvit.data.image_set import EncodedBlob, EncodedFiles, HeldPixels, ImageSet, LazyPixels, Pixels, StoredPixels
 from dasvit.data.listing import FileRecords, Part
 from dasvit.data.looks import Seen
 from dasvit.data.view import View, measure_window

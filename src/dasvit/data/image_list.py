@@ -179,11 +179,7 @@ def _parts(
 
 
 def _source(
-    file: Path,
-    parts: dict[str, list[Listed]],
-    columns: tuple[str, str, str],
-    reading: LabelReading,
-    left_out: LeftOut,
+    file: Path, parts: dict[str, list[Listed]], columns: tuple[str, str, str], reading: LabelReading, left_out: LeftOut
 ) -> Source:
     """Return the source of listed files and labels, the classes of the training images in the order of their names."""
     image, split, group = columns
