@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +12,14 @@ from rich.console import Console
 from rich.table import Table
 
 from dasvit.config.units import time_text
-from dasvit.errors import UserError
+from dasvit.errors import UserError, printable
 from dasvit.extras import need
 from dasvit.latency.measure import Machine
 from dasvit.report.tables import number
 from dasvit.runtime.tracking import parse_trackers
 from dasvit.search.derive import Derivation
 from dasvit.search.front import describe_use
+from dasvit.training.evaluation import Evaluation
 
 
 def wanted_trackers(text: str) -> tuple[str, ...]:
@@ -55,6 +56,13 @@ def print_derivation(derivation: Derivation) -> None:
     print(derivation.genotype)
     if derivation.reason:
         print(f"{derivation.reason} It was:\n{derivation.unconstrained}")
+
+
+def print_evaluation(evaluation: Evaluation, classes: Sequence[str]) -> None:
+    """Print what a model reached, and a remark where it is no better than a constant."""
+    print(evaluation.describe())
+    if remark := evaluation.remark(classes):
+        print(printable(remark))
 
 
 def print_found(place: str | Path, content: Mapping[str, Any]) -> None:
