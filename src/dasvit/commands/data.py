@@ -29,7 +29,7 @@ def data_command(options: DataOptions, config: Config) -> None:
         write_data_page(Path(options.report), options.folder, lines, samples, found.alike)
     if options.held_out:
         names = "".join(f"{printable(name)}\n" for name in found.held_out)
-        write_whole(Path(options.held_out), lambda file: file.write(names.encode()))
+        write_whole(Path(options.held_out), names.encode())
     if options.json:
         print_json(found.to_dict(size))
         return

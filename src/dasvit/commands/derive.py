@@ -41,7 +41,7 @@ def derive_command(options: DeriveOptions) -> None:
     if out.exists() and out.read_bytes() != text.encode():
         raise UserError(f"{out} holds another cell: give --out another file.")
     out.parent.mkdir(parents=True, exist_ok=True)
-    write_whole(out, lambda file: file.write(text.encode()))
+    write_whole(out, text.encode())
     if options.json:
         print_json({"cell": str(out), **result})
         return

@@ -32,7 +32,7 @@ def latency_command(options: LatencyOptions, config: Config) -> None:
     table = renew_table(replace(config, search=search), options.classes, Reporter())
     if out:
         out.parent.mkdir(parents=True, exist_ok=True)
-        write_whole(out, lambda file: file.write(table.to_json().encode()))
+        write_whole(out, table.to_json().encode())
     if options.json:
         print_json({**json.loads(table.to_json()), **({"out": str(out)} if out else {})})
         return

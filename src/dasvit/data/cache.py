@@ -246,7 +246,7 @@ def note(folder: Path, **facts: Any) -> None:
     """Add facts to a folder's meta.json, where it can be written."""
     meta = json.loads((folder / META).read_text(encoding="utf-8"))
     try:
-        write_whole(folder / META, lambda file: file.write(json.dumps({**meta, **facts}).encode()))
+        write_whole(folder / META, json.dumps({**meta, **facts}).encode())
     except OSError as error:
         log.warning("cannot write into the image cache %s (%s)", folder, error.strerror)
 
