@@ -19,13 +19,14 @@ from dasvit.search.derivation import file_name
 from dasvit.search.evaluation import perturbed_again
 from dasvit.search.past_run import read_search
 from dasvit.search.pipeline import describe_derivation
+from dasvit.search.sized import with_choice
 
 
 def derive_command(options: DeriveOptions) -> None:
     folder = Path(options.run)
     past = read_search(folder)
     choice = chosen(options, past.config.search.derive)
-    config = replace(past.config, search=replace(past.config.search, derive=choice))
+    config = with_choice(past.config, choice)
     if choice.max_latency:
         config = past_table(config, folder, options.latency_table)
         if not has_sizes(config.space):

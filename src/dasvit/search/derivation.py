@@ -9,7 +9,7 @@ from dasvit.cell.space import Space
 from dasvit.config import Config, DeriveConfig
 from dasvit.config.units import parse_time
 from dasvit.errors import UserError
-from dasvit.search.cost import make_budget
+from dasvit.search.cost import make_budget, microseconds
 from dasvit.search.derive import Derivation, derive, skips
 from dasvit.search.sampling import Cells
 from dasvit.search.stages import Stages, with_pruned
@@ -84,8 +84,8 @@ def file_name(choice: DeriveConfig) -> str:
     parts: list[str] = [choice.rule]
     if choice.rule != "strongest":
         parts.append(f"{choice.edges_per_node}-edges")
-    microseconds = round(1e6 * parse_time(choice.max_latency, "--max-latency"))
-    for name, limit in {"params": choice.max_params, "macs": choice.max_macs, "us": microseconds}.items():
+    most = microseconds(parse_time(choice.max_latency, "--max-latency"))
+    for name, limit in {"params": choice.max_params, "macs": choice.max_macs, "us": most}.items():
         if limit:
             parts.append(f"{name}-{limit}")
     if choice.max_skips >= 0:
