@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,7 @@ from dasvit.commands.common import print_json
 from dasvit.commands.options import MemoryOptions
 from dasvit.config import Config
 from dasvit.config.methods import find_method
+from dasvit.config.units import parse_memory
 from dasvit.errors import UserError
 from dasvit.memory.fits import GIB, count_search, readable
 from dasvit.memory.live_bytes import Kind
@@ -31,7 +31,7 @@ def memory_command(options: MemoryOptions, config: Config) -> None:
     stem, kind = figure_stem(options.out), kind_of(config)
     limits = {f"{card} GB": card * GIB for card in CARDS}
     if options.fits:
-        limits = {options.fits: parse_bytes(options.fits)}
+        limits = {options.fits: parse_memory(options.fits, "--fits")}
     counted = count_search(config, CLASSES, kind, searched_alone=bool(options.fits))
     result = counted.to_dict(BATCHES, limits)
     if not options.fits:
@@ -94,14 +94,6 @@ def kind_of(config: Config) -> Kind:
         return "cpu" if name != "auto" and torch.device(name).type == "cpu" else "cuda"
     except RuntimeError:
         raise UserError(f"unknown device {name!r}: give auto, cpu or cuda (runtime.device).") from None
-
-
-def parse_bytes(text: str) -> int:
-    """Read a memory such as 24G, 24GB, 11.5GiB or 512M."""
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([MGT])(?:i?B)?", text.strip(), re.IGNORECASE)
-    if not match:
-        raise UserError(f"--fits takes a memory such as 24G or 512M, not {text!r}.")
-    return round(float(match[1]) * {"M": 2**20, "G": 2**30, "T": 2**40}[match[2].upper()])
 
 
 def figure_stem(out: str) -> Path | None:
