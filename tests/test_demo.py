@@ -15,9 +15,9 @@ from PIL import Image
 
 from dasvit.cell import ops
 from dasvit.cell.genotype import Genotype
-from dasvit.commands import demo
-from dasvit.commands.demo import Seen, look, spotlight
 from dasvit.config import ModelConfig
+from dasvit.inference import demo
+from dasvit.inference.demo import Seen, look, spotlight
 from dasvit.models.attention import class_attention
 from dasvit.models.baselines import make_model, make_network
 from dasvit.training.classifier import Classifier

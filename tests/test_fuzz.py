@@ -92,7 +92,7 @@ def no_loops(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
         "training.pipeline.train",
         "compare.trainings.run_training",
         "study.study.Runner",
-        "commands.memory.count",
+        "commands.memory.count_search",
         "commands.demo.serve",
     ):
         module, _, name = place.rpartition(".")  # of a package that is a function as well, the attribute may be that

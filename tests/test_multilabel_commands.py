@@ -13,7 +13,7 @@ from PIL import Image
 from sklearn.metrics import average_precision_score
 
 import dasvit
-from dasvit.commands.demo import look
+from dasvit.inference.demo import look
 from dasvit.models.export import open_torch
 from helpers import SMALL, call_cli
 from label_shapes import LABELS, shapes

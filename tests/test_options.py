@@ -48,7 +48,7 @@ class Greeting(Base):
     names: tuple[str, ...] = positional("NAME", "+")
     how_often: int = at_least(1, default=2)
     tone: Literal["", "warm", "cold"] = ""
-    place: Literal["here", "there"] = choice("here", "--place is here or there, not {value!r}.")
+    place: Literal["here", "there"] = choice("here")
     day: str = shown("DAY", default="today")
 
 

@@ -13,7 +13,7 @@ from PIL import Image
 from rich.console import Console
 
 from dasvit.errors import UserError
-from dasvit.inference.predict import ImageBatches, reader
+from dasvit.inference.predict import ImageBatches
 from dasvit.runtime.progress import Reporter
 from dasvit.training.classifier import Classifier
 from helpers import call_cli
@@ -53,7 +53,7 @@ def test_folders_come_in_order_and_batches_change_nothing(small_run: Path, folde
     # Independently, one image after another.
     classifier = Classifier(small_run / "train" / "model", torch.device("cpu"))
     for name, row in zip(ORDER, found[0], strict=True):
-        pixels = reader(classifier)(str(folder / name)).float()
+        pixels = classifier.described.shown(str(folder / name)).float()
         with torch.no_grad():
             expected = classifier.model(((pixels / 255 - 0.5) / 0.5)[None]).softmax(dim=1)[0]
         torch.testing.assert_close(row, expected, rtol=1e-4, atol=1e-6)

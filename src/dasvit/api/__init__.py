@@ -16,14 +16,7 @@ from dasvit.api.recipe import count, make_config
 from dasvit.cell.cost import Cost
 from dasvit.cell.genotype import Genotype
 from dasvit.cell.subnet import Found, Subnet, cell_kind
-from dasvit.compare.networks import (
-    Entry,
-    cost_of_named,
-    cost_with_latency,
-    named_network,
-    other_entry,
-    with_weights,
-)
+from dasvit.compare.networks import Entry, cost_of_named, cost_with_latency, named_network, other_entry, with_weights
 from dasvit.compare.trainings import Comparison, run_comparison
 from dasvit.config import Config, LatencyConfig
 from dasvit.config.units import parse_time

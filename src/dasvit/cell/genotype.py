@@ -91,9 +91,7 @@ def parse_operation(name: str) -> Operation:
     operation = Operation(match["kind"], float(match["number"])) if match and match["kind"] in NUMBERED else None
     if operation is None or operation.name != name or operation.number == 0:
         raise unknown(
-            "operation",
-            name,
-            ["zero", "identity", *(f"{name}_{kind.number}" for name, kind in NUMBERED.items())],
+            "operation", name, ["zero", "identity", *(f"{name}_{kind.number}" for name, kind in NUMBERED.items())]
         )
     kind = NUMBERED[operation.kind]
     if kind.whole and operation.number != int(operation.number):

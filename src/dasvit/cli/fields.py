@@ -40,9 +40,10 @@ def read_options(options: type[Own], values: dict[str, Any]) -> Own:
     for field in _in_order(options):
         value, hint, name = values[field.name], hints[field.name], option_of(field.name)
         if get_origin(hint) is Literal and value not in get_args(hint):
-            if "sentence" in field.metadata:
-                raise UserError(field.metadata["sentence"].format(value=value))
-            raise unknown(name, value, [choice for choice in get_args(hint) if choice])
+            valid = [choice for choice in get_args(hint) if choice]
+            if "few" in field.metadata:
+                raise UserError(f"{name} is {', '.join(valid[:-1])} or {valid[-1]}, not {value!r}.")
+            raise unknown(name, value, valid)
         if RANGE in field.metadata:
             field.metadata[RANGE].check(name, value)
         read[field.name] = tuple(value) if isinstance(value, list) else value

@@ -128,10 +128,7 @@ def make_parser(command: str) -> ArgumentParser:
     usage = " ".join(f"dasvit {command} {about.usage}".split())
     overrides = " [--section.field VALUE ...]" if about.sections else ""
     parser = Parser(
-        prog=f"dasvit {command}",
-        usage=f"{usage} [options]{overrides}",
-        description=about.summary,
-        allow_abbrev=False,
+        prog=f"dasvit {command}", usage=f"{usage} [options]{overrides}", description=about.summary, allow_abbrev=False
     )
     for name in about.sections:
         parser.add_class_arguments(SECTIONS[name], name)

@@ -5,9 +5,7 @@ from __future__ import annotations
 import sys
 from typing import Any
 
-from rich.console import Console
-
-from dasvit.commands.common import check_download, print_json
+from dasvit.commands.common import check_download, print_json, print_table
 from dasvit.commands.options import CompareOptions
 from dasvit.compare.networks import find_networks, with_weights
 from dasvit.compare.trainings import Comparison, compare_costs, run_comparison
@@ -56,10 +54,7 @@ def show(comparison: Comparison, options: CompareOptions, figure: str) -> None:
     elif options.format != "table":
         sys.stdout.write(comparison.text(options.format))
     else:
-        console = Console()
-        wide = None if console.is_terminal else 200  # a file or pipe has no width to fold into
-        table = terminal_table(rows, columns(rows, comparison.published), comparison.title)
-        Console(width=wide).print(table)
+        print_table(terminal_table(rows, columns(rows, comparison.published), comparison.title))
         if order := ranked(rows, figure):
             print(printable(order))
         for remark in remarks(rows):

@@ -6,10 +6,9 @@ from pathlib import Path
 
 from rich.console import Console
 
-from dasvit.commands.common import print_json
+from dasvit.commands.common import print_evaluation, print_json
 from dasvit.commands.options import EvaluateOptions
 from dasvit.config import Config
-from dasvit.errors import printable
 from dasvit.inference.evaluate import evaluate_model
 from dasvit.io.run_folder import find_model, find_run
 from dasvit.report.tables import MOST_CLASSES, class_table, confusion_table
@@ -25,9 +24,7 @@ def evaluate_command(options: EvaluateOptions, config: Config) -> None:
         print_json(found.to_dict())
         return
     reached, console = found.evaluation, Console()
-    print(reached.describe())
-    if remark := reached.remark(found.classes):
-        print(printable(remark))
+    print_evaluation(reached, found.classes)
     if len(found.classes) <= MOST_CLASSES:
         console.print(class_table(reached.record(found.classes)["by_class"]))
     if not reached.confusion:

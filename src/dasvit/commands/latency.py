@@ -16,6 +16,7 @@ from dasvit.config.units import time_text
 from dasvit.errors import UserError
 from dasvit.io.files import write_whole
 from dasvit.latency.table import LatencyTable, read_table, renew_table
+from dasvit.report.tables import text_table
 from dasvit.runtime.progress import Reporter
 
 
@@ -31,7 +32,7 @@ def latency_command(options: LatencyOptions, config: Config) -> None:
     table = renew_table(replace(config, search=search), options.classes, Reporter())
     if out:
         out.parent.mkdir(parents=True, exist_ok=True)
-        write_whole(out, lambda file: file.write(table.to_json().encode()))
+        write_whole(out, table.to_json().encode())
     if options.json:
         print_json({**json.loads(table.to_json()), **({"out": str(out)} if out else {})})
         return
@@ -44,9 +45,7 @@ def latency_command(options: LatencyOptions, config: Config) -> None:
 def shown(table: LatencyTable) -> Table:
     """Return the table for the terminal, in microseconds."""
     sizes = ", ".join(f"{name} {value}" for name, value in table.sizes.items())
-    view = Table(title=f"{table.machine}: {sizes}")
-    view.add_column("part")
-    view.add_column("takes", justify="right")
+    view = text_table(["part"], ["takes"], f"{table.machine}: {sizes}")
     parts = {"skeleton": table.skeleton, "layer": table.layer, **table.operations}
     for name, seconds in parts.items():
         view.add_row(name, time_text(seconds))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 from typing import Any
 
@@ -10,16 +9,14 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from dasvit.cell.cost import token_count
 from dasvit.commands.common import print_json
 from dasvit.commands.options import MemoryOptions
 from dasvit.config import Config
 from dasvit.config.methods import find_method
+from dasvit.config.units import parse_memory
 from dasvit.errors import UserError
-from dasvit.memory.fits import GIB, fitting, is_searched, readable
+from dasvit.memory.fits import GIB, count_search, readable
 from dasvit.memory.live_bytes import Kind
-from dasvit.memory.search_step import FREE, Memory, Subject, count, measure, subjects
-from dasvit.runtime.distributed import find_device
 
 BATCHES = tuple(2**power for power in range(11))
 CARDS = (12, 24, 80)
@@ -27,67 +24,28 @@ CARDS = (12, 24, 80)
 CLASSES = 10
 """Classes of the head that is counted: it weighs next to nothing."""
 
-Counted = list[tuple[Subject, Memory]]
-
 
 def memory_command(options: MemoryOptions, config: Config) -> None:
     if not find_method(config.search.method).trains_supernet:
         raise UserError(f"the method {config.search.method} trains no supernet, whose memory could be counted.")
-    stem = figure_stem(options.out)
-    kind, bfloat16 = kind_of(config), config.runtime.precision == "bfloat16"
+    stem, kind = figure_stem(options.out), kind_of(config)
     limits = {f"{card} GB": card * GIB for card in CARDS}
     if options.fits:
-        limits = {options.fits: parse_bytes(options.fits)}
-    chosen = [s for s in subjects(config) if is_searched(s, config) or not options.fits]
-    counted = [(subject, count(subject, config, CLASSES, kind, bfloat16)) for subject in chosen]
-    result = describe(config, kind, counted, limits)
+        limits = {options.fits: parse_memory(options.fits, "--fits")}
+    counted = count_search(config, CLASSES, kind, searched_alone=bool(options.fits))
+    result = counted.to_dict(BATCHES, limits)
     if not options.fits:
-        note_measured(result, counted, config, bfloat16)
-        result["figures"] = [str(file) for file in draw(result, counted, stem)] if stem else []
+        from dasvit.report.drawing.memory import draw_memory  # matplotlib is slow to import
+
+        for place, size in counted.measured().items():
+            result["networks"][place]["measured_bytes"] = size
+        result["figures"] = [str(file) for file in draw_memory(result, BATCHES, CARDS, stem)] if stem else []
     if options.json:
         print_json(result)
     elif options.fits:
         print(answer(result, *limits))
     else:
         print_all(result)
-
-
-def describe(config: Config, kind: Kind, counted: Counted, limits: dict[str, int]) -> dict[str, Any]:
-    """Return what is printed, as the keys of --json."""
-    searched = [(s, m) for s, m in counted if is_searched(s, config)]
-    batch = config.search.batch_size
-    return {
-        "device": kind,
-        "precision": "bfloat16" if config.runtime.precision == "bfloat16" else "float32",
-        "width": config.search.width or config.model.width,
-        "tokens": token_count(config.model),
-        "ratio": config.search.tokens.ratio,
-        "batch_size": batch,
-        "peak_bytes": max(memory.peak(batch) for _, memory in searched),
-        "largest_batch": {name: min(fitting(m, limit) for _, m in searched) for name, limit in limits.items()},
-        "networks": [
-            {
-                "network": subject.name,
-                "stage": subject.stage,
-                "layers": subject.layers,
-                "operations": subject.operations,
-                "peak_bytes": {str(size): memory.peak(size) for size in sorted({*BATCHES, batch})},
-                "largest_batch": {name: fitting(memory, limit) for name, limit in limits.items()},
-            }
-            for subject, memory in counted
-        ],
-    }
-
-
-def note_measured(result: dict[str, Any], counted: Counted, config: Config, bfloat16: bool) -> None:
-    """Where there is a GPU that holds the recipe's batch, note what it really allocates."""
-    if result["device"] == "cpu" or not torch.cuda.is_available():
-        return
-    device = find_device(config.runtime.device)
-    batch, (free, _) = config.search.batch_size, torch.cuda.mem_get_info(device)
-    for row, (subject, memory) in zip(result["networks"], counted, strict=True):
-        if memory.peak(batch) < (1 - FREE) * free:
-            row["measured_bytes"] = measure(subject, config, CLASSES, batch, device, bfloat16)
 
 
 def print_all(result: dict[str, Any]) -> None:
@@ -129,14 +87,6 @@ def answer(result: dict[str, Any], name: str) -> str:
     return f"{name}: {fits} all stages at ρ {result['ratio']:g}, a tenth left free; {own}."
 
 
-def draw(result: dict[str, Any], counted: Counted, stem: Path) -> list[Path]:
-    from dasvit.report.drawing.memory import draw_memory
-
-    about = f"width {result['width']}, {result['tokens']} tokens, {result['precision']}, {result['device']}"
-    peaks = [[memory.peak(size) for size in BATCHES] for _, memory in counted]
-    return draw_memory(result["networks"], peaks, BATCHES, CARDS, result["batch_size"], about, stem)
-
-
 def kind_of(config: Config) -> Kind:
     """Return the kind of device that is counted for: a GPU, unless runtime.device says cpu."""
     name = config.runtime.device
@@ -144,14 +94,6 @@ def kind_of(config: Config) -> Kind:
         return "cpu" if name != "auto" and torch.device(name).type == "cpu" else "cuda"
     except RuntimeError:
         raise UserError(f"unknown device {name!r}: give auto, cpu or cuda (runtime.device).") from None
-
-
-def parse_bytes(text: str) -> int:
-    """Read a memory such as 24G, 24GB, 11.5GiB or 512M."""
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([MGT])(?:i?B)?", text.strip(), re.IGNORECASE)
-    if not match:
-        raise UserError(f"--fits takes a memory such as 24G or 512M, not {text!r}.")
-    return round(float(match[1]) * {"M": 2**20, "G": 2**30, "T": 2**40}[match[2].upper()])
 
 
 def figure_stem(out: str) -> Path | None:

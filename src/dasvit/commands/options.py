@@ -33,9 +33,9 @@ def name_of(table: Mapping[str, Any]) -> Any:
     return dataclasses.field(default="", metadata={"names": table})
 
 
-def choice(default: str, sentence: str) -> Any:
-    """Return a field of fixed choices with a sentence of its own for all others, in which {value} is what was given."""
-    return dataclasses.field(default=default, metadata={"sentence": sentence})
+def choice(default: str) -> Any:
+    """Return a field of so few choices that the sentence on all others names them in words."""
+    return dataclasses.field(default=default, metadata={"few": True})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -120,9 +120,7 @@ class DeriveOptions(Options):
     """
 
     run: str = positional()
-    rule: Literal["", "darts", "strongest", "perturbation"] = choice(
-        "", "--rule is darts, strongest or perturbation, not {value!r}."
-    )
+    rule: Literal["", "darts", "strongest", "perturbation"] = choice("")
     edges_per_node: int = 0
     max_params: str = ""
     max_macs: str = ""
@@ -150,7 +148,7 @@ class TrainOptions(Resumable, Tracked):
     baseline: str = shown("NAME")
     init: str = shown("RUN")
     pretrained: bool = False
-    download: Literal["", "true", "false"] = choice("", "--download is true or false, not {value!r}.")
+    download: Literal["", "true", "false"] = choice("")
     run: str = ""
     dry_run: bool = False
 
@@ -203,7 +201,7 @@ class PredictOptions(Options):
     top: int = at_least(1, default=5)
     format: Literal["text", "csv", "json"] = "text"
     batch_size: int = at_least(1, default=64)
-    on_error: Literal["stop", "skip"] = choice("stop", "--on-error is stop or skip, not {value!r}.")
+    on_error: Literal["stop", "skip"] = choice("stop")
     device: str = "auto"
 
 
@@ -252,7 +250,7 @@ class Timed(Options):
         device: The device: cpu, cuda, cuda:N, mps or auto (default: the recipe's).
     """
 
-    runtime: Literal["", "torch", "onnx"] = choice("", "--runtime is torch or onnx, not {value!r}.")
+    runtime: Literal["", "torch", "onnx"] = choice("")
     batch: int = at_least(0, default=0)
     threads: int = at_least(0, default=0)
     device: str = ""
@@ -331,7 +329,7 @@ class CompareOptions(Options):
     scale: Literal["full", "small"] = "full"
     cost_only: bool = False
     pretrained: bool = False
-    download: Literal["", "true", "false"] = choice("", "--download is true or false, not {value!r}.")
+    download: Literal["", "true", "false"] = choice("")
     latency: bool = False
     classes: int = 0
     seeds: int = at_least(1, default=1)

@@ -5,18 +5,18 @@ from __future__ import annotations
 import csv
 import io
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable
 
 from dasvit.commands.common import print_json
 from dasvit.commands.options import PredictOptions
 from dasvit.data import find_images
 from dasvit.data.understanding import LeftOut
 from dasvit.errors import UserError, printable
-from dasvit.inference.predict import ImageBatches, Row, predictions, reader
+from dasvit.inference.predict import ImageBatches, Row, predictions
 from dasvit.io.run_folder import find_model
 from dasvit.runtime.distributed import find_device
 from dasvit.runtime.progress import Reporter
-from dasvit.training.classifier import Classifier
+from dasvit.training.classifier import Classifier, ModelInput
 
 NAMED = 5
 """Broken images that are named with the reason; the others by name alone."""
@@ -29,14 +29,13 @@ def predict_command(options: PredictOptions) -> None:
     classifier = Classifier(folder, find_device(options.device))
     left_out = LeftOut()
     paths = find_images(options.images, left_out)
-    batches = ImageBatches(paths, options.batch_size, reader(classifier))
+    batches = ImageBatches(paths, options.batch_size, classifier.described.shown)
     top = min(options.top, len(classifier.described.classes))
     reporter, out = Reporter(), sys.stdout
     if left_out.counts:
         reporter.say(f"left out: {'; '.join(left_out.sentences())}")
     if form == "csv":
-        several = classifier.described.multilabel
-        out.write(csv_text([label_header(classifier.described.classes) if several else header(top)]))
+        out.write(csv_text([csv_heads(classifier.described, top)]))
     kept: list[Row] = []
     for names, images in reporter.track(batches, "predicting"):
         rows = predictions(classifier, names, images, top)
@@ -44,7 +43,9 @@ def predict_command(options: PredictOptions) -> None:
             kept += rows
         else:
             # The bar takes over sys.stdout, to keep what a terminal shows in order; a file gets its lines itself.
-            (sys.stdout if out.isatty() else out).write(TEXTS[form](rows))
+            (sys.stdout if out.isatty() else out).write(
+                csv_text(map(csv_row, rows)) if form == "csv" else text_of(rows)
+            )
     if form == "json":
         skipped = [{"image": name, "reason": reason} for name, reason in batches.skipped.items()]
         print_json({"model": str(folder), "images": kept, "skipped": skipped})
@@ -68,7 +69,7 @@ def say_skipped(skipped: dict[str, str], reporter: Reporter) -> None:
             reporter.say(f"  {printable(name)}")
 
 
-def plain_text(rows: list[Row]) -> str:
+def text_of(rows: list[Row]) -> str:
     """Return a line an image, as `a.jpg: cat 97.1 %, dog 2.0 %`."""
     lines = []
     for row in rows:
@@ -80,36 +81,21 @@ def plain_text(rows: list[Row]) -> str:
     return "".join(f"{line}\n" for line in lines)
 
 
-def header(top: int) -> list[str]:
+def csv_heads(described: ModelInput, top: int) -> list[str]:
+    if described.multilabel:
+        return ["image", "labels", *(f"p({name})" for name in described.classes)]
     return ["image", *(f"{name}_{place + 1}" for place in range(top) for name in ("label", "probability"))]
 
 
-def label_header(classes: Sequence[str]) -> list[str]:
-    return ["image", "labels", *(f"p({name})" for name in classes)]
+def csv_row(row: Row) -> list[str]:
+    if "probabilities" in row:
+        labels = ";".join(p["label"] for p in row["predictions"])
+        return [row["image"], labels, *(f"{share:.6g}" for share in row["probabilities"].values())]
+    return [row["image"], *(value for p in row["predictions"] for value in (p["label"], f"{p['probability']:.6g}"))]
 
 
-def csv_rows(rows: list[Row]) -> str:
-    """Return the CSV lines of images; what is not printable in a name is written as an escape."""
-    if rows and "probabilities" in rows[0]:
-        return csv_text(
-            [
-                [row["image"], ";".join(p["label"] for p in row["predictions"])]
-                + [f"{share:.6g}" for share in row["probabilities"].values()]
-                for row in rows
-            ]
-        )
-    return csv_text(
-        [
-            [row["image"], *(value for p in row["predictions"] for value in (p["label"], f"{p['probability']:.6g}"))]
-            for row in rows
-        ]
-    )
-
-
-def csv_text(rows: list[list[str]]) -> str:
+def csv_text(rows: Iterable[list[str]]) -> str:
+    """Return lines of CSV; what is not printable in a name is written as an escape."""
     text = io.StringIO()
     csv.writer(text, lineterminator="\n").writerows([printable(value) for value in row] for row in rows)
     return text.getvalue()
-
-
-TEXTS = {"text": plain_text, "csv": csv_rows}

@@ -2,20 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
-
-from rich.console import Console
-from rich.table import Table
-
-from dasvit.cell.genotype import Genotype
-from dasvit.commands.common import print_derivation, print_json, print_latency, print_use, wanted_trackers
+from dasvit.commands.common import print_derivation, print_found, print_json, print_table, wanted_trackers
 from dasvit.commands.options import SearchOptions
 from dasvit.config import Config
-from dasvit.config.units import time_text
 from dasvit.config.validation import has_sizes
 from dasvit.memory.fits import warn_memory
-from dasvit.report.tables import SHARES, number
+from dasvit.report.tables import front_table
 from dasvit.runtime.estimate import describe, total
 from dasvit.runtime.progress import Reporter
 from dasvit.runtime.saver import Deadline
@@ -38,33 +30,6 @@ def describe_shipped(shipped: Candidate, best: Candidate) -> str:
         f"Over {SHIPPED}, the cell that comes with dasvit, trained likewise: val {best.last} against {shipped.last} "
         f"after {best.last.epochs:g} epochs."
     )
-
-
-def front_table(rows: Sequence[Mapping[str, Any]], chosen: Mapping[str, Any]) -> Table:
-    """Return the candidates that none beats at no more cost, and the found one, the cheapest first.
-
-    Args:
-        rows: The candidates, as `derivation.json` has them.
-        chosen: The found network's genotype.
-    """
-    table = Table(title=f"the best of {len(rows)} candidates at their cost")
-    for head in ("network", "operations"):
-        table.add_column(head)
-    timed = any("latency" in row for row in rows)
-    figure = "map" if any("map" in row for row in rows) else "top1"
-    for head in ("multiply-adds", *(["time"] if timed else []), "epochs", "val loss", f"val {SHARES[figure]}"):
-        table.add_column(head, justify="right")
-    shown = [row for row in rows if row.get("front") or row["genotype"] == chosen]
-    for row in sorted(shown, key=lambda row: row["latency"] if timed else row["macs"]):
-        cell = Genotype.from_dict(row["genotype"])
-        mark = " ←" if row["genotype"] == chosen else ""
-        time = [time_text(row["latency"])] if timed else []
-        loss = "–" if row["loss"] is None else f"{row['loss']:.4f}"
-        share = "–" if row.get(figure) is None else f"{row[figure]:.2f} %"
-        reached = [f"{row['epochs']:g}", loss, share]
-        sizes = cell.sizes.brief if cell.sizes else "–"
-        table.add_row(f"{sizes}{mark}", " ".join(cell.ops), number(row["macs"]), *time, *reached)
-    return table
 
 
 def print_plan(plan: Plan, as_json: bool) -> None:
@@ -108,10 +73,5 @@ def search_command(options: SearchOptions, config: Config) -> None:
     if found.shipped:
         print(f"\n{describe_shipped(found.shipped, found.candidates[0])}")
     if has_sizes(config.space) and content.get("finals"):
-        console = Console()
-        wide = None if console.is_terminal else 200  # a file or pipe has no width to fold into
-        Console(width=wide).print(front_table(content["finals"], content["genotype"]))
-    print(f"\n{folder}: {number(content['params'])} parameters, {number(content['macs'])} multiply-adds.")
-    print_use(content)
-    print_latency(content)
-    print(f"Train it: dasvit train --cell {folder}")
+        print_table(front_table(content["finals"], content["genotype"]))
+    print_found(folder, content)

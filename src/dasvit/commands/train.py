@@ -7,10 +7,10 @@ from pathlib import Path
 from rich.console import Console
 
 from dasvit.cell.subnet import load_found
-from dasvit.commands.common import check_download, print_json, wanted_trackers
+from dasvit.commands.common import check_download, print_evaluation, print_json, wanted_trackers
 from dasvit.commands.options import TrainOptions
 from dasvit.config import Config
-from dasvit.errors import UserError, printable
+from dasvit.errors import UserError
 from dasvit.io.run_folder import find_model, find_run
 from dasvit.report.tables import network_table
 from dasvit.runtime.progress import Reporter
@@ -60,9 +60,7 @@ def train_command(options: TrainOptions, config: Config) -> None:
         print_json(trained.to_dict())
         return
     Console().print(network_table([{"network": name, **trained.to_dict()}]))
-    print(trained.evaluation.describe())
-    if remark := trained.evaluation.remark(trained.session.data.classes):
-        print(printable(remark))
+    print_evaluation(trained.evaluation, trained.session.data.classes)
     print(f"{folder}/model: dasvit predict {folder} IMAGE... | dasvit evaluate {folder}")
 
 

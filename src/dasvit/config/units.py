@@ -1,4 +1,4 @@
-"""Values with a form of their own, as an option or a recipe has them: times (8ms), windows of grey levels (0,4095)."""
+"""Values with a form of their own, as an option or a recipe has them: times (8ms), memory (24G), levels (0,4095)."""
 
 from __future__ import annotations
 
@@ -45,6 +45,22 @@ def parse_age(text: str, option: str) -> float:
     if not match:
         raise UserError(f"{option} takes days, hours or minutes, as 30d, 12h or 90m, not {text!r}.")
     return float(match[1]) * {"d": 86400.0, "h": 3600.0, "m": 60.0}[match[2]]
+
+
+def parse_memory(text: str, option: str) -> int:
+    """Return an amount of memory such as 24G, 24GB, 11.5GiB or 512M in bytes, its units powers of 1,024.
+
+    Args:
+        text: The memory, with its unit.
+        option: Where it stands, for the message.
+
+    Raises:
+        UserError: It is none.
+    """
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([MGT])(?:i?B)?", text.strip(), re.IGNORECASE)
+    if not match:
+        raise UserError(f"{option} takes a memory such as 24G or 512M, not {text!r}.")
+    return round(float(match[1]) * {"M": 2**20, "G": 2**30, "T": 2**40}[match[2].upper()])
 
 
 def time_text(seconds: float) -> str:

@@ -26,15 +26,7 @@ from dasvit.config.units import parse_window, window_text
 from dasvit.data.cache_use import META, hold
 from dasvit.data.decode import DeepImage
 from dasvit.data.decoding import Decoding, MixedSizes, NpyWriter, Plan, holds_deep, plans
-from dasvit.data.image_set import (
-    EncodedBlob,
-    EncodedFiles,
-    HeldPixels,
-    ImageSet,
-    LazyPixels,
-    Pixels,
-    StoredPixels,
-)
+from dasvit.data.image_set import EncodedBlob, EncodedFiles, HeldPixels, ImageSet, LazyPixels, Pixels, StoredPixels
 from dasvit.data.listing import FileRecords, Part
 from dasvit.data.looks import Seen
 from dasvit.data.view import View, measure_window
@@ -254,7 +246,7 @@ def note(folder: Path, **facts: Any) -> None:
     """Add facts to a folder's meta.json, where it can be written."""
     meta = json.loads((folder / META).read_text(encoding="utf-8"))
     try:
-        write_whole(folder / META, lambda file: file.write(json.dumps({**meta, **facts}).encode()))
+        write_whole(folder / META, json.dumps({**meta, **facts}).encode())
     except OSError as error:
         log.warning("cannot write into the image cache %s (%s)", folder, error.strerror)
 

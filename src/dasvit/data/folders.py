@@ -242,7 +242,7 @@ def _source(
     files = [Path(path) for paths, _ in listings.values() for path in paths]
     said = {part: f"{folder / place}, a folder for each class" for part, place in where.items()}
     understood = Understanding(said, "the names of the class folders", left_out, tuple(remarks))
-    return Source(files, f"folder {classes}", "test" in parts, read, understood, has_train="train" in parts)
+    return Source(files, f"folder {classes}", "test" in parts, read, understood)
 
 
 def _list_images(

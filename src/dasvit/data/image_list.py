@@ -179,11 +179,7 @@ def _parts(
 
 
 def _source(
-    file: Path,
-    parts: dict[str, list[Listed]],
-    columns: tuple[str, str, str],
-    reading: LabelReading,
-    left_out: LeftOut,
+    file: Path, parts: dict[str, list[Listed]], columns: tuple[str, str, str], reading: LabelReading, left_out: LeftOut
 ) -> Source:
     """Return the source of listed files and labels, the classes of the training images in the order of their names."""
     image, split, group = columns
@@ -208,7 +204,7 @@ def _source(
     understood = Understanding(said, reading.whence, left_out, reading.remarks)
     label = reading.columns if reading.several else reading.columns[0]
     identity = f"list {classes} {(image, label, split, group)}" + f" {reading.identity}" * reading.several
-    return Source(files, identity, bool(parts["test"]), read, understood, has_train=bool(parts["train"]))
+    return Source(files, identity, bool(parts["test"]), read, understood)
 
 
 def _numbered(labels: Sequence[tuple[str, ...]], classes: Sequence[str], several: bool) -> NDArray[np.int64]:

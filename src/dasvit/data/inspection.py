@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 
 from dasvit.config import DataConfig
-from dasvit.data.cache import Prepared
+from dasvit.config.units import window_text
+from dasvit.data.cache import LARGEST, Prepared
 from dasvit.data.decode import Encoded, decode
 from dasvit.data.image_set import HeldPixels, ImageSet
 from dasvit.data.listing import spread_rows
@@ -21,8 +22,8 @@ from dasvit.data.looks import Look, Looks
 from dasvit.data.mirrored import LEAST, MOST, MOST_CLASSES, MOST_IMAGES, SIDE, mirrored_remarks
 from dasvit.data.multilabel import class_counts, describe_labels, has_several, label_names, labels_line
 from dasvit.data.understanding import Understanding
-from dasvit.data.view import PLAIN, View, is_oblong, measure_window
-from dasvit.errors import UserError
+from dasvit.data.view import PLAIN, View, fit_lines, is_oblong, measure_window, window_lines
+from dasvit.errors import UserError, listed, printable
 
 SAMPLES = 4
 """Training images that a page shows."""
@@ -84,6 +85,43 @@ class Inspection:
         is_native = alone[0] == alone[1] and 0 < alone[0] <= self.view.largest_native(image_size)
         side = alone[0] if is_native else self.view.side(image_size)
         return 3 * self.images * side**2
+
+    def lines(self, image_size: int) -> list[str]:
+        """Return what is said of it, for a network's input of a side."""
+        said = self.understood.lines(self.counts) + ([self.labels] if self.labels else [])
+        said += self.looks.seen().lines()
+        said += fit_lines(self.view.fit, self.oblong) + window_lines(self.view.window)
+        if self.held_out:
+            said.append(f"held out: {len(self.held_out):,} images ({listed(self.held_out)}; --held-out FILE names all)")
+        size = self.disk(image_size)
+        kept = "decoded" if size <= LARGEST else "more than are kept decoded: they are decoded in every epoch"
+        said.append(f"disk: {size / 1e6:,.0f} MB at model.image_size {image_size} ({kept})")
+        if self.broken:
+            said.append(f"broken: {len(self.broken):,} images cannot be read ({listed(self.broken)})")
+        return said
+
+    def to_dict(self, image_size: int) -> dict[str, Any]:
+        """Return it as JSON holds it, for a network's input of a side."""
+        sizes = self.looks.sizes.most_common()
+        parts = {
+            part: {"from": whence, "by_class": self.counts[part]} for part, whence in self.understood.parts.items()
+        }
+        return {
+            **parts,
+            **({"multilabel": dict(self.multilabel)} if self.multilabel else {}),
+            "labels": self.understood.labels,
+            "left_out": self.understood.left_out.to_list(),
+            "remarks": list(self.understood.remarks),
+            "sizes": [{"width": width, "height": height, "count": count} for (width, height), count in sizes],
+            "modes": dict(self.looks.modes.most_common()),
+            "oblong": self.oblong,
+            "fit": self.view.fit,
+            "window": window_text(self.view.window),
+            "held_out": [printable(name) for name in self.held_out],
+            "disk": {"image_size": image_size, "bytes": self.disk(image_size)},
+            "broken": [printable(name) for name in self.broken],
+            "alike": [[{"part": part, "image": printable(name)} for part, name in group] for group in self.alike],
+        }
 
 
 def inspect_data(config: DataConfig, seed: int = 0) -> Inspection:

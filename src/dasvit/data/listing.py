@@ -133,7 +133,6 @@ class Source:
         has_test: Whether it has test images of its own.
         read: Reads labels, and prepares the images to be read.
         understood: How it was understood.
-        has_train: Whether it has training images.
     """
 
     files: Sequence[Path]
@@ -141,4 +140,3 @@ class Source:
     has_test: bool
     read: Callable[[], Content]
     understood: Understanding = field(default_factory=Understanding)
-    has_train: bool = True

@@ -69,7 +69,7 @@ def _folder_source(folder: Path, config: DataConfig, judged: bool) -> Source:
     understood = _understood(parts, columns, left_out)
     identity = f"parquet {columns.image} {columns.label}"
     read = lambda: _read_files(folder, splits, columns)  # noqa: E731
-    return Source(used, identity, len(splits) > 1 or "train" not in splits, read, understood, "train" in splits)
+    return Source(used, identity, len(splits) > 1 or "train" not in splits, read, understood)
 
 
 def _understood(parts: Mapping[str, str], columns: Columns, left_out: LeftOut) -> Understanding:

@@ -27,11 +27,7 @@ class Preprocess(nn.Module):
     """
 
     def __init__(
-        self,
-        image_size: int,
-        mean: Sequence[float] = MEAN,
-        std: Sequence[float] = STD,
-        erasing: float = 0.0,
+        self, image_size: int, mean: Sequence[float] = MEAN, std: Sequence[float] = STD, erasing: float = 0.0
     ) -> None:
         super().__init__()
         self.image_size = image_size

@@ -77,7 +77,7 @@ def webdataset_source(config: DataConfig, judged: bool = False) -> Source:
     labels = f"members .{', .'.join(LABELS)} of each sample{f'; classes named by {named[0].name}' if named else ''}"
     understood = Understanding(parts, labels, left_out)
     read = lambda: _read(folder, {part: found for part, found in said.items() if found}, named, config)  # noqa: E731
-    return Source([*used, *named], "webdataset", bool(test), read, understood, "train" in splits)
+    return Source([*used, *named], "webdataset", bool(test), read, understood)
 
 
 def _read(folder: Path, parts: Mapping[str, Sequence[Path]], named: Sequence[Path], config: DataConfig) -> Content:

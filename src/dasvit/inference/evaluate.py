@@ -63,7 +63,7 @@ class ModelEvaluation:
         """Write the record, every image's prediction and the confusion matrix into a folder (docs/run-folder.md)."""
         write_predictions(Path(folder), self.evaluation, self.classes, self.names, self.images)
         text = json.dumps(self.to_dict(), indent=2, ensure_ascii=False) + "\n"
-        write_whole(Path(folder) / "result.json", lambda file: file.write(text.encode("utf-8", "backslashreplace")))
+        write_whole(Path(folder) / "result.json", text.encode("utf-8", "backslashreplace"))
 
     def to_frame(self) -> pd.DataFrame:
         """Return every image's prediction as a pandas table, as `predictions.csv` holds them."""

@@ -61,11 +61,6 @@ class ImageBatches:
             return None
 
 
-def reader(classifier: Classifier) -> Callable[[str], Tensor]:
-    """Return the function from a file's name to what the model is shown of it, uint8 [3, S, S]."""
-    return classifier.described.shown
-
-
 def predictions(classifier: Classifier, names: list[str], images: Tensor, top: int) -> list[Row]:
     """Return the most probable classes of images, uint8 [B, 3, S, S]; of several labels, those above 0.5."""
     if not names:

@@ -12,14 +12,14 @@ SUFFIX = ".tmp"
 """How the names of files end that are not whole yet."""
 
 
-def write_whole(path: Path, write: Callable[[BinaryIO], object]) -> None:
-    """Have a file written to the side, and put it in its place once it has reached the disk.
+def write_whole(path: Path, content: bytes | Callable[[BinaryIO], object]) -> None:
+    """Write a file to the side, and put it in its place once it has reached the disk.
 
     A process that is killed leaves the old file, and at most a temporary one beside it (`sweep`).
 
     Args:
         path: The file; its folder is there.
-        write: Writes the content.
+        content: The content, or what writes it.
 
     Raises:
         OSError: The disk is full, or cannot be written; the old file is as it was, and nothing lies beside it.
@@ -27,7 +27,10 @@ def write_whole(path: Path, write: Callable[[BinaryIO], object]) -> None:
     temporary = path.with_name(f".{path.name}{SUFFIX}")
     try:
         with temporary.open("wb") as file:
-            write(file)
+            if isinstance(content, bytes):
+                file.write(content)
+            else:
+                content(file)
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)

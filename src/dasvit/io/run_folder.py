@@ -172,7 +172,7 @@ class RunFolder:
 
         A command line may hold bytes that are no text; they stand as escapes, which JSON reads back.
         """
-        write_whole(self.path / name, lambda file: file.write(text.encode(errors="backslashreplace")))
+        write_whole(self.path / name, text.encode(errors="backslashreplace"))
 
     def write_json(self, name: str, content: Any) -> None:
         """Write a JSON file of the folder at once."""
@@ -216,7 +216,7 @@ class RunFolder:
                 f"delete {self.checkpoints} to start the run again."
             )
         if path.exists():
-            write_whole(path, lambda file: file.write(b"".join(lines[:count])))
+            write_whole(path, b"".join(lines[:count]))
 
 
 def comparable(config: Config) -> Config:

@@ -173,7 +173,7 @@ def _of_folder(folder: Path, config: Config, classes: int, reporter: Reporter) -
         )
     table = find_table(with_table(config, ""), classes, reporter)
     if folder.name == OWN_TABLES and (folder.parent / "config.yaml").is_file():  # a recipe's choice is only read
-        write_whole(own, lambda file: file.write(table.to_json().encode()))
+        write_whole(own, table.to_json().encode())
     return table
 
 
@@ -210,7 +210,7 @@ def renew_table(config: Config, classes: int, reporter: Reporter) -> LatencyTabl
     _HELD[path] = table
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_whole(path, lambda file: file.write(table.to_json().encode()))
+        write_whole(path, table.to_json().encode())
     except OSError as error:
         log.warning("cannot write the latency table %s (%s): it is kept in memory", path, error.strerror)
     return table

@@ -30,7 +30,7 @@ def class_attention(model: nn.Module, images: Tensor) -> tuple[Tensor, Tensor | 
     first: Any = vars(model).get("num_prefix_tokens")
     hooks = [
         projection.register_forward_hook(
-            lambda _, __, qkv, heads=heads: found.append(of_class_token(qkv, heads, first)),
+            lambda _, __, qkv, heads=heads: found.append(of_class_token(qkv, heads, first))
         )
         for projection, heads in projections(model)
     ]

@@ -185,10 +185,7 @@ class AutoFormer(TokenNetwork):
     def reset_classifier(self, num_classes: int) -> None:
         """Give the network a new head for another number of classes (0: none)."""
         self.num_classes = num_classes
-        like = self.embed.cls_token
-        self.head: nn.Module = nn.Identity()
-        if num_classes:
-            self.head = nn.Linear(self.embed_dim, num_classes, device=like.device, dtype=like.dtype)
+        self.head = self.new_head(num_classes)
         self.head.apply(_init_weights)
 
     def no_weight_decay(self) -> set[str]:

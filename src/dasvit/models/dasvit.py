@@ -240,10 +240,7 @@ class DasViT(TokenNetwork):
             self.global_pool = global_pool
         self.num_classes = num_classes
         self.model_args |= {"num_classes": num_classes, "global_pool": self.global_pool}
-        like = self.embed.cls_token
-        self.head: nn.Module = nn.Identity()
-        if num_classes:
-            self.head = nn.Linear(self.embed_dim, num_classes, device=like.device, dtype=like.dtype)
+        self.head = self.new_head(num_classes)
         self.head.apply(init_weights)
 
     def set_input_size(self, img_size: ImageSize | None = None, patch_size: ImageSize | None = None) -> None:

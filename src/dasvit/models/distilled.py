@@ -122,10 +122,7 @@ class DistilledDasViT(DasViT):
         if global_pool == "avg":
             raise UserError("a network with a distillation token reads its two tokens: global_pool is token, not avg.")
         super().reset_classifier(num_classes, global_pool)
-        like = self.embed.cls_token
-        self.head_dist: nn.Module = nn.Identity()
-        if num_classes:
-            self.head_dist = nn.Linear(self.embed_dim, num_classes, device=like.device, dtype=like.dtype)
+        self.head_dist = self.new_head(num_classes)
         self.head_dist.apply(init_weights)
 
     def no_weight_decay(self) -> set[str]:

@@ -91,8 +91,8 @@ def save_model(
     text = json.dumps(config, indent=2) + "\n"
     state = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
     weights = save(state, metadata={"format": "pt"})
-    write_whole(folder / WEIGHTS, lambda file: file.write(weights))
-    write_whole(folder / CONFIG, lambda file: file.write(text.encode()))
+    write_whole(folder / WEIGHTS, weights)
+    write_whole(folder / CONFIG, text.encode())
     return folder
 
 

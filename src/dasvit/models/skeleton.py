@@ -179,6 +179,8 @@ class TokenNetwork(nn.Module):
     """
 
     if TYPE_CHECKING:  # at run time TorchScript would read these
+        embed: TokenEmbedding
+        embed_dim: int
         global_pool: str
         head_drop: nn.Module
         head: nn.Module
@@ -204,6 +206,13 @@ class TokenNetwork(nn.Module):
             x = x[:, 1:].mean(dim=1)
         x = self.head_drop(x)
         return x if pre_logits else self.head(x)
+
+    def new_head(self, num_classes: int) -> nn.Module:
+        """Return a linear layer from a token to so many classes (0: none), where the embedding lies and of its type."""
+        like = self.embed.cls_token
+        if not num_classes:
+            return nn.Identity()
+        return nn.Linear(self.embed_dim, num_classes, device=like.device, dtype=like.dtype)
 
     def get_classifier(self) -> nn.Module:
         """Return the head."""

@@ -12,6 +12,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from dasvit.report.scores import mean_of
+
 Array = NDArray[np.float64]
 THRESHOLD = 0.5
 
@@ -28,10 +30,10 @@ def label_metrics(labels: ArrayLike, shares: ArrayLike) -> dict[str, float]:
     has_images, is_known = found["images"] > 0, (found["images"] > 0) | named.any(axis=0)
     hits, both = (truth & named).sum(), truth.sum() + named.sum()
     return {
-        "map": _mean(found["ap"][has_images]),
-        "prevalence": _mean(found["prevalence"][has_images]),
+        "map": mean_of(found["ap"][has_images]),
+        "prevalence": mean_of(found["prevalence"][has_images]),
         "micro_f1": float(200 * hits / max(1, both)),
-        "macro_f1": _mean(found["f1"][is_known]),
+        "macro_f1": mean_of(found["f1"][is_known]),
         "exact_match": float(100 * (truth == named).all(axis=1).mean()) if len(truth) else 0.0,
     }
 
@@ -97,7 +99,3 @@ def no_better_map(mean: float, prevalence: float) -> str:
     if mean > prevalence:
         return ""
     return f"The network is no better than a constant, whose mAP is the mean prevalence ({prevalence:.2f} %)."
-
-
-def _mean(values: Array) -> float:
-    return float(values.mean()) if len(values) else 0.0

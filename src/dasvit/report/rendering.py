@@ -77,7 +77,7 @@ def write_page(path: Path, text: str) -> None:
     """
     if path.exists() and not is_ours(path):
         raise UserError(f"{path} is no page of dasvit's, and is left alone: move it, or give --out another file.")
-    write_whole(path, lambda file: file.write(text.encode(errors="replace")))
+    write_whole(path, text.encode(errors="replace"))
 
 
 def is_ours(path: Path) -> bool:

@@ -31,8 +31,8 @@ def metrics(confusion: ArrayLike) -> dict[str, float]:
     return {
         "top1": float(100 * np.trace(counts) / total),
         "majority": float(100 * counts.sum(1).max(initial=0.0) / total),
-        "balanced_accuracy": _mean(rows["recall"][has_images]),
-        "macro_f1": _mean(rows["f1"][is_known]),
+        "balanced_accuracy": mean_of(rows["recall"][has_images]),
+        "macro_f1": mean_of(rows["f1"][is_known]),
     }
 
 
@@ -102,5 +102,6 @@ def no_better(top1: float, majority: float, images: float, largest: str = "the l
     return ""
 
 
-def _mean(values: Array) -> float:
+def mean_of(values: Array) -> float:
+    """Return the mean of figures, 0 of none."""
     return float(values.mean()) if len(values) else 0.0

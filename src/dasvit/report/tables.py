@@ -1,11 +1,13 @@
 """Tables for the terminal."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from rich.table import Table
 from rich.text import Text
 
+from dasvit.cell.genotype import Genotype
+from dasvit.config.units import time_text
 from dasvit.errors import printable
 
 SHARES = {
@@ -41,6 +43,14 @@ def number(value: float) -> str:
     return f"{value:g}"
 
 
+def text_table(texts: Sequence[str], figures: Iterable[str], title: str | None = None) -> Table:
+    """Return an empty table: heads of columns of text, and behind them of figures, which stand at the right."""
+    table = Table(*texts, title=title)
+    for head in figures:
+        table.add_column(head, justify="right")
+    return table
+
+
 def network_table(rows: Sequence[Mapping[str, Any]], title: str | None = None) -> Table:
     """Return the table of networks, each with network, params, macs, top1, majority and macro_f1: 80 columns.
 
@@ -48,14 +58,32 @@ def network_table(rows: Sequence[Mapping[str, Any]], title: str | None = None) -
     """
     several = any("map" in row for row in rows)
     keys = ("map", "prevalence", "macro_f1") if several else ("top1", "majority", "macro_f1")
-    shown = [(key, SHARES[key]) for key in keys]
-    table = Table(title=title)
-    table.add_column("network")
-    for name in ("parameters", "multiply-adds", *(head for _, head in shown)):
-        table.add_column(name, justify="right")
+    table = text_table(["network"], ["parameters", "multiply-adds", *(SHARES[key] for key in keys)], title)
     for row in rows:
-        shares = [f"{row[key]:.2f} %" for key, _ in shown]
+        shares = [f"{row[key]:.2f} %" for key in keys]
         table.add_row(plain(row["network"]), number(row["params"]), number(row["macs"]), *shares)
+    return table
+
+
+def front_table(rows: Sequence[Mapping[str, Any]], chosen: Mapping[str, Any]) -> Table:
+    """Return the candidates that none beats at no more cost, and the found one, the cheapest first.
+
+    Args:
+        rows: The candidates, as `derivation.json` has them.
+        chosen: The found network's genotype.
+    """
+    timed = any("latency" in row for row in rows)
+    share = "map" if any("map" in row for row in rows) else "top1"
+    figures = ["multiply-adds", *(["time"] if timed else []), "epochs", "val loss", f"val {SHARES[share]}"]
+    table = text_table(["network", "operations"], figures, f"the best of {len(rows)} candidates at their cost")
+    shown = [row for row in rows if row.get("front") or row["genotype"] == chosen]
+    for row in sorted(shown, key=lambda row: row["latency"] if timed else row["macs"]):
+        cell = Genotype.from_dict(row["genotype"])
+        sizes = (cell.sizes.brief if cell.sizes else "–") + (" ←" if row["genotype"] == chosen else "")
+        time = [time_text(row["latency"])] if timed else []
+        loss = "–" if row["loss"] is None else f"{row['loss']:.4f}"
+        reached = "–" if row.get(share) is None else f"{row[share]:.2f} %"
+        table.add_row(sizes, " ".join(cell.ops), number(row["macs"]), *time, f"{row['epochs']:g}", loss, reached)
     return table
 
 
@@ -76,11 +104,9 @@ def confusion_table(confusion: Sequence[Sequence[int]], names: Sequence[str], mo
 
 def class_table(rows: Sequence[Mapping[str, Any]]) -> Table:
     """Return precision, recall and F1 of every class, as an evaluation's record holds them; AP of several labels."""
-    table = Table("class", title="by class")
     heads = {"prevalence": "prevalence", "ap": "AP", "precision": "precision", "recall": "recall", "f1": "F1"}
     shown = [key for key in heads if rows and key in rows[0]]
-    for head in ("images", *(heads[key] for key in shown)):
-        table.add_column(head, justify="right")
+    table = text_table(["class"], ["images", *(heads[key] for key in shown)], "by class")
     for row in rows:
         shares = [f"{row[key]:.2f} %" for key in shown]
         table.add_row(plain(row["class"]), str(row["images"]), *shares)

@@ -248,7 +248,7 @@ class Cluster:
                 raise UserError(f"the cluster refuses the jobs: {' '.join(str(error).split())}") from None
             known |= {name: [str(job.paths.folder), job.job_id] for name, job in submitted.items()}
             text = json.dumps(known, indent=2) + "\n"
-            write_whole(self.folder / "jobs.json", lambda file: file.write(text.encode()))
+            write_whole(self.folder / "jobs.json", text.encode())
             jobs |= submitted
         return jobs
 

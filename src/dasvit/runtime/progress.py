@@ -10,14 +10,7 @@ from importlib.util import find_spec
 from typing import Protocol, TypeVar
 
 from rich.console import Console, RenderableType
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.text import Text
 
 T = TypeVar("T", covariant=True)
@@ -90,11 +83,7 @@ class Reporter:
         return self.console.is_jupyter and not self.console.quiet and find_spec("ipywidgets") is not None
 
     def track(
-        self,
-        items: SizedIterable[T],
-        description: str,
-        done: int = 0,
-        live: Callable[[], Sequence[str]] | None = None,
+        self, items: SizedIterable[T], description: str, done: int = 0, live: Callable[[], Sequence[str]] | None = None
     ) -> Iterator[T]:
         """Walk through items under a bar that vanishes when they end (none where there is no terminal).
 

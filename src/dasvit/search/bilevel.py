@@ -20,10 +20,7 @@ def gradients(loss: Closure, tensors: Sequence[Tensor]) -> list[Tensor | None]:
 
 
 def first_order(
-    val_loss: Closure,
-    alphas: Sequence[Tensor],
-    weights: Sequence[Tensor],
-    differentiate: Differentiate = gradients,
+    val_loss: Closure, alphas: Sequence[Tensor], weights: Sequence[Tensor], differentiate: Differentiate = gradients
 ) -> list[Tensor]:
     """Return the gradients of L_val(w, alpha) in alpha alone.
 

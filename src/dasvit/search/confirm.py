@@ -50,10 +50,7 @@ class Trial:
 
 
 def confirm(
-    derivation: Derivation,
-    others: Iterable[Genotype],
-    faster: Callable[[Config], Genotype],
-    session: Session,
+    derivation: Derivation, others: Iterable[Genotype], faster: Callable[[Config], Genotype], session: Session
 ) -> tuple[Derivation, list[Trial]]:
     """Return the derivation that measurements leave, and what was measured.
 

@@ -7,11 +7,12 @@ from typing import Any
 
 from dasvit.cell.space import Space
 from dasvit.config import Config, DeriveConfig
+from dasvit.config.units import parse_time
 from dasvit.errors import UserError
-from dasvit.search.cost import make_budget
+from dasvit.search.cost import make_budget, microseconds
 from dasvit.search.derive import Derivation, derive, skips
 from dasvit.search.sampling import Cells
-from dasvit.search.stages import Stages, StageWeights, with_pruned
+from dasvit.search.stages import Stages, with_pruned
 
 
 def derive_found(stages: Stages, config: Config, classes: int, choice: DeriveConfig) -> Derivation:
@@ -78,6 +79,15 @@ def derive_by_weights(stages: Stages, config: Config, classes: int, choice: Deri
     return replace(found, reason=f"{found.reason} Operations pruned in earlier stages were taken back.")
 
 
-def even_stages(space: Space) -> list[StageWeights]:
-    """Return the stages of a search that trained no supernet: every operation weighs as much as any other."""
-    return [StageWeights([[1.0] * len(space.operations) for _ in space.edges], space.everything())]
+def file_name(choice: DeriveConfig) -> str:
+    """Return the name of a cell's file, without its ending, that says how the cell was derived."""
+    parts: list[str] = [choice.rule]
+    if choice.rule != "strongest":
+        parts.append(f"{choice.edges_per_node}-edges")
+    most = microseconds(parse_time(choice.max_latency, "--max-latency"))
+    for name, limit in {"params": choice.max_params, "macs": choice.max_macs, "us": most}.items():
+        if limit:
+            parts.append(f"{name}-{limit}")
+    if choice.max_skips >= 0:
+        parts.append(f"skips-{choice.max_skips}")
+    return "_".join(parts)

@@ -5,12 +5,15 @@ Shapes: B images, E edges, O operations.
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import torch
 from torch import Tensor, nn
 
 from dasvit.cell.space import as_mask
 from dasvit.config import Config
-from dasvit.data import Data, Preprocess
+from dasvit.config.methods import find_method
+from dasvit.data import Data, Preprocess, load_data
 from dasvit.errors import UserError
 from dasvit.io.run_folder import RunFolder
 from dasvit.runtime.checkpoint import load_checkpoint
@@ -19,10 +22,11 @@ from dasvit.runtime.progress import Reporter
 from dasvit.runtime.saver import Saver
 from dasvit.search.metric import score_of
 from dasvit.search.perturbation import perturbation_scores
-from dasvit.search.stages import StageWeights
+from dasvit.search.stages import Stages, StageWeights
 from dasvit.search.state import SearchBatches, SearchParts, StageState
 from dasvit.search.strategies.base import Evaluator
 from dasvit.search.supernet import EVERYTHING, ForwardMode, Supernet
+from dasvit.session import as_begun, say_data
 from dasvit.training.evaluation import Evaluation, evaluate
 
 TIE = 1e-3
@@ -82,18 +86,31 @@ def perturbed(stage: StageState, data: Data, config: Config, runtime: Runtime) -
     return StageWeights.of_scores(scores, stage.alive, stage.space)
 
 
-def restore(config: Config, classes: int, run: RunFolder, runtime: Runtime, reporter: Reporter) -> StageState:
-    """Return the stage that a search's newest checkpoint holds.
+def perturbed_again(config: Config, classes: int, folder: Path, stages: Stages | None, reporter: Reporter) -> Stages:
+    """Return a past search's stages, the last one's weights by perturbation of the supernet in its newest checkpoint.
+
+    Args:
+        config: The search's recipe, under the choice that is derived with.
+        classes: Classes of the data.
+        folder: The search's run folder.
+        stages: What it noted of its stages.
+        reporter: Where is said what the data are.
 
     Raises:
-        UserError: There is none.
+        UserError: The method trains no mixture, or there is no checkpoint, or it is damaged.
     """
+    if not find_method(config.search.method).learns_alphas or stages is None:
+        raise UserError(f"the method {config.search.method} trains no mixture that could be perturbed.")
+    run = RunFolder(folder, "search")
+    runtime = Runtime(config.runtime, "bfloat16" if run.notes().get("precision") == "bfloat16" else "float32")
     state = load_checkpoint(run.checkpoints, reporter.say)
     if state is None:
         raise UserError(f"{run.path} holds no checkpoint, and so no supernet to perturb: take --rule darts.")
-    stage = StageState(SearchParts(config, classes, 1, runtime, reporter), state["stage"], as_mask(state["alive"]))
-    stage.load(state)
-    return stage
+    last = StageState(SearchParts(config, classes, 1, runtime, reporter), state["stage"], as_mask(state["alive"]))
+    last.load(state)
+    data = load_data(as_begun(config.data, folder), config.model.image_size, config.runtime.seed)
+    say_data(data, reporter)
+    return [*stages[:-1], perturbed(last, data, config, runtime)]
 
 
 def mixture_of(stage: StageState) -> tuple[Tensor, Tensor]:

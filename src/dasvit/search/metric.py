@@ -75,7 +75,7 @@ def keep(folder: Path, evaluation: Evaluation) -> None:
     """Keep what a candidate said of the validation images."""
     content = io.BytesIO()
     np.savez(content, logits=evaluation.logits.numpy(), labels=evaluation.labels.numpy())
-    write_whole(folder / FILE, lambda file: file.write(content.getvalue()))
+    write_whole(folder / FILE, content.getvalue())
 
 
 def kept(folder: Path) -> Evaluation | None:

@@ -22,11 +22,7 @@ Gradients = tuple[Tensor | None, ...]
 
 
 def mix(
-    operations: Sequence[Parametric],
-    z: Tensor,
-    weights: Tensor,
-    places: Tensor | None = None,
-    grid: Grid | None = None,
+    operations: Sequence[Parametric], z: Tensor, weights: Tensor, places: Tensor | None = None, grid: Grid | None = None
 ) -> Tensor:
     """Return sum_o w_o * outer_o(features_o(inner_o(norm_o(x)))) for the normalised x.
 

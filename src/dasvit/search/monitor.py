@@ -75,7 +75,7 @@ class Monitor:
         about = {"layers": json.dumps(len(supernet.blocks)), "alive": json.dumps(alive)}
         state = {name: value.detach().cpu().contiguous() for name, value in supernet.state_dict().items()}
         content = save(state, about)
-        write_whole(run.path / FOLDER / f"stage{stage}.safetensors", lambda file: file.write(content))
+        write_whole(run.path / FOLDER / f"stage{stage}.safetensors", content)
 
 
 def evaluate_cell(supernet: Supernet, cell: Genotype, evaluate: SupernetEvaluator) -> float:

@@ -141,11 +141,7 @@ def largest(cell: Genotype, pools: Pools) -> Genotype | None:
 
 
 def best_network(
-    coefficients: NDArray[np.float64],
-    model: LinearModel,
-    sizes: Sequence[Sizes],
-    config: Config,
-    classes: int,
+    coefficients: NDArray[np.float64], model: LinearModel, sizes: Sequence[Sizes], config: Config, classes: int
 ) -> Genotype | None:
     """Return the network of the least loss within rule and budget, exactly, under coefficients of the model.
 

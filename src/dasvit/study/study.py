@@ -289,10 +289,7 @@ class Study:
             "data": self.config.data.name,
             "figure": figure,
             "machine": {key: self.run.notes().get(key) for key in ("machine", "device", "precision", "versions")},
-            "epochs": {
-                "search": sum(self.variants[0].config.search.stages.epochs),
-                "train": self.config.train.epochs,
-            },
+            "epochs": {"search": sum(self.variants[0].config.search.stages.epochs), "train": self.config.train.epochs},
             "test_images": len(self.data.test),
             "variants": [{"key": v.key, "label": v.label, "group": v.group, "value": v.value} for v in self.variants],
             "searches": searches,

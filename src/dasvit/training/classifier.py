@@ -144,7 +144,11 @@ class Classifier:
         Raises:
             UserError: The weights give no numbers.
         """
-        logits = self.model(self.inputs(images)).float() / (self.described.temperature or 1.0)
+        return self.shares_of(self.model(self.inputs(images)))
+
+    def shares_of(self, logits: Tensor) -> Tensor:
+        """Return the probabilities that logits [B, C] stand for, as `shares` does."""
+        logits = logits.float() / (self.described.temperature or 1.0)
         shares: Tensor = (logits.sigmoid() if self.described.multilabel else logits.softmax(dim=1)).cpu()
         check_finite(self.folder, float(shares.sum()))
         return shares

@@ -42,7 +42,7 @@ class Stopwatch(Reporter):
 
     def __init__(self, same_everywhere: bool) -> None:
         super().__init__(quiet=True)
-        self.same_everywhere, self.times, self.is_warm = same_everywhere, list[float](), False
+        self.same_everywhere, self.times = same_everywhere, list[float]()
 
     def track(self, items: SizedIterable[T], *_: Any, **__: Any) -> Iterator[T]:
         """Yield the items, and note the time between them.

@@ -211,11 +211,7 @@ class LabelEvaluation(Evaluation):
 
 @torch.no_grad()
 def evaluate(
-    model: nn.Module,
-    preprocess: nn.Module,
-    batches: Iterable[tuple[Tensor, Tensor]],
-    runtime: Runtime,
-    classes: int,
+    model: nn.Module, preprocess: nn.Module, batches: Iterable[tuple[Tensor, Tensor]], runtime: Runtime, classes: int
 ) -> Evaluation:
     """Evaluate a network on every image of a test set.
 

@@ -28,11 +28,7 @@ Networks = tuple[Sequence[str], Sequence[Sequence[str]]]
 
 
 def write_comparison(
-    folders: Sequence[Path],
-    path: Path,
-    names: Sequence[str] = (),
-    title: str = "",
-    networks: Networks | None = None,
+    folders: Sequence[Path], path: Path, names: Sequence[str] = (), title: str = "", networks: Networks | None = None
 ) -> Path:
     """Write one page that sets runs side by side.
 

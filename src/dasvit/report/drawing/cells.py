@@ -138,11 +138,7 @@ def mixed_cell(weights: Weights, index: Mapping[str, int], epoch: int) -> Markup
 
 
 def _ribbons(
-    name: str,
-    operations: Mapping[str, float],
-    points: Sequence[Point],
-    centre: Point,
-    index: Mapping[str, int],
+    name: str, operations: Mapping[str, float], points: Sequence[Point], centre: Point, index: Mapping[str, int]
 ) -> Markup:
     total = sum(operations.values()) or 1.0
     left, parts = -RIBBON / 2, []

@@ -2,40 +2,31 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from matplotlib.figure import Figure
 
 GIB = 2**30
 
 
-def draw_memory(
-    networks: Sequence[Mapping[str, object]],
-    peaks: Sequence[Sequence[int]],
-    batches: Sequence[int],
-    cards: Sequence[int],
-    batch: int,
-    title: str,
-    path: Path,
-) -> list[Path]:
+def draw_memory(counted: Mapping[str, Any], batches: Sequence[int], cards: Sequence[int], path: Path) -> list[Path]:
     """Draw peak memory against batch size, save it as PNG and SVG, and return the files.
 
     Args:
-        networks: Each with network, stage, layers and operations, as `dasvit memory --json` has them.
-        peaks: For every network, its bytes at every batch size.
-        batches: Batch sizes.
+        counted: What was counted, as `dasvit memory --json` has it.
+        batches: Batch sizes; the recipe's own is drawn as a line.
         cards: Memory of GPUs in GiB, drawn as lines.
-        batch: The recipe's batch size, drawn as a line.
-        title: Written above.
         path: Where to, without the ending.
     """
+    networks, batch = counted["networks"], counted["batch_size"]
     figure = Figure(figsize=(9, 5), layout="constrained")
     axes = figure.subplots()
     names = list(dict.fromkeys(row["network"] for row in networks))
     styles = dict(zip(names, (":", "--", "-"), strict=False))
-    for row, bytes_ in zip(networks, peaks, strict=True):
+    for row in networks:
         label = f"stage {row['stage']}, {row['layers']} layers, {row['operations']} operations: {row['network']}"
-        colour = f"C{int(str(row['stage'])) - 1}"
-        axes.plot(batches, [value / GIB for value in bytes_], styles[row["network"]], color=colour, label=label)
+        gibibytes = [row["peak_bytes"][str(size)] / GIB for size in batches]
+        axes.plot(batches, gibibytes, styles[row["network"]], color=f"C{row['stage'] - 1}", label=label)
     axes.set_xscale("log", base=2)
     axes.set_yscale("log", base=2)
     for card in cards:
@@ -47,7 +38,8 @@ def draw_memory(
     axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
     axes.set_xlabel("batch size")
     axes.set_ylabel("peak memory of a search step, GiB")
-    axes.set_title(title, fontsize=10)
+    about = f"width {counted['width']}, {counted['tokens']} tokens, {counted['precision']}, {counted['device']}"
+    axes.set_title(about, fontsize=10)
     figure.legend(loc="outside right upper", fontsize=8, frameon=False)
     path.parent.mkdir(parents=True, exist_ok=True)
     files = [path.with_name(f"{path.name}.{ending}") for ending in ("png", "svg")]

@@ -169,9 +169,7 @@ def result_rows(results: Mapping[str, float]) -> list[tuple[str, str]]:
             rows.append((name, f"{percent(results[key])} {spread}"))
     if "map" in results:
         rows.append(("test mAP", percent(results["map"])))
-    for key in ("majority", "balanced_accuracy", "prevalence", "micro_f1", "macro_f1", "exact_match", "ece"):
-        if key in results:
-            rows.append((f"test {METRICS[key]}", percent(results[key])))
+    rows += [(f"test {name}", percent(results[key])) for key, name in METRICS.items() if key in results]
     if "images" in results:
         rows.append(("test images", f"{results['images']:,.0f}"))
     if "loss" in results:

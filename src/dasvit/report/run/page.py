@@ -14,14 +14,7 @@ from dasvit.report.run.confusions import class_section, confusion_section, label
 from dasvit.report.run.images import image_section
 from dasvit.report.run.plots import all_charts, operations_of, shown_in
 from dasvit.report.run.reading import Run, outcome_remark, read_run
-from dasvit.report.run.sections import (
-    choices,
-    cost_section,
-    facts,
-    mixture,
-    reference_cost,
-    settings,
-)
+from dasvit.report.run.sections import choices, cost_section, facts, mixture, reference_cost, settings
 from dasvit.report.run.tokens import token_section
 from dasvit.report.tables import number
 from dasvit.report.words import Tile, duration, known_interval, memory, percent, ratio
