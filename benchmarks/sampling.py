@@ -127,7 +127,9 @@ def race(rungs: Sequence[float], cells: int, learn: bool, keep: float = 0.5) -> 
     """Return the search's own way: successive halving, with or without its model."""
 
     def choose(world: World, config: Config) -> Genotype:
-        finals = replace(config.search.finals, cells=cells, rungs=list(rungs), learn=learn, keep=keep, shipped=False)
+        finals = replace(
+            config.search.finals, cells=cells, rungs=list(rungs), learn=learn, keep=keep, shipped=False, min_share=0
+        )
         search, runtime = replace(config.search, finals=finals), replace(config.runtime, seed=world.seed)
         config = replace(config, search=search, runtime=runtime)
 

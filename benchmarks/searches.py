@@ -28,11 +28,10 @@ from dasvit.api.recipe import make_config
 from dasvit.cell.genotype import Genotype, load_genotype
 from dasvit.runtime.progress import Reporter
 from dasvit.training.pipeline import Subject, run_training
+from rungs import DATA
 
-DATA: dict[str, dict[str, Any]] = {
-    "cifar10": {},
-    "tiny": {"data.name": "parquet", "model.image_size": 64, "model.patch_size": 8, "train.epochs": 3},
-}
+EPOCHS = {"cifar10": 2, "tiny": 3}
+"""Of the trainings."""
 CONTROL = "even"
 ARMS: dict[str, dict[str, Any]] = {
     CONTROL: {"search.finals.learn": False},
@@ -95,7 +94,7 @@ def run(entry: str, args: argparse.Namespace) -> None:
     stem = f"{Path(name).stem}-{seed}" if seed else Path(name).stem
     file, folder = args.out / args.data / f"{stem}.json", args.work / args.data / stem
     found: dict[str, Any] = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
-    options: dict[str, Any] = {"data.path": str(args.dir), **DATA[args.data]}
+    options: dict[str, Any] = {"data.path": str(args.dir), **DATA[args.data], "train.epochs": EPOCHS[args.data]}
     file.parent.mkdir(parents=True, exist_ok=True)
     subject: Subject = load_genotype(name) if name.startswith("dasvit_") or "." in name else name
     if seed:

@@ -13,10 +13,7 @@ COUNTS = tuple(
 """Fields that take a unit on the command line, as 6M."""
 
 
-LISTS = (
-    *(f"space.{name}" for name in ("widths", "depths", "patches", "stems", "pools")),
-    "search.finals.prior",
-)
+LISTS = ("space.widths", "space.depths", "space.patches", "space.stems", "space.pools", "search.finals.prior")
 """Fields that take their values with commas between them, as 96,128."""
 
 

@@ -4,12 +4,21 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Mapping
 from typing import Literal
 
 from dasvit.errors import UserError
 
 UNITS = {"us": 1e-6, "µs": 1e-6, "ms": 1e-3, "s": 1.0}
 """Units of time, in seconds."""
+AGES = {"d": 86400.0, "h": 3600.0, "m": 60.0}
+"""Units of an age, in seconds."""
+MEMORY = {
+    f"{unit}{ending}": size
+    for unit, size in zip("MGT", (2**20, 2**30, 2**40), strict=True)
+    for ending in ("", "B", "IB")
+}
+"""Units of memory in capital letters, in bytes."""
 
 
 def parse_time(text: str, option: str) -> float:
@@ -24,8 +33,7 @@ def parse_time(text: str, option: str) -> float:
     """
     if not text:
         return 0.0
-    match = re.fullmatch(r"(\d{1,12}(?:\.\d{1,12})?)\s*([a-zA-Zµ]+)", text.strip())
-    seconds = float(match[1]) * UNITS.get(match[2], 0.0) if match else 0.0
+    seconds = _amount(text, UNITS)
     if not seconds:
         raise UserError(f"{option} takes a time with its unit, as 500us, 8ms or 0.2s, not {text!r}.")
     return seconds
@@ -41,10 +49,10 @@ def parse_age(text: str, option: str) -> float:
     Raises:
         UserError: It is none.
     """
-    match = re.fullmatch(r"(\d{1,9}(?:\.\d{1,9})?)\s*([dhm])", text.strip())
-    if not match:
+    seconds = _amount(text, AGES, digits=9)
+    if seconds is None:
         raise UserError(f"{option} takes days, hours or minutes, as 30d, 12h or 90m, not {text!r}.")
-    return float(match[1]) * {"d": 86400.0, "h": 3600.0, "m": 60.0}[match[2]]
+    return seconds
 
 
 def parse_memory(text: str, option: str) -> int:
@@ -57,10 +65,22 @@ def parse_memory(text: str, option: str) -> int:
     Raises:
         UserError: It is none.
     """
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([MGT])(?:i?B)?", text.strip(), re.IGNORECASE)
-    if not match:
+    size = _amount(text.upper(), MEMORY)
+    if size is None:
         raise UserError(f"{option} takes a memory such as 24G or 512M, not {text!r}.")
-    return round(float(match[1]) * {"M": 2**20, "G": 2**30, "T": 2**40}[match[2].upper()])
+    return round(size)
+
+
+def _amount(text: str, units: Mapping[str, float], digits: int = 12) -> float | None:
+    """Return a number with one of some units, as 8ms, in the unit that is 1; None of everything else.
+
+    Args:
+        text: The number, with its unit.
+        units: What each is worth.
+        digits: The most before and behind the point.
+    """
+    match = re.fullmatch(rf"(\d{{1,{digits}}}(?:\.\d{{1,{digits}}})?)\s*([a-zA-Zµ]+)", text.strip())
+    return float(match[1]) * units[match[2]] if match and match[2] in units else None
 
 
 def time_text(seconds: float) -> str:

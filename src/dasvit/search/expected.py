@@ -13,7 +13,7 @@ from dasvit.config import Config, DeriveConfig
 from dasvit.search.cost import make_budget
 from dasvit.search.derivation import derive_by_weights, ruled
 from dasvit.search.derive import Derivation
-from dasvit.search.prior import make_prior, read_sources
+from dasvit.search.prior import make_prior, prior_of, read_sources
 from dasvit.search.stages import Stages, StageWeights, with_pruned
 from dasvit.search.surrogate import Features
 
@@ -31,9 +31,7 @@ def make_features(config: Config, classes: int, stages: Stages | None) -> Featur
     supernet = None if stages is None else np.log(np.maximum(with_pruned(stages), 1e-6))
     sizes = {one: mean_macs(at(config, one), classes) for one in sizes_of_space(config)}
     features = Features(Space.from_config(config.space), macs, supernet, sizes)
-    if not config.search.finals.learn or not config.search.finals.prior:
-        return features
-    return replace(features, prior=make_prior(features, read_sources(config.search.finals.prior)))
+    return replace(features, prior=make_prior(features, read_sources(prior_of(config))))
 
 
 def mean_macs(config: Config, classes: int) -> float:

@@ -47,7 +47,7 @@ from dasvit.search.halving import Candidate, converged
 from dasvit.search.loop import TrainedSupernet, search
 from dasvit.search.past_run import candidate_stages
 from dasvit.search.prior import check_prior, describe_prior, own_prior
-from dasvit.search.proposal import SHIPPED, TEACHERS
+from dasvit.search.proposal import SHIPPED, TEACHERS, check_share
 from dasvit.search.sized import cost_counter, derive_sized, measure_tables, pools_within, with_choice
 from dasvit.search.stages import Stages
 from dasvit.search.state import halves
@@ -213,6 +213,7 @@ def check_search(config: Config, labels: NDArray[np.int64], classes: Sequence[st
         check_training(config.train, labels)
     if finals.cells:
         check_training(short_training(config.train, 1), labels)
+        check_share(config, len(classes))
     trains = method.trains_supernet or method.finds == "network"
     if trains or finals.cells:
         _, upper = halves(labels, config, classes, filled=trains)

@@ -67,6 +67,12 @@ class Source:
         return {"data": self.data, "nodes": self.cells[0].nodes if self.cells else 0, "cells": rows}
 
 
+def prior_of(config: Config) -> list[str]:
+    """Return what a search names as its prior; nothing where it has no candidates, or these learn nothing."""
+    finals = config.search.finals
+    return finals.prior if finals.cells and finals.learn else []
+
+
 def make_prior(features: Features, sources: Sequence[Source]) -> Prior | None:
     """Return what sources say of the coefficients of a model; None where they say nothing of its space.
 
@@ -76,14 +82,20 @@ def make_prior(features: Features, sources: Sequence[Source]) -> Prior | None:
         features: The model's.
         sources: What was trained on other data.
     """
-    usable = [part for source in sources if len((part := source.within(features.space)).cells) >= LEAST]
-    if not usable:
+    parts = usable(sources, features.space)
+    if not parts:
         return None
-    cells = [cell for source in usable for cell in source.cells]
-    losses = np.concatenate([standardised(source.losses) for source in usable])
+    cells = [cell for part in parts for cell in part.cells]
+    losses = np.concatenate([standardised(part.losses) for part in parts])
     model = LinearModel(replace(features, supernet=None, sizes={}, prior=None), cells, losses)
     mean, covariance = model.posterior
     return Prior(mean[:-1], covariance[:-1, :-1])
+
+
+def usable(sources: Sequence[Source], space: Space) -> list[Source]:
+    """Return the parts of sources whose cells are of a space, where these are enough."""
+    parts = [source.within(space) for source in sources]
+    return [part for part in parts if len(part.cells) >= LEAST]
 
 
 def standardised(losses: Sequence[float]) -> NDArray[np.float64]:
@@ -169,8 +181,8 @@ def check_prior(config: Config, folder: Path) -> None:
     Raises:
         UserError: As `read_sources` does.
     """
-    if config.search.finals.learn and not (folder / OWN).is_file():
-        read_sources(config.search.finals.prior)
+    if not (folder / OWN).is_file():
+        read_sources(prior_of(config))
 
 
 def own_prior(config: Config, run: RunFolder) -> Config:
@@ -179,11 +191,11 @@ def own_prior(config: Config, run: RunFolder) -> Config:
     Raises:
         UserError: As `read_sources` does.
     """
-    if not config.search.finals.prior or not config.search.finals.learn:
+    names, path = prior_of(config), run.path / OWN
+    if not names:
         return config
-    path = run.path / OWN
     if not path.is_file():
-        run.write_text(OWN, to_json(read_sources(config.search.finals.prior)))
+        run.write_text(OWN, to_json(read_sources(names)))
     return with_prior(config, [str(path)])
 
 
@@ -201,11 +213,11 @@ def with_prior(config: Config, names: list[str]) -> Config:
 
 def describe_prior(config: Config) -> str:
     """Return a line for the terminal: what a search knows before it begins; empty where nothing."""
-    if not config.search.finals.prior or not config.search.finals.learn:
-        return ""
-    space = Space.from_config(config.space)
-    parts = [source.within(space) for source in read_sources(config.search.finals.prior)]
-    used = [f"{len(part.cells)} cells trained on {part.data}" for part in parts if len(part.cells) >= LEAST]
+    names = prior_of(config)
+    used = [
+        f"{len(part.cells)} cells trained on {part.data}"
+        for part in usable(read_sources(names), Space.from_config(config.space))
+    ]
     if not used:
-        return "prior: none; the cells of search.finals.prior are not of this space"
+        return "prior: none; the cells of search.finals.prior are not of this space" if names else ""
     return f"prior: {' and '.join(used)} (search.finals.prior)"

@@ -26,10 +26,43 @@ DRAWS = 5
 """What random numbers of the candidates are for, beside those of the search loop and of the strategies."""
 ENOUGH = 200
 """Draws without a new cell, after which there are no more candidates."""
+TRIES = 20_000
+"""The same where most networks use too little of the budget."""
 MANY = 2000
 """Networks among which the model chooses where candidates must use a share of the budget."""
 TEACHERS = 4
 """Results below which candidates are drawn evenly: a model of fewer knows nothing."""
+
+
+def uses_floor(config: Config) -> bool:
+    """Tell whether a search's drawn candidates must use a share of the budget."""
+    limits = config.search.derive
+    return bool(config.search.finals.min_share and (limits.max_params or limits.max_macs or limits.max_latency))
+
+
+def check_share(config: Config, classes: int) -> None:
+    """Refuse a share of the budget that no network uses, before an image is decoded.
+
+    Under a latency budget nothing is known before the table is measured: then the first draw says it.
+
+    Raises:
+        UserError: None of many networks that are drawn uses so much; the text has the largest share.
+    """
+    if not uses_floor(config) or config.search.derive.max_latency:
+        return
+    pools, chance, most = pools_within(config, classes), random.Random(config.runtime.seed), 0.0
+    for _ in range(TRIES):
+        cell = draw_network(pools, chance)
+        most = max(most, share_of_budget(pools[cell.sizes].budget.cost(cell), pools[cell.sizes].budget))
+        if most >= config.search.finals.min_share:
+            return
+    raise UserError(no_network(config.search.finals.min_share, most))
+
+
+def no_network(share: float, most: float = 0.0) -> str:
+    """Return the sentence where no drawn network uses a share of the budget, with the largest that one uses."""
+    seen = f" (the largest uses {most:.2f})" if most else ""
+    return f"no network that was drawn uses {share:g} of the budget{seen}: lower search.finals.min_share or the budget."
 
 
 class Proposer:
@@ -43,12 +76,14 @@ class Proposer:
 
     Attributes:
         pools: The cells that fit, by the sizes of their networks.
+        has_floor: Whether drawn networks must use a share of the budget.
         shipped: The shipped cell, if it is a candidate; where sizes are searched, at the largest that fit.
     """
 
     def __init__(self, config: Config, classes: int, stages: Stages | None, first: Sequence[Genotype]) -> None:
         self.config, self.classes = config, classes
         self.pools, self.features = pools_within(config, classes), make_features(config, classes, stages)
+        self.has_floor = uses_floor(config)
         self.shipped = self._shipped()
         self.given = list(dict.fromkeys([*first, *([self.shipped] if self.shipped else [])]))
 
@@ -68,18 +103,15 @@ class Proposer:
                 return drawn
         cell = self._evenly(known, len(entered))
         if cell is None and not entered:
-            share = self.config.search.finals.min_share
-            raise UserError(f"no network that was drawn uses {share:g} of the budget: lower search.finals.min_share.")
+            raise UserError(no_network(self.config.search.finals.min_share))
         return None if cell is None else Candidate(cell)
 
     def _evenly(self, known: set[Genotype], number: int) -> Genotype | None:
         """Return a cell drawn with the same probability as every other that fits."""
         chance = random.Random(f"{self.config.runtime.seed} {DRAWS} {number}")
-        for _ in range(ENOUGH):
-            cell = draw_network(self.pools, chance)
-            if cell not in known and self._may_skip(cell) and self._costs_enough(cell):
-                return cell
-        return None
+        draws = TRIES if self.has_floor else ENOUGH
+        cells = (draw_network(self.pools, chance) for _ in range(draws))
+        return next((cell for cell in cells if cell not in known and self._may_enter(cell)), None)
 
     def _by_model(self, seen: Sequence[Candidate], known: set[Genotype], number: int) -> Candidate | None:
         """Return the best cell of a draw from what the candidates so far say (Thompson sampling).
@@ -116,7 +148,7 @@ class Proposer:
         sizes = [one for one in self.pools if one is not None]
         if sizes:
             sizes = sizes if known_sizes else [sizes[int(chance.integers(len(sizes)))]]
-        if self.config.search.finals.min_share:
+        if self.has_floor:
             return self._best_drawn(coefficients, known, sizes)
         if sizes:
             return best_network(coefficients, model, sizes, self.config, self.classes)
@@ -140,7 +172,7 @@ class Proposer:
         chance, found = random.Random(f"{self.config.runtime.seed} {DRAWS}"), dict[Genotype, None]()
         for _ in range(20 * MANY):
             cell = draw_network(self.pools, chance)
-            if self._may_skip(cell) and self._costs_enough(cell):
+            if self._may_enter(cell):
                 found[cell] = None
             if len(found) == MANY:
                 break
@@ -151,12 +183,10 @@ class Proposer:
         """Their rows in the model, [N, F]."""
         return self.features.rows(self._many)
 
-    def _costs_enough(self, cell: Genotype) -> bool:
-        """Tell whether a network uses as much of the budget as candidates must."""
-        budget = self.pools[cell.sizes].budget
-        return not any(budget.limits) or (
-            share_of_budget(budget.cost(cell), budget) >= self.config.search.finals.min_share
-        )
+    def _may_enter(self, cell: Genotype) -> bool:
+        """Tell whether a drawn network has no more skips than it may, and uses as much of the budget as it must."""
+        budget, share = self.pools[cell.sizes].budget, self.config.search.finals.min_share
+        return self._may_skip(cell) and (not self.has_floor or share_of_budget(budget.cost(cell), budget) >= share)
 
     def _shipped(self) -> Genotype | None:
         """Return the shipped cell where it may be a candidate."""

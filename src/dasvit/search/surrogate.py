@@ -177,19 +177,21 @@ class LinearModel:
             expected, spread = np.append(expected, TRUST), np.append(spread, TRUST_SPREAD)
         if not self.cells:
             return expected
-        x, y = self.features.rows(self.cells), self._standardised
+        x, y = self._rows, self._standardised
         kernels = [x[:, groups == group] @ x[:, groups == group].T for group in range(len(self.features.names))]
         kernels.append(np.eye(len(y)))
-        said = self._said_before
+        said = np.zeros(len(y))
         if prior:
             known = x[:, : len(prior.mean)]
             kernels.append(known @ prior.covariance @ known.T)
+            said = known @ prior.mean
+            said -= said.mean()  # the offset's mean is such that of these cells nothing is said together
         offset = np.ones((len(y), len(y)))  # the mean is not known: a wide prior of its own
 
         def cost(logs: Array) -> float:
             covariance = offset + sum(np.exp(2 * log) * kernel for log, kernel in zip(logs, kernels, strict=True))
             lower = linalg.cholesky(covariance, lower=True)
-            left = y - np.exp(logs[-1]) * said if prior else y
+            left = y - np.exp(logs[-1]) * said
             solved = linalg.solve_triangular(lower, left, lower=True)
             unlikely = ((logs - np.log(expected)) / spread) ** 2
             return float(solved @ solved / 2 + np.log(np.diag(lower)).sum() + unlikely.sum() / 2)
@@ -199,18 +201,14 @@ class LinearModel:
         scales: Array = np.exp(found.x)
         return scales
 
-    @property
-    def _said_before(self) -> Array:
-        """What other data say of the cells seen, as far from their mean, [N]."""
-        if not self.features.prior:
-            return np.zeros(len(self.cells))
-        mean = self.features.prior.mean
-        said: Array = self.features.rows(self.cells)[:, : len(mean)] @ mean
-        centred: Array = said - said.mean()
-        return centred
+    @cached_property
+    def _rows(self) -> Array:
+        """The rows of what was seen, [N, F]."""
+        return self.features.rows(self.cells)
 
+    @cached_property
     def _before(self) -> tuple[Array, Array]:
-        """Return mean [F + 1] and covariance of the coefficients before a loss of these data is seen."""
+        """Mean [F + 1] and covariance of the coefficients before a loss of these data is seen."""
         mean = np.zeros(len(self.features.groups) + 1)
         covariance = np.diag(np.append(self.scales[self.features.groups] ** 2, 1.0))
         if prior := self.features.prior:
@@ -218,16 +216,16 @@ class LinearModel:
             mean[:count] = self.trust * prior.mean
             covariance[:count, :count] += self.trust**2 * prior.covariance
             if self.cells:  # the mean of the losses is that of these cells
-                mean[-1] = -float((self.features.rows(self.cells) @ mean[:-1]).mean())
+                mean[-1] = -float((self._rows @ mean[:-1]).mean())
         return mean, covariance
 
     @cached_property
     def posterior(self) -> tuple[Array, Array]:
         """Mean [F + 1] and covariance of the coefficients, the offset last, in standard deviations of the losses."""
-        mean, before = self._before()
+        mean, before = self._before
         if not self.cells:
             return mean, before
-        x = np.column_stack([self.features.rows(self.cells), np.ones(len(self.cells))])
+        x = np.column_stack([self._rows, np.ones(len(self.cells))])
         covariance = x @ before @ x.T + self.scales[-1] ** 2 * np.eye(len(x))
         gain = linalg.solve(covariance, x @ before, assume_a="pos").T
         return mean + gain @ (self._standardised - x @ mean), before - gain @ x @ before
@@ -265,7 +263,7 @@ class LinearModel:
         nothing, as the scores of a useless supernet, has about 0. Where other data say something beforehand, that is a
         group of its own, and the others hold what these data change about it.
         """
-        rows, said = self.features.rows(self.cells), self._before()[0][:-1]
+        rows, said = self._rows, self._before[0][:-1]
         mean = self.posterior[0][:-1] - said
         found = {"other data": float((rows @ said).std())} if self.features.prior else {}
         found |= {

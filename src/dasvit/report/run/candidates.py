@@ -111,5 +111,5 @@ def expectation_plot(run: Run) -> Scatter | None:
     ]
     if len(dots) < 3:
         return None
-    note = "What decides, at the first rung. Candidates that were given or drawn evenly are not shown."
+    note = "What decides, at the first rung. Candidates of which nothing was expected, the first ones, are not shown."
     return Scatter("Expected and reached", [("line-0", dots)], ("expected", "reached"), (plain, plain), note)
