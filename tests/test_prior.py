@@ -190,6 +190,7 @@ def test_a_search_takes_over_what_another_reached(tmp_path: Path) -> None:
     assert "prior: 9 cells trained on first" in err
     derivation = json.loads((second / "derivation.json").read_text())
     assert "other data" in derivation["spreads"]
+    assert "of what the candidates and cells on other data reached" in (second / "report.html").read_text()
     shutil.rmtree(first)
     status, _, err = call_cli("derive", second, "--max-skips", "0")
     assert status == 0, err

@@ -31,6 +31,7 @@ def candidate_section(run: Run) -> dict[str, Any] | None:
         "front": front_plot(run),
         "expected": expectation_plot(run),
         "spreads": [(name, f"{spread:.4f}") for name, spread in run.spreads.items()],
+        "has_prior": "other data" in run.spreads,
         "effects": [
             ("operation", "operations", effect_rows(sorted(run.effects, key=lambda row: row[1]))),
             ("size", "sizes", effect_rows(run.size_effects)),
