@@ -537,7 +537,7 @@ def test_a_mistake_in_the_data_leaves_no_run_behind(tmp_path: Path, capsys: pyte
 
 
 @pytest.mark.parametrize(
-    "change", [{"op": "conv_3"}, {"source": "x2", "target": "x1"}, None, {"format": "dasvit-genotype/9"}]
+    "change", [{"op": "fold_3"}, {"source": "x2", "target": "x1"}, None, {"format": "dasvit-genotype/9"}]
 )
 def test_broken_genotypes(change: dict[str, Any] | None, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     content = PUBLISHED["dasvit_cifar10"].to_dict()

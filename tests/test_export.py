@@ -31,6 +31,7 @@ from helpers import call_cli, tree
 
 CONFIG = ModelConfig(image_size=16, patch_size=4, width=16, layers=2, heads=2)
 SEARCHED = Genotype.from_ops(2, ["identity", "msa_4", "mlp_1", "zero", "msa_2"])
+CONVOLVED = Genotype.from_ops(2, ["conv_1", "msa_4", "mlp_1", "zero", "conv_0.5"])
 SHIFTED = Genotype.from_ops(2, ["shift_1", "msa_4", "mlp_1", "zero", "shift_0.5"])
 FACTS = {"architecture": "a", "labels": ["cat", "ü\n"], "mean": [0.5, 0.5, 0.5]}
 
@@ -41,7 +42,7 @@ def unread(path: Path) -> Callable[[torch.Tensor], torch.Tensor]:
 
 def make(name: str) -> nn.Module:
     torch.manual_seed(0)
-    cells = {"published": PUBLISHED["dasvit_cifar10"], "searched": SEARCHED, "shifted": SHIFTED}
+    cells = {"published": PUBLISHED["dasvit_cifar10"], "searched": SEARCHED, "shifted": SHIFTED, "convolved": CONVOLVED}
     model = make_network(cells[name], CONFIG, 3) if name in cells else make_model(name, CONFIG, 3)
     return model.eval()
 
@@ -51,7 +52,7 @@ def numbers(model: Callable[[torch.Tensor], torch.Tensor], batch: int = 5) -> to
         return model(torch.linspace(-2, 2, batch * 3 * 16 * 16).reshape(batch, 3, 16, 16))
 
 
-@pytest.mark.parametrize("name", ["published", "searched", "shifted", "vit", "vit_shift"])
+@pytest.mark.parametrize("name", ["published", "searched", "shifted", "convolved", "vit", "vit_shift"])
 def test_files_give_what_the_network_gives(name: str, tmp_path: Path) -> None:
     import onnx
     import onnxruntime

@@ -77,7 +77,7 @@ def with_edge(**edge: str) -> dict[str, Any]:
         (without_edge(), "prev2→x1 is missing"),
         (with_edge(source="x2", target="x1", op="zero"), "backward"),
         (with_edge(source="prev1", target="x1", op="zero"), "twice"),
-        (with_edge(source="prev2", target="x1", op="conv_3"), "unknown operation"),
+        (with_edge(source="prev2", target="x1", op="fold_3"), "unknown operation"),
         (with_edge(source="prev2", target="x1", op="msa_08"), "unknown operation"),
         (with_edge(source="prev2", target="x1", op="msa_0"), "unknown operation"),
         (with_edge(source="prev2", target="x1", op="msa_2.5"), "whole"),

@@ -49,6 +49,12 @@ def _mlp(number: float, dim: int, tokens: int) -> Cost:
     return Cost(2 * dim + 2 * dim * hidden + hidden + dim, linear, linear)
 
 
+def _conv(number: float, dim: int, tokens: int) -> Cost:
+    hidden = max(1, round(dim * number))
+    depthwise = 9 * (tokens - 1) * hidden
+    return _mlp(number, dim, tokens) + Cost(10 * hidden, depthwise, depthwise)
+
+
 def _block(number: float, dim: int, tokens: int) -> Cost:
     return _attention(number, dim, tokens) + _mlp(4, dim, tokens)
 
@@ -57,6 +63,7 @@ COSTS: dict[str, Callable[[float, int, int], Cost]] = {
     "msa": _attention,
     "mlp": _mlp,
     "shift": _mlp,
+    "conv": _conv,
     BLOCK: _block,
 }
 """A kind of operation and its cost, from the number behind its name, the width D and the tokens N; others are free."""

@@ -43,7 +43,12 @@ class Kind:
     attends: bool = False
 
 
-NUMBERED = {"msa": Kind("HEADS", whole=True, attends=True), "mlp": Kind("RATIO"), "shift": Kind("RATIO")}
+NUMBERED = {
+    "msa": Kind("HEADS", whole=True, attends=True),
+    "mlp": Kind("RATIO"),
+    "shift": Kind("RATIO"),
+    "conv": Kind("RATIO"),
+}
 """Kinds of operation with a number behind their name; `dasvit.cell.ops.register_operation` adds others."""
 OURS = ("zero", "identity", *NUMBERED)
 """The kinds of this package that a space names by fields of their own."""

@@ -204,14 +204,23 @@ def shift(h: Tensor, grid: Grid | None) -> Tensor:
         return _shifted(h, grid, False)
     if is_tracing():
         return _shifted(h, grid, False)
-    rows, columns = grid or (_side(h.shape[1]), _side(h.shape[1]))
-    if not 1 <= h.shape[1] - rows * columns <= 2:
-        raise RuntimeError(f"{h.shape[1]} tokens do not have the shape of {rows} × {columns} patches and a class token")
+    check_grid(h, grid)
     shifted: Tensor = _Shifting.apply(h, grid, False)
     return shifted
 
 
 torch.fx.wrap("shift")
+
+
+def check_grid(h: Tensor, grid: Grid | None) -> None:
+    """Check that tokens [B, N, F] are the patches of a grid (None: a square one) and one or two more.
+
+    Raises:
+        RuntimeError: They are not.
+    """
+    rows, columns = grid or (_side(h.shape[1]), _side(h.shape[1]))
+    if not 1 <= h.shape[1] - rows * columns <= 2:
+        raise RuntimeError(f"{h.shape[1]} tokens do not have the shape of {rows} × {columns} patches and a class token")
 
 
 def _side(tokens: int) -> int:
@@ -249,6 +258,23 @@ class _Shifting(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
         """Return the gradient of h, [B, N, F]."""
         return _Shifting.apply(grad, ctx.grid, not ctx.back), None, None
+
+
+def spread(h: Tensor, places: Tensor, grid: Grid) -> tuple[Tensor, Tensor]:
+    """Return the units of all tokens where those of some are known, zeros for the others.
+
+    Args:
+        h: Units of the kept tokens, [B, K, F].
+        places: Where these stand among all N tokens, [B, K].
+        grid: Rows and columns of all patches.
+
+    Returns:
+        [B, N, F], and where the kept tokens stand in its B * N rows, [B * K].
+    """
+    batch, tokens, width = h.shape[0], 1 + grid[0] * grid[1], h.shape[-1]
+    rows = (places + tokens * torch.arange(batch, device=h.device).unsqueeze(1)).flatten()
+    whole = h.new_zeros(batch * tokens, width).index_copy(0, rows, h.flatten(0, 1))
+    return whole.view(batch, tokens, width), rows
 
 
 class Shift(Mlp):
@@ -289,15 +315,95 @@ class Shift(Mlp):
     def features_among(self, h: Tensor, places: Tensor, grid: Grid | None = None) -> Tensor:
         """Return the features of the kept tokens, [B, K, rD] -> [B, K, rD]; patches left out count as zeros."""
         assert grid is not None, "of a part of the patches no one can tell how many there are"
-        batch, tokens, width = len(h), 1 + grid[0] * grid[1], h.shape[-1]
-        rows = (places + tokens * torch.arange(batch, device=h.device).unsqueeze(1)).flatten()
-        whole = h.new_zeros(batch * tokens, width).index_copy(0, rows, h.flatten(0, 1))
-        shifted = shift(whole.view(batch, tokens, width), grid).flatten(0, 1)
-        return F.gelu(shifted.index_select(0, rows).view_as(h))
+        whole, rows = spread(h, places, grid)
+        return F.gelu(shift(whole, grid).flatten(0, 1).index_select(0, rows).view_as(h))
 
     def class_token(self, z: Tensor, grid: Grid | None = None) -> Tensor:
         """Return the output at the class token, [B, N, D] -> [B, 1, D]; no patch has a part in it."""
         output: Tensor = self.outer(F.gelu(self.inner(self.scaled(z[:, :1]))))
+        return output
+
+
+def convolve(h: Tensor, weight: Tensor, bias: Tensor | None, grid: Grid | None) -> Tensor:
+    """Convolve the units of the patches, each unit by its own 3 × 3 weights, with zeros from beyond the border.
+
+    Args:
+        h: Hidden units [B, N, F], the class token's first, and a distillation token's where there is one; these stay.
+        weight: [F, 1, 3, 3].
+        bias: [F].
+        grid: Rows and columns of the patches. None: they form a square.
+
+    Returns:
+        [B, N, F]
+
+    Raises:
+        RuntimeError: The patches are not as many as the grid has.
+    """
+    if torch.jit.is_scripting():  # type: ignore[attr-defined]
+        return _convolved(h, weight, bias, grid)
+    if is_tracing():
+        return _convolved(h, weight, bias, grid)
+    check_grid(h, grid)
+    return _convolved(h, weight, bias, grid)
+
+
+torch.fx.wrap("convolve")
+
+
+def _convolved(h: Tensor, weight: Tensor, bias: Tensor | None, grid: Grid | None) -> Tensor:
+    if grid is None:
+        side = _side(h.shape[1])
+        grid = (side, side)
+    rows, columns = grid
+    first, units = h.shape[1] - rows * columns, h.shape[2]
+    patches = h[:, first:].transpose(1, 2).reshape(h.shape[0], units, rows, columns)
+    convolved = F.conv2d(patches, weight, bias, padding=1, groups=units).flatten(2).transpose(1, 2)
+    return torch.cat([h[:, :first].to(convolved.dtype), convolved], dim=1)
+
+
+class Conv(nn.Module):
+    """Pre-norm MLP with a 3 × 3 depthwise convolution before the GELU (Li et al., 2021, LocalViT, arXiv:2104.05707).
+
+    What `Shift` takes from one neighbour, a hidden unit here takes from all nine patches, by weights of its own. The
+    class token has no neighbours: its units go past the convolution. It is no `Parametric`: there are parameters
+    between its linear layers, so a search mixes it by itself.
+
+    Args:
+        dim: Embedding width D.
+        number: Hidden width over D.
+    """
+
+    def __init__(self, dim: int, number: float) -> None:
+        super().__init__()
+        hidden = max(1, round(dim * number))
+        self.norm = nn.LayerNorm(dim, eps=NORM_EPS)
+        self.inner = nn.Linear(dim, hidden)
+        self.depthwise = nn.Conv2d(hidden, hidden, 3, padding=1, groups=hidden)
+        self.outer = nn.Linear(hidden, dim)
+        nn.init.normal_(self.depthwise.weight, std=1 / 3)  # nine of these keep a unit's variance
+        nn.init.zeros_(self.depthwise.bias)  # type: ignore[arg-type]
+
+    def forward(self, x: Tensor, grid: Grid | None = None, places: Tensor | None = None) -> Tensor:
+        """Apply the operation, [B, N, D] -> [B, N, D].
+
+        Args:
+            x: The tokens, or those that are kept.
+            grid: Rows and columns of all patches. None: they form a square.
+            places: Where the tokens stand among all, [B, N], as token selection says; patches left out count as
+                zeros. None: they are all.
+
+        Raises:
+            RuntimeError: The patches are not as many as the grid has.
+        """
+        hidden = self.inner(self.norm(x))
+        if places is None:
+            mixed = convolve(hidden, self.depthwise.weight, self.depthwise.bias, grid)
+        else:
+            assert grid is not None, "of a part of the patches no one can tell how many there are"
+            whole, rows = spread(hidden, places, grid)
+            found = convolve(whole, self.depthwise.weight, self.depthwise.bias, grid).flatten(0, 1)
+            mixed = found.index_select(0, rows).reshape(hidden.shape)
+        output: Tensor = self.outer(F.gelu(mixed))
         return output
 
 
@@ -331,7 +437,7 @@ class Block(nn.Module):
 
 def grid_argument(operation: nn.Module, grid: Grid | None) -> dict[str, Grid | None]:
     """Return the grid as the keyword argument of an operation's methods, if the operation is one that asks for it."""
-    return {"grid": grid} if isinstance(operation, Shift) else {}
+    return {"grid": grid} if isinstance(operation, (Shift, Conv)) else {}
 
 
 OPERATIONS: dict[str, Callable[[int, float], nn.Module]] = {
@@ -340,6 +446,7 @@ OPERATIONS: dict[str, Callable[[int, float], nn.Module]] = {
     "msa": Attention,
     "mlp": Mlp,
     "shift": Shift,
+    "conv": Conv,
     BLOCK: Block,
 }
 """A kind of operation and its module, made from the width D and the number behind the name."""

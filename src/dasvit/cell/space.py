@@ -34,7 +34,7 @@ class Space:
 
     @classmethod
     def from_config(cls, config: SpaceConfig) -> Space:
-        """Return zero, identity, an attention a head count, an MLP a ratio (section 3), shifts, and what else is named.
+        """Return zero, identity, an attention a head count, an MLP a ratio (section 3), shifts, convs and extra ones.
 
         Raises:
             UserError: `space.extra` names an unknown operation, one of ours, or one twice.
@@ -44,12 +44,13 @@ class Space:
         attentions = [f"msa_{heads}" for heads in config.heads]
         mlps = [f"mlp_{ratio:g}" for ratio in config.ratios]
         shifts = [f"shift_{ratio:g}" for ratio in config.shifts]
-        operations = ("zero", "identity", *attentions, *mlps, *shifts, *config.extra)
+        convs = [f"conv_{ratio:g}" for ratio in config.convs]
+        operations = ("zero", "identity", *attentions, *mlps, *shifts, *convs, *config.extra)
         for name in config.extra:
             if parse_operation(name).kind in OURS:
                 raise UserError(
                     f"space.extra names {name}: attentions stand in space.heads, MLPs in space.ratios, shifts in "
-                    "space.shifts."
+                    "space.shifts, convolutions in space.convs."
                 )
             if config.extra.count(name) > 1:
                 raise UserError(f"space.extra names an operation twice: {name}.")

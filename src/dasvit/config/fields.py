@@ -121,6 +121,7 @@ class SpaceConfig:
         heads: Head counts of the attention operations; each divides the width.
         ratios: Hidden width over D of the MLP operations.
         shifts: Hidden width over D of the MLPs whose hidden units come from neighbouring patches (not the paper's).
+        convs: Hidden width over D of the MLPs with a 3 × 3 depthwise convolution before the GELU (not the paper's).
         extra: Names of further operations, of kinds that `dasvit.register_operation` made known (docs/extending.md).
         widths: Embedding widths that are searched beside the cell, as 96,128,192 (docs/sizes.md). Empty: model.width.
         depths: Numbers of layers, likewise. Empty: model.layers.
@@ -137,6 +138,7 @@ class SpaceConfig:
         default_factory=lambda: [0.5, 1.0, 2.0], metadata=listed(most=MAX_RATIO, entries=MAX_OPERATIONS)
     )
     shifts: list[float] = field(default_factory=list, metadata=listed(most=MAX_RATIO, entries=MAX_OPERATIONS))
+    convs: list[float] = field(default_factory=list, metadata=listed(most=MAX_RATIO, entries=MAX_OPERATIONS))
     extra: list[str] = field(default_factory=list, metadata=listed(entries=MAX_OPERATIONS))
     widths: list[int] = field(default_factory=list, metadata=listed(most=MAX_WIDTH, entries=MAX_SIZES))
     depths: list[int] = field(default_factory=list, metadata=listed(most=MAX_LAYERS, entries=MAX_SIZES))

@@ -126,11 +126,11 @@ def _check_supernet(config: Config) -> None:
 
 
 def _check_space(space: SpaceConfig) -> None:
-    for name, values in (("space.ratios", space.ratios), ("space.shifts", space.shifts)):
+    hidden = (("space.ratios", space.ratios), ("space.shifts", space.shifts), ("space.convs", space.convs))
+    for name, values in hidden:
         if any(not ratio > 0 for ratio in values):
             raise UserError(f"{name} must all be positive, not {values}.")
-    heads = list(map(float, space.heads))
-    for name, values in (("space.heads", heads), ("space.ratios", space.ratios), ("space.shifts", space.shifts)):
+    for name, values in (("space.heads", list(map(float, space.heads))), *hidden):
         if len(set(values)) != len(values):
             raise UserError(f"{name} names an operation twice: {values}.")
 
@@ -146,7 +146,8 @@ def _check_search(config: Config) -> None:
             f"search.temperature and search.final_temperature must be at least {MIN_TEMPERATURE:g}: below that the "
             "weights of an edge are 1 and 0, and no gradient is left."
         )
-    _check_stages(search.stages, 2 + len(space.heads) + len(space.ratios) + len(space.shifts) + len(space.extra))
+    numbers = (*space.heads, *space.ratios, *space.shifts, *space.convs)
+    _check_stages(search.stages, 2 + len(numbers) + len(space.extra))
     _check_rungs(search.finals.rungs)
 
 

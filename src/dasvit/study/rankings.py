@@ -25,7 +25,7 @@ def rankings(study: Mapping[str, Any]) -> list[Numbers]:
     """Return for every search how rankings of cells agree with their accuracy alone: over all, and at about one cost.
 
     `supernet`: each cell by itself on the shared weights. `weights`: the product of its operations' weights.
-    `macs`: multiply-adds, the most first. `ratios`: the sum of its MLPs' and shifts' ratios.
+    `macs`: multiply-adds, the most first. `ratios`: the sum of its MLPs', shifts' and convolutions' ratios.
     """
     return [_agreement(study, search) for search in study["searches"] if search["ranking"]]
 
@@ -66,9 +66,9 @@ def same_cost(macs: Sequence[float]) -> list[int]:
 
 
 def sum_of_ratios(cell: Genotype) -> float:
-    """Return the sum of the hidden widths of a cell's MLPs and shifts, over D; what is not built does not count."""
+    """Return the sum over D of the hidden widths of a cell's MLPs, shifts and convolutions that are built."""
     operations = [parse_operation(cell.edges[index].op) for index in live_edges(cell)]
-    return sum(operation.number for operation in operations if operation.kind in ("mlp", "shift"))
+    return sum(operation.number for operation in operations if operation.kind in ("mlp", "shift", "conv"))
 
 
 def looked_at(rows: Sequence[Numbers]) -> int:

@@ -20,7 +20,12 @@ MIXED = Sizes(box=(92.0, 34.0), lane=24.0, port=30.0, gap=(8.0, 34.0))
 RIBBON = 24.0
 """Width of an edge of weight 1."""
 MARGIN = 4.0
-WORDS = {"msa": ("MSA", "{} heads"), "mlp": ("MLP", "ratio {}"), "shift": ("Shift", "ratio {}")}
+WORDS = {
+    "msa": ("MSA", "{} heads"),
+    "mlp": ("MLP", "ratio {}"),
+    "shift": ("Shift", "ratio {}"),
+    "conv": ("Conv", "ratio {}"),
+}
 """Kinds of operation and their numbers, in readers' words."""
 LAYERS = {"prev2": "E(i−2)", "prev1": "E(i−1)", OUTPUT: "E(i)"}
 """What the paper calls them."""

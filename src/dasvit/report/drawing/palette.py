@@ -1,4 +1,4 @@
-"""Colours: attention blue, MLP orange, shift green, no parameters grey; shades tell the operations of a kind apart.
+"""Colours: attention blue, MLP orange, shift green, convolution red, no parameters grey; shades tell ratios apart.
 
 Safe for the colour-blind (`tests/test_report_drawing.py` simulates three kinds of it), and each legible on the
 background of both themes. Operations without parameters are drawn with dashes as well.
@@ -22,6 +22,7 @@ SHADES: dict[str, dict[str, tuple[str, ...]]] = {
         "msa": ("#4594d0", "#1f6cb0", "#0b3f80"),
         "mlp": ("#da7510", "#a84a08", "#6a2a04"),
         "shift": ("#2c9a6c", "#0f7350", "#064a33"),
+        "conv": ("#d6456b", "#a82348", "#6b0f2a"),
         "other": ("#8d3fa8",),
     },
     "dark": {
@@ -30,6 +31,7 @@ SHADES: dict[str, dict[str, tuple[str, ...]]] = {
         "msa": ("#a5d1fb", "#5ea6f0", "#3273cc"),
         "mlp": ("#ffc285", "#ef8d2f", "#b85a12"),
         "shift": ("#a4ecc6", "#4fc492", "#23875f"),
+        "conv": ("#ffb3c1", "#f0708c", "#c03a5c"),
         "other": ("#d59bea",),
     },
 }
@@ -44,7 +46,7 @@ DASHES = ("", "7 3", "2 2.5", "9 3 2 3", "5 2 1.5 2 1.5 2", "12 3")
 
 
 def kind_of(name: str) -> str:
-    """Return an operation's kind: zero, identity, msa, mlp, shift, or other for a name that is none of ours."""
+    """Return an operation's kind: zero, identity, msa, mlp, shift, conv, or other for a name that is none of ours."""
     kind = _parse(name).kind
     return kind if kind in SHADES["light"] else "other"
 
@@ -57,7 +59,7 @@ def _parse(name: str) -> Operation:
 
 
 def in_order(names: Iterable[str]) -> list[str]:
-    """Return operations in the order they are shown: without parameters, attentions, MLPs, shifts, the rest."""
+    """Return operations as they are shown: without parameters, attentions, MLPs, shifts, convolutions, others."""
     kinds = list(SHADES["light"])
     return sorted(set(names), key=lambda name: (kinds.index(kind_of(name)), _parse(name).number, name))
 

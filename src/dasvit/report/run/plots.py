@@ -13,8 +13,16 @@ from dasvit.report.drawing.palette import dash, in_order, kind_of, line_style
 from dasvit.report.run.reading import Run, finite
 from dasvit.report.words import percent, plain, weight
 
-KINDS = {"msa": "attention", "mlp": "MLP", "shift": "shift", "identity": "identity", "zero": "zero", "other": "other"}
-TYPES = ("msa", "mlp", "shift")
+KINDS = {
+    "msa": "attention",
+    "mlp": "MLP",
+    "shift": "shift",
+    "conv": "convolution",
+    "identity": "identity",
+    "zero": "zero",
+    "other": "other",
+}
+TYPES = ("msa", "mlp", "shift", "conv")
 """Of these, the package's own types of eq. 17."""
 
 
@@ -181,7 +189,7 @@ def weighed(run: Run) -> set[str]:
 def space_of(run: Run) -> list[str]:
     """Return the operations that a configuration lets compete: with them a colour means the same on all pages."""
     found = ["zero", "identity"]
-    for kind, key in {"msa": "heads", "mlp": "ratios", "shift": "shifts"}.items():
+    for kind, key in {"msa": "heads", "mlp": "ratios", "shift": "shifts", "conv": "convs"}.items():
         values = run.option(f"space.{key}")
         for value in values if isinstance(values, list) else []:
             name = f"{kind}_{value:g}" if finite(value) is not None else ""
