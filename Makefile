@@ -44,7 +44,7 @@ docs: $(VENV)/.installed
 	$(BIN)/zensical build --strict
 
 tests: $(VENV)/.installed
-	$(BIN)/pytest --numprocesses 2 --dist loadfile --durations 15
+	$(BIN)/pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder --durations 15
 
 format: $(VENV)/.installed
 	$(BIN)/ruff check --fix .
@@ -56,7 +56,7 @@ test-floors:
 	$(VENV)-floors/bin/python -m pip install --quiet --upgrade pip
 	$(PYTHON) tools/floors.py > $(VENV)-floors/constraints.txt
 	$(VENV)-floors/bin/python -m pip install --quiet --editable '.[dev,hub,ptflops]' --constraint $(VENV)-floors/constraints.txt
-	$(VENV)-floors/bin/pytest --numprocesses 2 --dist loadfile
+	$(VENV)-floors/bin/pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
 # WHEEL=--borrow takes the dependencies of .venv instead of installing them again.
 wheel: $(VENV)/.installed

@@ -59,9 +59,9 @@ def train(entry: str, args: argparse.Namespace) -> None:
     notes = json.loads((folder / "environment.json").read_text(encoding="utf-8"))
     hours = np.cumsum([row["seconds"] for row in rows]) * notes["threads"] / 3600
     curve = [
-        [row["epoch"], round(float(spent), 4), row["top1"]]
+        [row["epoch"], round(float(spent), 4), row["test_top1"]]
         for row, spent in zip(rows, hours, strict=True)
-        if "top1" in row
+        if "test_top1" in row
     ]
     about = {"network": network.key, "seed": int(seed), "epochs": args.epochs, "top1": result.evaluation.top1}
     about |= {"images": result.evaluation.images, "params": result.cost.params, "macs": result.cost.macs}

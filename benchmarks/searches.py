@@ -37,16 +37,18 @@ ARMS: dict[str, dict[str, Any]] = {
     CONTROL: {"search.finals.learn": False},
     "model": {},
     "prior": {},
-    "sized": {},
+    "convs": {"space.convs": [0.5, 1.0, 2.0]},
+    "sized": {"space.convs": [0.5, 1.0, 2.0]},
     "tuned-vit": {"space.cell": "vit"},
 }
 """What searches of a kind have beside COMMON: even draws; the model; with what cells reached on other data (--prior);
-cell and sizes together, with that too; sizes of a plain ViT alone. All train as many candidates for as long."""
-WITH_PRIOR, WITH_SIZES = ("prior", "sized"), ("sized", "tuned-vit")
+convolutions among the operations; that and sizes together; sizes of a plain ViT alone. All train as many candidates for
+as long."""
+WITH_PRIOR, WITH_SIZES = ("prior",), ("sized", "tuned-vit")
 SIZES: dict[str, Any] = {
     "space.widths": [64, 96, 128, 160, 192],
-    "space.depths": [2, 3, 4, 6, 8],
-    "space.stems": ["patch", "conv"],
+    "space.depths": [2, 3, 4, 5, 6, 8],
+    "space.stems": ["patch", "conv", "cct"],
     "space.pools": ["token", "avg"],
 }
 PATCHES = {"cifar10": [4, 8], "tiny": [8, 16]}
@@ -152,7 +154,7 @@ def main() -> None:
     args = parser.parse_args()
     args.work = args.work or args.out / "work"
     if args.prior is None and any(entry.partition(":")[0] in WITH_PRIOR for entry in args.entries):
-        parser.error(f"{' and '.join(WITH_PRIOR)} take --prior FILE")
+        parser.error(f"{' and '.join(WITH_PRIOR)}: say --prior FILE")
     for entry in args.entries:
         run(entry, args)
     print(json.dumps(summarise(args.out / args.data), indent=1))

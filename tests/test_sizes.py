@@ -3,6 +3,7 @@
 import dataclasses
 import hashlib
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -55,7 +56,7 @@ def test_a_file_of_a_cell_and_its_sizes() -> None:
         ({"width": True}, "width must be a whole number"),
         ({"layers": 10**6}, "layers must be a whole number of 1 to 1,024"),
         ({"layers": 2.5}, "not 2.5"),
-        ({"stem": "mlp"}, "stem is patch or conv, not 'mlp'"),
+        ({"stem": "mlp"}, "stem is patch or conv or cct, not 'mlp'"),
         ({"pool": ["avg"]}, "pool is token or avg"),
         ({"patch_size": 6, "image_size": 12}, "patches of 6 pixels are none of 2, 4"),
         ({"image_size": 10}, "cannot be cut into patches"),
@@ -71,7 +72,7 @@ def test_sizes_that_no_network_has(edits: dict[str, Any], words: str) -> None:
         Genotype.from_dict({**content, "sizes": {"width": 3}})
 
 
-@pytest.mark.parametrize("stem", ["patch", "conv"])
+@pytest.mark.parametrize("stem", ["patch", "conv", "cct"])
 @pytest.mark.parametrize("pool", ["token", "avg"])
 @pytest.mark.parametrize("patch_size", [2, 8])
 def test_costs_of_every_form_are_those_counted(stem: Any, pool: Any, patch_size: int) -> None:
@@ -110,6 +111,24 @@ def test_the_stem_by_hand() -> None:
     torch.testing.assert_close(embed.patch_embed(images), x, atol=1e-5, rtol=1e-5)
     with pytest.raises(UserError, match="one size of patches"):
         embed.set_input_size(16, 8)
+    embed.set_input_size(16)
+    assert embed(torch.randn(1, 3, 16, 16)).shape == (1, 17, 12)
+
+
+def test_the_pooled_stem_by_hand() -> None:
+    """Convolutions at the size before each halving, norms over the channels, GELU and max pooling, written out."""
+    torch.manual_seed(0)
+    embed = make_network(CELL, dataclasses.replace(MODEL, patch_size=4, stem="cct"), 3).embed
+    images = x = torch.randn(2, 3, 8, 8)
+    layers: list[Any] = list(embed.patch_embed.proj.children())
+    assert [layer[0].weight.shape for layer in layers] == [(6, 3, 3, 3), (12, 6, 3, 3)]
+    for layer in layers:
+        x = nn.functional.conv2d(x, layer[0].weight, padding=1)
+        mean, variance = x.mean(1, keepdim=True), x.var(1, keepdim=True, unbiased=False)
+        x = nn.functional.gelu((x - mean) / (variance + layer[1].eps).sqrt())
+        beyond = nn.functional.pad(x, (1, 1, 1, 1), value=-math.inf).unfold(2, 3, 2).unfold(3, 3, 2)
+        x = beyond.amax((4, 5))
+    torch.testing.assert_close(embed.patch_embed(images), x.flatten(2).transpose(1, 2), atol=1e-5, rtol=1e-5)
     embed.set_input_size(16)
     assert embed(torch.randn(1, 3, 16, 16)).shape == (1, 17, 12)
 
@@ -165,14 +184,15 @@ def test_timm_builds_a_file_at_its_sizes(tmp_path: Path) -> None:
     assert torch.equal(DasViT(path, num_classes=3)(torch.zeros(1, 3, 8, 8)).isfinite(), torch.ones(1, 3).bool())
 
 
-def test_images_of_other_sizes_pass_the_stem() -> None:
+@pytest.mark.parametrize("stem", ["conv", "cct"])
+def test_images_of_other_sizes_pass_the_stem(stem: str) -> None:
     network = DasViT(
         Genotype.from_ops(1, ["shift_1", "msa_2"]),
         16,
         4,
         embed_dim=12,
         depth=2,
-        stem="conv",
+        stem=stem,
         num_classes=3,
         dynamic_img_size=True,
     ).eval()

@@ -126,13 +126,14 @@ def stem_cost(config: ModelConfig) -> Cost:
     if config.stem == "patch":
         patch = 3 * config.patch_size**2
         return Cost(patch * dim + dim, patches * patch * dim, patches * patch * dim)
-    params, macs, before, side = dim * dim + dim, patches * dim * dim, 3, config.image_size
+    pooled = config.stem == "cct"  # its convolutions come before the image is halved, and none of 1 × 1 behind them
+    params, macs, before, side = 0, 0, 3, config.image_size
     for channels in stem_channels(dim, config.patch_size):
-        side //= 2
         params += 9 * before * channels + 2 * channels
-        macs += 9 * before * channels * side**2
-        before = channels
-    return Cost(params, macs, macs)
+        macs += 9 * before * channels * (side if pooled else side // 2) ** 2
+        before, side = channels, side // 2
+    last = Cost() if pooled else Cost(dim * dim + dim, patches * dim * dim, patches * dim * dim)
+    return Cost(params, macs, macs) + last
 
 
 def network_cost(genotype: Genotype, config: ModelConfig, num_classes: int) -> Cost:

@@ -23,7 +23,7 @@ class Sizes:
         width: Embedding width D.
         layers: Encoder layers.
         patch_size: Side of a patch, in pixels.
-        stem: patch or conv (see `ModelConfig`).
+        stem: patch, conv or cct (see `ModelConfig`).
         pool: token or avg.
         image_size: Side of the image, in pixels. 0: the recipe's.
 
@@ -79,7 +79,7 @@ class Sizes:
     def __str__(self) -> str:
         """Write the sizes in words."""
         image = f" of an image of {self.image_size}" if self.image_size else ""
-        stem = "" if self.stem == "patch" else ", convolutional stem"
+        stem = {"patch": "", "conv": ", convolutional stem", "cct": ", convolutional stem with pooling"}[self.stem]
         pool = "" if self.pool == "token" else ", mean of the patches"
         return f"width {self.width}, {self.layers} layers, patches of {self.patch_size}{image}{stem}{pool}"
 

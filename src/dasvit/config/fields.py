@@ -82,7 +82,7 @@ class DataConfig:
     cache: str = ""
 
 
-Stem = Literal["patch", "conv"]
+Stem = Literal["patch", "conv", "cct"]
 """How an image becomes tokens."""
 Pool = Literal["token", "avg"]
 """What the head reads."""
@@ -98,8 +98,9 @@ class ModelConfig:
         width: Embedding width D.
         layers: Encoder layers of the derived network.
         heads: Attention heads of the ViT baseline of the same width and depth.
-        stem: How an image becomes tokens: patch, a linear layer of each patch; or conv, 3 × 3 convolutions of stride 2
-            until a patch is a pixel, each with norm and activation, and a 1 × 1 convolution (docs/sizes.md).
+        stem: How an image becomes tokens: patch, a linear layer of each patch; conv, 3 × 3 convolutions of stride 2
+            until a patch is a pixel, each with norm and activation, and a 1 × 1 convolution; or cct, convolutions of
+            stride 1, each with norm, activation and max pooling (docs/sizes.md).
         pool: What the head reads: token, the class token; or avg, the mean of the patches.
     """
 
@@ -126,7 +127,7 @@ class SpaceConfig:
         widths: Embedding widths that are searched beside the cell, as 96,128,192 (docs/sizes.md). Empty: model.width.
         depths: Numbers of layers, likewise. Empty: model.layers.
         patches: Sides of a patch, likewise; each divides model.image_size. Empty: model.patch_size.
-        stems: Stems, likewise: patch, conv. Empty: model.stem.
+        stems: Stems, likewise: patch, conv, cct. Empty: model.stem.
         pools: What the head reads, likewise: token, avg. Empty: model.pool.
         cell: vit to leave the cell a plain ViT's layer, and search its heads (of heads) and sizes alone: a tuned ViT.
             Empty: cells are searched.

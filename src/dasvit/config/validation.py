@@ -211,7 +211,7 @@ def check_stem(stem: str, patch_size: int) -> None:
     Raises:
         UserError: Its convolutions, each of which halves the image, do not.
     """
-    if stem == "conv" and (patch_size < 2 or patch_size & (patch_size - 1)):
+    if stem != "patch" and (patch_size < 2 or patch_size & (patch_size - 1)):
         raise UserError(
             f"a convolutional stem halves the image until a patch is a pixel: patches of {patch_size} pixels are none "
             "of 2, 4, 8, 16 and so on. Change the patch size, or take the stem patch."

@@ -13,7 +13,7 @@ from dasvit.config import ModelConfig
 from dasvit.config.validation import check_patches
 from dasvit.errors import UserError
 from dasvit.models.dasvit import DasViT
-from dasvit.models.vit_conv import VIT_CONV
+from dasvit.models.vit_conv import STEMS
 from dasvit.models.vit_shift import VIT_SHIFT
 
 VIT = "vit_base_patch16_224"
@@ -102,7 +102,7 @@ def _behind(name: str, config: ModelConfig) -> str:
         return OURS[name]
     if name != "vit":
         raise UserError(f"{name} has no convolutional stem: leave out model.stem, or compare with vit.")
-    return VIT_CONV
+    return STEMS[config.stem]
 
 
 def vit_args(config: ModelConfig) -> dict[str, Any]:

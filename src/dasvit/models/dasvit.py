@@ -81,7 +81,7 @@ class DasViT(TokenNetwork):
         global_pool: What the head reads: token, avg, or nothing for all tokens. None: what the file says, or token.
         embed_dim: Embedding width D. None: the file's, or 768.
         depth: Encoder layers. None: the file's, or 12.
-        stem: How an image becomes tokens: patch or conv. None: what the file says, or patch.
+        stem: How an image becomes tokens: patch, conv or cct. None: what the file says, or patch.
         drop_rate: Dropout in front of the head.
         drop_path_rate: Stochastic depth of the last layer, rising linearly from 0 at the first.
         dynamic_img_size: Take images of any size that the patch divides.

@@ -21,7 +21,7 @@ from dasvit.models.distilled import DISTILLED
 from dasvit.models.folder import CONFIG, load_model, read_model_config
 from dasvit.models.subnet import NAME as SUBNET
 from dasvit.models.subnet import subnet_of
-from dasvit.models.vit_conv import VIT_CONV
+from dasvit.models.vit_conv import STEMS
 
 FIELDS = {"img_size": "image_size", "patch_size": "patch_size", "embed_dim": "width", "depth": "layers"}
 """Arguments of a model, and the fields of a recipe's section model that say the same."""
@@ -52,7 +52,8 @@ def _form(architecture: str, args: dict[str, Any]) -> dict[str, str]:
     """Return stem and pooling of a model of a recipe's width and depth; other poolings are timm's own affair."""
     if "embed_dim" not in args or architecture.split(".")[0] == SUBNET:
         return {}
-    stem = "conv" if architecture.split(".")[0] == VIT_CONV else args.get("stem", "patch")
+    of_vit = {name: stem for stem, name in STEMS.items()}
+    stem = of_vit.get(architecture.split(".")[0], args.get("stem", "patch"))
     pool = args.get("global_pool", "token")
     return {"stem": stem, **({"pool": pool} if pool in get_args(Pool) else {})}
 
@@ -65,7 +66,7 @@ def subject_of(model: nn.Module, folder: Path) -> Found | str:
     name = str(config["architecture"]).split(".")[0]
     if name == SUBNET:
         return subnet_of(config["model_args"])
-    behind = [*OURS.items(), *DISTILLED.items(), ("vit", VIT_CONV)]
+    behind = [*OURS.items(), *DISTILLED.items(), *(("vit", name) for name in STEMS.values())]
     own = next((own for own, architecture in behind if architecture == name), name)
     return own if "embed_dim" in config["model_args"] else name
 

@@ -3,6 +3,7 @@
 Shapes: B images, C channels, H × W pixels, N tokens (class token first), D embedding width.
 """
 
+import itertools
 from typing import TYPE_CHECKING, Any, Final
 
 import torch
@@ -77,7 +78,29 @@ class ConvPatchEmbed(PatchEmbed):
         super().set_input_size(img_size)
 
 
-PATCHES: dict[str, type[PatchEmbed]] = {"patch": PatchEmbed, "conv": ConvPatchEmbed}
+class PooledPatchEmbed(ConvPatchEmbed):
+    """Patches by convolutions and pooling (Hassani et al., 2021, Compact Convolutional Transformers, arXiv:2104.05704).
+
+    3 × 3 convolutions of stride 1, each with a LayerNorm over its channels, GELU and a max pooling that halves the
+    image, until a patch is a pixel. The convolutions see the image before it is halved, so they cost several times
+    what those of `ConvPatchEmbed` do. The LayerNorm is ours.
+    """
+
+    def __init__(
+        self, img_size: Any = 224, patch_size: Any = 16, in_chans: int = 3, embed_dim: int = 768, **kwargs: Any
+    ) -> None:
+        super().__init__(img_size, patch_size, in_chans, embed_dim, **kwargs)
+        channels = (in_chans, *stem_channels(embed_dim, self.patch_size[0]))
+        self.proj = nn.Sequential(*itertools.starmap(_pooled, itertools.pairwise(channels)))  # type: ignore[assignment]
+
+
+def _pooled(before: int, behind: int) -> nn.Module:
+    """Return a convolution that a pooling halves."""
+    convolution = nn.Conv2d(before, behind, 3, padding=1, bias=False)
+    return nn.Sequential(convolution, LayerNorm2d(behind), nn.GELU(), nn.MaxPool2d(3, stride=2, padding=1))
+
+
+PATCHES: dict[str, type[PatchEmbed]] = {"patch": PatchEmbed, "conv": ConvPatchEmbed, "cct": PooledPatchEmbed}
 """What makes patches into tokens, by a model's stem."""
 
 
@@ -90,7 +113,7 @@ class TokenEmbedding(nn.Module):
         in_chans: Channels C of the images.
         dim: Embedding width D.
         dynamic: Take images of any size that the patch divides; positions are resampled for them.
-        stem: patch or conv (see `ConvPatchEmbed`).
+        stem: patch, conv (see `ConvPatchEmbed`) or cct (see `PooledPatchEmbed`).
 
     Raises:
         UserError: The patches do not cover the image, or the stem does not make tokens of them.
