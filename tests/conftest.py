@@ -1,6 +1,5 @@
 import os
 import time
-from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -70,12 +69,6 @@ def faults(request: pytest.FixtureRequest) -> Iterator[Faults]:
     tally = Faults()
     yield tally
     request.node.user_properties.append(("faults", tally.counts))
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Begin with the files that have most slow tests, so that no worker is left with one of them at the end."""
-    slow = Counter(item.path for item in items if item.get_closest_marker("slow"))
-    items.sort(key=lambda item: -slow[item.path])
 
 
 TALLY: dict[str, list[int]] = {}
