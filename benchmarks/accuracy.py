@@ -23,24 +23,20 @@ from typing import Any
 import numpy as np
 from scipy import stats
 
+from bench import cpu_units
 from dasvit.api.recipe import make_config
 from dasvit.compare.networks import find_networks
 from dasvit.runtime.progress import Reporter
 from dasvit.training.pipeline import run_training
+from rungs import DATA
 
-DATA: dict[str, dict[str, Any]] = {
-    "cifar10": {},
-    "tiny": {"data.name": "parquet", "model.image_size": 64, "model.patch_size": 8},
-}
-"""What differs from the recipe, by the name of the data: Tiny ImageNet at 64 pixels in patches of 8."""
 UNITS = {"amx_bf16": "AMX", "avx512_bf16": "AVX512-BF16", "avx512f": "AVX512", "avx2": "AVX2"}
 """A processor's flags and what they are called, the best first."""
 
 
 def processor() -> str:
     """Return what the processor multiplies with, which says more of its speed than its name does."""
-    file = Path("/proc/cpuinfo")
-    flags = file.read_text(encoding="utf-8").split() if file.exists() else []
+    flags = cpu_units()
     return next((words for flag, words in UNITS.items() if flag in flags), platform.machine())
 
 

@@ -20,7 +20,6 @@ import argparse
 import json
 import math
 import multiprocessing
-import os
 import platform
 import statistics
 import sys
@@ -29,6 +28,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from datetime import date
+from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
@@ -44,6 +44,7 @@ from dasvit.config import Config, ModelConfig, OptimConfig, SpaceConfig
 from dasvit.config import recipe as recipes
 from dasvit.data import Loader, Preprocess, load_data, train_transform
 from dasvit.data.image_set import HeldPixels, ImageSet
+from dasvit.latency.measure import processor_name
 from dasvit.models.baselines import make_network, prefer_fast_attention
 from dasvit.runtime.distributed import bfloat16_slowdown
 from dasvit.search.bilevel import frozen
@@ -362,15 +363,17 @@ def matrix_rate(device: torch.device, side: int = 8192) -> float:
     return 2 * side**3 / alternate({"product": lambda: one @ other}, device, 20)["product"]
 
 
+def cpu_units() -> list[str]:
+    """Return the flags of the processor's vector and matrix units; none where the system does not say."""
+    file = Path("/proc/cpuinfo")
+    lines = file.read_text(encoding="utf-8").splitlines() if file.exists() else []
+    flags = next((line.partition(":")[2].split() for line in lines if line.startswith("flags")), [])
+    return [flag for flag in flags if flag.startswith(("avx", "amx", "fma"))]
+
+
 def describe_machine() -> dict[str, Any]:
     """Return what a reader needs to compare these figures with others."""
-    cpu, units = platform.processor() or platform.machine(), ""
-    if os.path.exists("/proc/cpuinfo"):
-        with open("/proc/cpuinfo", encoding="utf-8") as file:
-            lines = dict(line.split(":", 1) for line in file if line.startswith(("model name", "flags")))
-        names = {name.strip(): value.strip() for name, value in lines.items()}
-        cpu, flags = names.get("model name", cpu), names.get("flags", "").split()
-        units = " ".join(flag for flag in flags if flag.startswith(("avx", "amx", "fma")))
+    cpu, units = processor_name(), " ".join(cpu_units())
     gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
     machine = {"cpu": cpu, "cpu_units": units, "bfloat16_slowdown": bfloat16_slowdown(torch.device("cpu")), "gpu": gpu}
     versions = {"torch": torch.__version__, "timm": timm.__version__, "python": platform.python_version()}

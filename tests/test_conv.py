@@ -1,7 +1,6 @@
 """The MLP with a depthwise convolution before its GELU, alone, in the supernet and in networks."""
 
 import dataclasses
-from typing import Any
 
 import pytest
 import torch
@@ -12,16 +11,13 @@ from dasvit.cell.cost import network_cost, operation_cost
 from dasvit.cell.genotype import Genotype
 from dasvit.cell.ops import Conv, Mlp, make_operation
 from dasvit.cell.space import Space
-from dasvit.config import Config, ModelConfig, SpaceConfig, TokensConfig
+from dasvit.config import Config, ModelConfig, SpaceConfig
 from dasvit.config.validation import validate
 from dasvit.errors import UserError
 from dasvit.models.cost import cost_of
 from dasvit.models.dasvit import DasViT
-from dasvit.search.plain_darts import PlainSupernet
-from dasvit.search.supernet import Supernet
 
 CELL = Genotype.from_ops(2, ["conv_0.5", "msa_2", "zero", "conv_2", "mlp_1"])
-SPACE = Space(2, ("zero", "identity", "msa_2", "mlp_1", "conv_0.5", "conv_1"))
 
 
 def make(number: float, dim: int = 6) -> Conv:
@@ -91,66 +87,6 @@ def test_of_a_part_of_the_tokens_those_left_out_count_as_zeros() -> None:
     mixed = torch.cat([whole[:, :1], operation.depthwise(patches).flatten(2).transpose(1, 2)], dim=1)
     expected = operation.outer(F.gelu(torch.stack([mixed[i, places[i]] for i in range(2)])))
     torch.testing.assert_close(operation(kept, grid, places), expected, rtol=1e-12, atol=1e-12)
-
-
-@pytest.mark.parametrize("ratio", [1.0, 0.5])
-def test_a_supernet_mixes_it_as_operations_one_by_one(ratio: float) -> None:
-    """Against plain DARTS where all tokens are kept, and against differences where half of them are."""
-    torch.manual_seed(0)
-    sizes: Any = {"image_size": 8, "patch_size": 2, "dim": 6, "layers": 2 if ratio == 1 else 1}
-    ours = Supernet(SPACE, SPACE.everything(), **sizes, num_classes=3, tokens=TokensConfig(ratio=ratio)).double()
-    for parameter in ours.parameters():
-        nn.init.normal_(parameter, std=0.3)
-    images, labels = torch.randn(3, 3, 8, 8, dtype=torch.float64), torch.arange(3)
-    weights = torch.linspace(0.1, 1, 5 * len(SPACE.operations), dtype=torch.float64).view(5, -1).requires_grad_()
-
-    def loss(network: nn.Module, weights: Tensor) -> Tensor:
-        return F.cross_entropy(network(images, weights), labels)
-
-    loss(ours, weights).backward()
-    assert weights.grad is not None
-    if ratio < 1:
-        step = torch.zeros_like(weights)
-        for edge in range(5):
-            step[edge, 4] = 1e-6  # conv_0.5
-            with torch.no_grad():
-                slope = (loss(ours, weights + step) - loss(ours, weights - step)) / 2e-6
-            assert weights.grad[edge, 4].item() == pytest.approx(slope.item(), rel=1e-4, abs=1e-8)
-            step[edge, 4] = 0
-        return
-    gradients = [weights.grad, *(p.grad for _, p in sorted(ours.named_parameters()))]
-    plain = PlainSupernet(SPACE, **sizes, num_classes=3).double()
-    plain.load_state_dict(ours.state_dict())
-    weights.grad = None
-    loss(plain, weights).backward()
-    others = [weights.grad, *(p.grad for _, p in sorted(plain.named_parameters()))]
-    for one, other in zip(gradients, others, strict=True):
-        torch.testing.assert_close(one, other, rtol=1e-10, atol=1e-10)
-
-
-def test_the_derived_network_computes_what_the_supernet_does() -> None:
-    torch.manual_seed(0)
-    cell = Genotype.from_ops(2, ["conv_0.5", "msa_2", "zero", "conv_1", "mlp_1"])
-    sizes: Any = {"image_size": 8, "patch_size": 2, "layers": 3, "num_classes": 4}
-    supernet = Supernet(SPACE, SPACE.everything(), dim=6, tokens=TokensConfig(ratio=1.0), **sizes).double()
-    network = DasViT(cell, img_size=8, patch_size=2, num_classes=4, embed_dim=6, depth=3).double()
-    network.load_state_dict(supernet.state_of(cell), strict=True)
-    images = torch.randn(2, 3, 8, 8, dtype=torch.float64)
-    weights = torch.tensor(SPACE.one_hot(cell), dtype=torch.float64)
-    torch.testing.assert_close(network(images), supernet(images, weights), rtol=1e-11, atol=1e-11)
-
-
-def test_images_of_any_size() -> None:
-    """What a network of dynamic size computes is what one that was set to that size does."""
-    torch.manual_seed(0)
-    sizes: Any = {"img_size": 8, "patch_size": 2, "num_classes": 4, "embed_dim": 6, "depth": 2}
-    dynamic = DasViT(CELL, **sizes, dynamic_img_size=True).eval()
-    for size in ((4, 16), (8, 8), (12, 6)):  # the first has as many patches as a square
-        fixed = DasViT(CELL, **sizes).eval()
-        fixed.load_state_dict(dynamic.state_dict())
-        fixed.set_input_size(size)
-        images = torch.randn(2, 3, *size)
-        torch.testing.assert_close(dynamic(images), fixed(images))
 
 
 @pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning", "ignore:`torch.jit:FutureWarning")

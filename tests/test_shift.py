@@ -1,4 +1,4 @@
-"""The MLP whose hidden units come from neighbouring patches, alone, in the supernet and in networks."""
+"""The MLP whose hidden units come from neighbouring patches; it and the convolution in supernets and networks."""
 
 import dataclasses
 import math
@@ -23,7 +23,16 @@ from dasvit.search.plain_darts import PlainSupernet
 from dasvit.search.supernet import Supernet
 
 CELL = Genotype.from_ops(2, ["shift_0.5", "msa_2", "zero", "shift_2", "mlp_1"])
-SPACE = Space(2, ("zero", "identity", "msa_2", "mlp_1", "shift_0.5", "shift_1"))
+
+
+KINDS = pytest.mark.parametrize("kind", ["shift", "conv"])
+
+
+def space_of(kind: str) -> Space:
+    return Space(2, ("zero", "identity", "msa_2", "mlp_1", f"{kind}_0.5", f"{kind}_1"))
+
+
+SPACE = space_of("shift")
 
 
 def make(number: float, dim: int = 6) -> Shift:
@@ -79,17 +88,19 @@ def test_of_a_part_of_the_tokens_those_left_out_count_as_zeros() -> None:
     assert torch.equal(found, expected)
 
 
+@KINDS
 @pytest.mark.parametrize("ratio", [1.0, 0.5])
-def test_a_supernet_mixes_it_as_operations_one_by_one(ratio: float) -> None:
+def test_a_supernet_mixes_it_as_operations_one_by_one(ratio: float, kind: str) -> None:
     """Against plain DARTS where all tokens are kept, and against differences where half of them are."""
+    space = space_of(kind)
     torch.manual_seed(0)
     # One layer where tokens are chosen: the scores' gradient is no derivative, and deeper scores depend on weights.
     sizes: Any = {"image_size": 8, "patch_size": 2, "dim": 6, "layers": 2 if ratio == 1 else 1}
-    ours = Supernet(SPACE, SPACE.everything(), **sizes, num_classes=3, tokens=TokensConfig(ratio=ratio)).double()
+    ours = Supernet(space, space.everything(), **sizes, num_classes=3, tokens=TokensConfig(ratio=ratio)).double()
     for parameter in ours.parameters():
         nn.init.normal_(parameter, std=0.3)
     images, labels = torch.randn(3, 3, 8, 8, dtype=torch.float64), torch.arange(3)
-    weights = torch.linspace(0.1, 1, 5 * len(SPACE.operations), dtype=torch.float64).view(5, -1).requires_grad_()
+    weights = torch.linspace(0.1, 1, 5 * len(space.operations), dtype=torch.float64).view(5, -1).requires_grad_()
 
     def loss(network: nn.Module, weights: Tensor) -> Tensor:
         return F.cross_entropy(network(images, weights), labels)
@@ -99,14 +110,14 @@ def test_a_supernet_mixes_it_as_operations_one_by_one(ratio: float) -> None:
     if ratio < 1:
         step = torch.zeros_like(weights)
         for edge in range(5):
-            step[edge, 4] = 1e-6  # shift_0.5
+            step[edge, 4] = 1e-6  # of ratio 0.5
             with torch.no_grad():
                 slope = (loss(ours, weights + step) - loss(ours, weights - step)) / 2e-6
             assert weights.grad[edge, 4].item() == pytest.approx(slope.item(), rel=1e-4, abs=1e-8)
             step[edge, 4] = 0
         return
     gradients = [weights.grad, *(p.grad for _, p in sorted(ours.named_parameters()))]
-    plain = PlainSupernet(SPACE, **sizes, num_classes=3).double()
+    plain = PlainSupernet(space, **sizes, num_classes=3).double()
     plain.load_state_dict(ours.state_dict())
     weights.grad = None
     loss(plain, weights).backward()
@@ -116,15 +127,16 @@ def test_a_supernet_mixes_it_as_operations_one_by_one(ratio: float) -> None:
         torch.testing.assert_close(one, other, rtol=1e-10, atol=1e-10)
 
 
-def test_the_derived_network_computes_what_the_supernet_does() -> None:
+@KINDS
+def test_the_derived_network_computes_what_the_supernet_does(kind: str) -> None:
     torch.manual_seed(0)
-    cell = Genotype.from_ops(2, ["shift_0.5", "msa_2", "zero", "shift_1", "mlp_1"])
+    space, cell = space_of(kind), Genotype.from_ops(2, [f"{kind}_0.5", "msa_2", "zero", f"{kind}_1", "mlp_1"])
     sizes: Any = {"image_size": 8, "patch_size": 2, "layers": 3, "num_classes": 4}
-    supernet = Supernet(SPACE, SPACE.everything(), dim=6, tokens=TokensConfig(ratio=1.0), **sizes).double()
+    supernet = Supernet(space, space.everything(), dim=6, tokens=TokensConfig(ratio=1.0), **sizes).double()
     network = DasViT(cell, img_size=8, patch_size=2, num_classes=4, embed_dim=6, depth=3).double()
     network.load_state_dict(supernet.state_of(cell), strict=True)
     images = torch.randn(2, 3, 8, 8, dtype=torch.float64)
-    weights = torch.tensor(SPACE.one_hot(cell), dtype=torch.float64)
+    weights = torch.tensor(space.one_hot(cell), dtype=torch.float64)
     torch.testing.assert_close(network(images), supernet(images, weights), rtol=1e-11, atol=1e-11)
 
 
@@ -137,13 +149,15 @@ def test_networks_know_their_grid() -> None:
     assert network(torch.randn(1, 3, 16, 4)).shape == (1, 4)
 
 
-def test_images_of_any_size() -> None:
+@KINDS
+def test_images_of_any_size(kind: str) -> None:
     """What a network of dynamic size computes is what one that was set to that size does."""
     torch.manual_seed(0)
+    cell = Genotype.from_ops(2, [f"{kind}_0.5", "msa_2", "zero", f"{kind}_2", "mlp_1"])
     sizes = {"img_size": 8, "patch_size": 2, "num_classes": 4, "embed_dim": 6, "depth": 2}
-    dynamic = DasViT(CELL, **sizes, dynamic_img_size=True).eval()  # type: ignore[arg-type]
+    dynamic = DasViT(cell, **sizes, dynamic_img_size=True).eval()  # type: ignore[arg-type]
     for size in ((4, 16), (8, 8), (12, 6)):  # the first has as many patches as a square
-        fixed = DasViT(CELL, **sizes).eval()  # type: ignore[arg-type]
+        fixed = DasViT(cell, **sizes).eval()  # type: ignore[arg-type]
         fixed.load_state_dict(dynamic.state_dict())
         fixed.set_input_size(size)
         images = torch.randn(2, 3, *size)

@@ -215,25 +215,31 @@ torch.fx.wrap("shift")
 def check_grid(h: Tensor, grid: Grid | None) -> None:
     """Check that tokens [B, N, F] are the patches of a grid (None: a square one) and one or two more.
 
+    Scripts and traces leave it out.
+
     Raises:
         RuntimeError: They are not.
     """
-    rows, columns = grid or (_side(h.shape[1]), _side(h.shape[1]))
+    if torch.jit.is_scripting():  # type: ignore[attr-defined]
+        return
+    if is_tracing():
+        return
+    rows, columns = _sides(h, grid)
     if not 1 <= h.shape[1] - rows * columns <= 2:
         raise RuntimeError(f"{h.shape[1]} tokens do not have the shape of {rows} × {columns} patches and a class token")
 
 
-def _side(tokens: int) -> int:
-    """Return the side of a square of patches from all tokens: one, or two, are none of them."""
-    return int((tokens - 1) ** 0.5 + 0.5)
+def _sides(h: Tensor, grid: Grid | None) -> Grid:
+    """Return rows and columns of the patches among tokens [B, N, F]; one, or two, of these are no patches."""
+    if grid is None:
+        side = int((h.shape[1] - 1) ** 0.5 + 0.5)
+        return (side, side)
+    return grid
 
 
 def _shifted(h: Tensor, grid: Grid | None, back: bool) -> Tensor:
     """Return h shifted, [B, N, F], or back to where it came from."""
-    if grid is None:
-        side = _side(h.shape[1])
-        grid = (side, side)
-    rows, columns = grid
+    rows, columns = _sides(h, grid)
     first = h.shape[1] - rows * columns
     around = F.pad(h[:, first:].reshape(h.shape[0], rows, columns, h.shape[2]), (0, 0, 1, 1, 1, 1))
     width = h.shape[2]
@@ -339,26 +345,15 @@ def convolve(h: Tensor, weight: Tensor, bias: Tensor | None, grid: Grid | None) 
     Raises:
         RuntimeError: The patches are not as many as the grid has.
     """
-    if torch.jit.is_scripting():  # type: ignore[attr-defined]
-        return _convolved(h, weight, bias, grid)
-    if is_tracing():
-        return _convolved(h, weight, bias, grid)
     check_grid(h, grid)
-    return _convolved(h, weight, bias, grid)
-
-
-torch.fx.wrap("convolve")
-
-
-def _convolved(h: Tensor, weight: Tensor, bias: Tensor | None, grid: Grid | None) -> Tensor:
-    if grid is None:
-        side = _side(h.shape[1])
-        grid = (side, side)
-    rows, columns = grid
+    rows, columns = _sides(h, grid)
     first, units = h.shape[1] - rows * columns, h.shape[2]
     patches = h[:, first:].transpose(1, 2).reshape(h.shape[0], units, rows, columns)
     convolved = F.conv2d(patches, weight, bias, padding=1, groups=units).flatten(2).transpose(1, 2)
     return torch.cat([h[:, :first].to(convolved.dtype), convolved], dim=1)
+
+
+torch.fx.wrap("convolve")
 
 
 class Conv(nn.Module):
@@ -435,8 +430,16 @@ class Block(nn.Module):
         return output
 
 
-def grid_argument(operation: nn.Module, grid: Grid | None) -> dict[str, Grid | None]:
-    """Return the grid as the keyword argument of an operation's methods, if the operation is one that asks for it."""
+def grid_argument(operation: nn.Module, grid: Grid | None, places: Tensor | None = None) -> dict[str, Any]:
+    """Return what an operation's methods are told of where the patches lie, by keyword: nothing, if it does not ask.
+
+    Args:
+        operation: The operation.
+        grid: Rows and columns of all patches. None: they form a square.
+        places: Where the tokens stand among all, for an operation that is not `Parametric`. None: they are all.
+    """
+    if isinstance(operation, Conv) and places is not None:
+        return {"grid": grid, "places": places}
     return {"grid": grid} if isinstance(operation, (Shift, Conv)) else {}
 
 

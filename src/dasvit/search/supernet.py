@@ -15,7 +15,7 @@ from torch.nn import functional as F
 
 from dasvit.cell.genotype import Genotype
 from dasvit.cell.graph import add
-from dasvit.cell.ops import NORM_EPS, Conv, Grid, Identity, Parametric, grid_argument, init_weights, make_operation
+from dasvit.cell.ops import NORM_EPS, Grid, Identity, Parametric, grid_argument, init_weights, make_operation
 from dasvit.cell.space import OperationMask, Space
 from dasvit.config import TokensConfig
 from dasvit.models.skeleton import TokenEmbedding
@@ -150,8 +150,7 @@ class MixedCell(nn.Module):
             if isinstance(operation, Parametric):
                 parametric[o] = operation
             else:
-                spatial = isinstance(operation, Conv)
-                found = operation(x, how.grid, how.kept) if spatial else operation(x)
+                found = operation(x, **grid_argument(operation, how.grid, how.kept))
                 if how.mode.skip_dropout and isinstance(operation, Identity):
                     found = F.dropout(found, how.mode.skip_dropout, self.training)
                 output = add(output, weights[o].to(x.dtype) * (found[:, :1] if at_class else found))
