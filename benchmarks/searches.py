@@ -47,8 +47,8 @@ as long."""
 WITH_PRIOR, WITH_SIZES = ("prior",), ("sized", "tuned-vit")
 SIZES: dict[str, Any] = {
     "space.widths": [64, 96, 128, 160, 192],
-    "space.depths": [2, 3, 4, 5, 6, 8],
-    "space.stems": ["patch", "conv", "cct"],
+    "space.depths": [3, 4, 5, 6, 8],
+    "space.stems": ["patch", "cct"],
     "space.pools": ["token", "avg"],
 }
 PATCHES = {"cifar10": [4, 8], "tiny": [8, 16]}
