@@ -1,6 +1,6 @@
 r"""What is a network worth that is trained as one would train it? Accuracy, cost and core-hours, a table and a picture.
 
-    python benchmarks/accuracy.py DIR OUT NETWORK:SEED ... [--epochs 20] [--data cifar10] [--work FOLDER] \
+    python benchmarks/accuracy.py DIR OUT NETWORK:SEED ... [--epochs 10] [--data cifar10] [--work FOLDER] \
         [--picture FILE]
 
 trains by the recipe `cifar10`, on all training images of the data set in DIR, and evaluates on the test images every
@@ -134,12 +134,14 @@ def main() -> None:
     parser.add_argument("dir", type=Path, help="folder with the parquet files")
     parser.add_argument("out", type=Path, help="where the files go")
     parser.add_argument("entries", nargs="*", help="NETWORK:SEED")
-    parser.add_argument("--epochs", type=int, default=20)
+    parser.add_argument("--epochs", type=int, default=10)
     parser.add_argument("--data", choices=list(DATA), default="cifar10")
     parser.add_argument("--work", type=Path, help="where run folders go")
     parser.add_argument("--picture", type=Path, help="where the curves are drawn")
     args = parser.parse_args()
     args.work = args.work or args.out / "work"
+    if seedless := [entry for entry in args.entries if not entry.partition(":")[2].isdecimal()]:
+        parser.error(f"a training is NETWORK:SEED, as vit:0, not {seedless[0]}")
     for entry in args.entries:
         train(entry, args)
     files = sorted((args.out / args.data).glob("*.json"))
