@@ -140,6 +140,18 @@ def test_the_command_serves_this_machine_alone(small_run: Path, photo: Path, mon
         fake.answer(str(photo))
     status, _, err = call_cli("demo", small_run, "--port", 81)
     assert status == 2 and "give --port another number" in err
+    assert fake.options["examples"] is None
+
+
+def test_a_shipped_model_comes_with_pictures_to_click(monkeypatch: pytest.MonkeyPatch) -> None:
+    fake = Gradio()
+    monkeypatch.setitem(sys.modules, "gradio", fake)
+    for name in demo.OFFLINE:
+        monkeypatch.setenv(name, "")
+    assert call_cli("demo", "cifar10", "--device", "cpu")[0] == 0
+    assert len(fake.options["examples"]) == 10
+    shares, _ = fake.answer(next(path for path in fake.options["examples"] if path.endswith("ship.png")))
+    assert max(shares, key=shares.__getitem__) == "ship"
 
 
 def test_what_is_seen_is_what_predict_says(small_run: Path, photo: Path) -> None:

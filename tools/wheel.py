@@ -31,8 +31,13 @@ TINY = [
     "--runtime.device=cpu",
     "--runtime.precision=float32",
 ]
-COMMANDS = [["--version"], ["cost", "dasvit_cifar10"], ["quickstart", *TINY, "--run", "run"]]
-"""What is run, from the least to the most; the last needs recipes and page templates."""
+COMMANDS = [
+    ["--version"],
+    ["cost", "dasvit_cifar10"],
+    ["predict", "cifar10"],
+    ["quickstart", *TINY, "--run", "run"],
+]
+"""What is run, from the least to the most; the third needs the model in the wheel, the last recipes and templates."""
 
 
 def build(out: Path) -> Path:

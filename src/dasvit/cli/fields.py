@@ -28,6 +28,8 @@ def add_options(parser: ArgumentParser, options: type) -> None:
             continue
         how: dict[str, Any] = {"type": hint if hint in (int, float) else str, "help": help_text}
         how |= {key: field.metadata[key] for key in ("metavar", "nargs") if field.metadata.get(key)}
+        if how.get("nargs") == "*":
+            how["default"] = []  # without one the parser takes it for required, and says so
         if "positional" in field.metadata:
             parser.add_argument(field.name, **how)
         else:

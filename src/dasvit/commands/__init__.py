@@ -48,7 +48,7 @@ COMMANDS = {
     "evaluate": Command(own.EvaluateOptions, "MODEL", sections=("data", "runtime")),
     "data": Command(own.DataOptions, "FOLDER", sections=("data", "model", "runtime")),
     "cache": Command(own.CacheOptions),
-    "predict": Command(own.PredictOptions, "MODEL IMAGE|FOLDER..."),
+    "predict": Command(own.PredictOptions, "MODEL [IMAGE|FOLDER...]"),
     "export": Command(own.ExportOptions, "MODEL --to onnx|torch|hub"),
     "demo": Command(own.DemoOptions, "MODEL"),
     "cost": Command(own.CostOptions, "CELL|MODEL|TIMM_NAME", "cifar10-paper", ("model",)),

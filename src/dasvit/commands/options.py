@@ -187,8 +187,8 @@ class PredictOptions(Options):
     """Name the classes of images, or of folders of them.
 
     Attributes:
-        model: Run folder of a training, or a model folder.
-        images: Image files, and folders of them (with all below).
+        model: Run folder of a training, a model folder, or cifar10, which comes with the package.
+        images: Image files, and folders of them (with all below); of cifar10 also none: ten drawings that come with it.
         top: Classes shown for an image.
         format: Text, csv or json (as --json).
         batch_size: Images that the model sees at once.
@@ -197,7 +197,7 @@ class PredictOptions(Options):
     """
 
     model: str = positional("MODEL")
-    images: tuple[str, ...] = positional("IMAGE", "+")
+    images: tuple[str, ...] = positional("IMAGE", "*")
     top: int = at_least(1, default=5)
     format: Literal["text", "csv", "json"] = "text"
     batch_size: int = at_least(1, default=64)
@@ -227,7 +227,7 @@ class DemoOptions(Options):
     """Show a trained model in the browser: drop an image, see its classes.
 
     Attributes:
-        model: Run folder of a training, or a model folder.
+        model: Run folder of a training, a model folder, or cifar10, which comes with the package.
         host: Address to listen at (default: this machine alone).
         port: Port to listen at; 0: the first free one from 7860 on.
         device: The device: auto, cpu, cuda, cuda:N or mps.

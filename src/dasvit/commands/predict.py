@@ -6,6 +6,7 @@ import csv
 import io
 import sys
 from collections.abc import Iterable
+from pathlib import Path
 
 from dasvit.commands.common import print_json
 from dasvit.commands.options import PredictOptions
@@ -14,6 +15,7 @@ from dasvit.data.understanding import LeftOut
 from dasvit.errors import UserError, printable
 from dasvit.inference.predict import ImageBatches, Row, predictions
 from dasvit.io.run_folder import find_model
+from dasvit.io.shipped import drawings_of
 from dasvit.runtime.distributed import find_device
 from dasvit.runtime.progress import Reporter
 from dasvit.training.classifier import Classifier, ModelInput
@@ -28,7 +30,7 @@ def predict_command(options: PredictOptions) -> None:
     folder = find_model(options.model)
     classifier = Classifier(folder, find_device(options.device))
     left_out = LeftOut()
-    paths = find_images(options.images, left_out)
+    paths = find_images(options.images or _drawings(folder), left_out)
     batches = ImageBatches(paths, options.batch_size, classifier.described.shown)
     top = min(options.top, len(classifier.described.classes))
     reporter, out = Reporter(), sys.stdout
@@ -57,6 +59,14 @@ def predict_command(options: PredictOptions) -> None:
             f"{len(batches.skipped)} of {len(paths)} images cannot be read; the others are answered above "
             "(--on-error skip: that is no error)."
         )
+
+
+def _drawings(folder: Path) -> list[str]:
+    """Return the pictures that come with a model that comes with the package."""
+    drawings = drawings_of(folder)
+    if not drawings:
+        raise UserError("give the images too: dasvit predict MODEL IMAGE [IMAGE ...], files or folders of them.")
+    return drawings
 
 
 def say_skipped(skipped: dict[str, str], reporter: Reporter) -> None:

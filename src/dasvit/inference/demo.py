@@ -15,6 +15,7 @@ from PIL import Image
 from dasvit.errors import UserError, printable
 from dasvit.extras import need
 from dasvit.io.run_folder import find_model
+from dasvit.io.shipped import drawings_of
 from dasvit.models.attention import class_attention
 from dasvit.runtime.distributed import find_device
 from dasvit.training.classifier import Classifier
@@ -71,7 +72,7 @@ def open_app(model: str, device: str) -> Any:
     """Return gradio's page of a trained model: an image in; classes, and what the last layer attends to, out.
 
     Args:
-        model: Run folder of a training, or a model folder.
+        model: Run folder of a training, a model folder, or the name of one that comes with the package.
         device: Where the model computes, by name.
 
     Raises:
@@ -79,7 +80,8 @@ def open_app(model: str, device: str) -> Any:
     """
     need("demo", "gradio")
     os.environ.update(OFFLINE)
-    classifier = Classifier(find_model(model), find_device(device))
+    folder = find_model(model)
+    classifier = Classifier(folder, find_device(device))
     import gradio
 
     def answer(path: str | None) -> tuple[dict[str, float] | None, Image.Image | None]:
@@ -104,6 +106,8 @@ def open_app(model: str, device: str) -> Any:
         title=f"dasvit: {printable(Path(model).resolve().name)}",
         description=f"Tells {len(names)} classes apart in images of {side} × {side} pixels.",
         flagging_mode="never",
+        examples=drawings_of(folder) or None,
+        cache_examples=False,
         analytics_enabled=False,
         delete_cache=(600, 600),
     )

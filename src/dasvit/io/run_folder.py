@@ -19,6 +19,7 @@ from dasvit.config import Config
 from dasvit.config import recipe as recipes
 from dasvit.errors import UserError, listed
 from dasvit.io.files import SUFFIX, append_line, read_object, sweep, write_whole
+from dasvit.io.shipped import find_shipped, shipped_names
 
 LOCK = ".lock"
 """The file that a process holds while it writes into a run folder."""
@@ -276,11 +277,18 @@ def find_run(path: str | Path) -> Path | None:
 def find_model(path: str | Path) -> Path:
     """Return the model folder of a path: itself, its `model/`, or that of the training inside a search's folder.
 
+    A name of `shipped_names()` is that model, unless something of that name lies here.
+
     Raises:
         UserError: There is none.
     """
     if not Path(path).exists():
-        raise UserError(f"there is no model {path}: give a run folder of `dasvit train`, or a model folder.")
+        if shipped := find_shipped(str(path)):
+            return shipped
+        raise UserError(
+            f"there is no model {path}: give a run folder of `dasvit train`, a model folder, or the name of a model "
+            f"that comes with dasvit ({', '.join(shipped_names())})."
+        )
     for inner in ("", "model", "train/model"):
         if (Path(path) / inner / "config.json").is_file():
             return Path(path) / inner
