@@ -389,6 +389,21 @@ def test_plain_darts(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     assert config["stages"]["layers"] == [1] and config["stages"]["epochs"] == [3]
 
 
+def test_fields_of_several_values_take_commas_and_one_value_alone(capsys: pytest.CaptureFixture[str]) -> None:
+    words = [
+        "--space.heads",
+        "2,4",
+        "--space.convs",
+        1,
+        "--search.stages.epochs=4,5,6",
+        "--search.alphas.betas=0.4,0.9",
+    ]
+    out, _ = call(capsys, "search", "--config", "digits", *words, "--print_config")
+    resolved = yaml.safe_load(out)
+    assert resolved["space"]["heads"] == [2, 4] and resolved["space"]["convs"] == [1.0]
+    assert resolved["search"]["stages"]["epochs"] == [4, 5, 6] and resolved["search"]["alphas"]["betas"] == [0.4, 0.9]
+
+
 def test_print_config_shows_the_whole_resolved_configuration(capsys: pytest.CaptureFixture[str]) -> None:
     out, _ = call(capsys, "search", "--config", "digits", "--search.tokens.ratio", 0.25, "--print_config")
     shown = yaml.safe_load(out)

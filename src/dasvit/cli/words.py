@@ -13,10 +13,6 @@ COUNTS = tuple(
 """Fields that take a unit on the command line, as 6M."""
 
 
-LISTS = ("space.widths", "space.depths", "space.patches", "space.stems", "space.pools", "search.finals.prior")
-"""Fields that take their values with commas between them, as 96,128."""
-
-
 def plain_fields(arguments: list[str]) -> tuple[list[str], set[str]]:
     """Write fields with underscores and counts in full: --search.target-macs 300M; return the fields' names as well."""
     plain, given, name = [], set(), ""
@@ -35,7 +31,7 @@ def plain_fields(arguments: list[str]) -> tuple[list[str], set[str]]:
 
 def _plain(name: str, value: str) -> str:
     """Return a field's value as the parser takes it."""
-    if name in LISTS and value and not value.startswith("["):
+    if name in recipes.list_fields() and value and not value.startswith("["):
         return f"[{value}]"
     return _count(name, value)
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import re
 from collections.abc import Mapping, Sequence
 from importlib import resources
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import Any, get_origin, get_type_hints
 
 import yaml
 
@@ -154,6 +155,17 @@ def section_classes(cls: type = Config, prefix: str = "") -> dict[str, type]:
             assert isinstance(hint, type)
             found |= {prefix + key: hint, **section_classes(hint, f"{prefix}{key}.")}
     return found
+
+
+@functools.cache
+def list_fields() -> frozenset[str]:
+    """Return the dotted names of the fields that hold several values; a command line separates these by commas."""
+    return frozenset(
+        f"{section}.{name}"
+        for section, cls in section_classes().items()
+        for name, hint in get_type_hints(cls).items()
+        if get_origin(hint) in (list, tuple)
+    )
 
 
 def parse_count(text: str, option: str) -> int:
