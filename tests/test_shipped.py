@@ -8,6 +8,8 @@ import pytest
 from PIL import Image
 from safetensors import safe_open
 
+from dasvit.api import _about
+from dasvit.api.model import TrainedModel
 from dasvit.io.run_folder import find_model
 from dasvit.io.shipped import drawings_of, find_shipped, shipped_names
 from helpers import call_cli
@@ -51,3 +53,14 @@ def test_a_folder_of_ones_own_comes_before_a_shipped_model(
     assert drawings_of(find_model("cifar10")) == []
     status, _, err = call_cli("predict", "cifar10")
     assert status == 2 and "give the images too" in err
+
+
+def test_what_is_made_of_a_shipped_model_goes_below_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And never into the package, which need not even be writable."""
+    monkeypatch.chdir(tmp_path)
+    status, out, err = call_cli("export", "cifar10", "--to", "hub", "--json")
+    assert status == 0, err
+    made = Path(json.loads(out)["out"])
+    assert made == Path("runs/cifar10/export/hub") and (made / "model.safetensors").is_file()
+    assert not (find_model("cifar10") / "export").exists()
+    assert _about(TrainedModel("cifar10")) == ("cifar10", "runs/cifar10/finetune", "folder-small")

@@ -287,13 +287,12 @@ def truck() -> Canvas:
 DRAWINGS: tuple[Callable[[], Canvas], ...] = (airplane, automobile, bird, cat, deer, dog, frog, horse, ship, truck)
 
 
-def main() -> None:
-    """Draw all into a folder."""
-    folder = Path(sys.argv[1])
+def draw_all(folder: Path) -> None:
+    """Draw all into a folder, a file for each by its class."""
     folder.mkdir(parents=True, exist_ok=True)
     for draw in DRAWINGS:
         draw().finished().save(folder / f"{draw.__name__}.png", optimize=True)
 
 
 if __name__ == "__main__":
-    main()
+    draw_all(Path(sys.argv[1]))

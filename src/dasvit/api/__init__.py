@@ -24,7 +24,7 @@ from dasvit.config.validation import check_numbers, validate
 from dasvit.data import inspection
 from dasvit.data.inspection import Inspection
 from dasvit.errors import UserError, unknown
-from dasvit.io.run_folder import find_run
+from dasvit.io.run_folder import find_run, place_for
 from dasvit.memory.fits import warn_memory
 from dasvit.models.finetune import sizes_of
 from dasvit.report.folders import write_pages
@@ -359,7 +359,7 @@ def _about(subject: FoundCell | Found | TrainedModel | str | Path) -> tuple[str,
     if isinstance(subject, FoundCell):
         return subject.run.name, str(subject.run / "train"), subject.config
     if isinstance(subject, TrainedModel):
-        folder = subject.run or subject.folder
+        folder = place_for(subject.folder)
         return folder.name, str(folder / "finetune"), str(folder / "config.yaml") if subject.run else "folder-small"
     if isinstance(subject, (Genotype, Subnet)):
         return cell_kind(subject), "", "folder-small"

@@ -29,7 +29,8 @@ class TrainedModel:
     """A trained model.
 
     Args:
-        path: Run folder of a training (or of a search, for the training inside it), or a model folder.
+        path: Run folder of a training (or of a search, for the training inside it), a model folder, or `cifar10`, which
+            comes with the package.
 
     Attributes:
         folder: The model's folder.

@@ -31,7 +31,7 @@ def plain_fields(arguments: list[str]) -> tuple[list[str], set[str]]:
 
 def _plain(name: str, value: str) -> str:
     """Return a field's value as the parser takes it."""
-    if name in recipes.list_fields() and value and not value.startswith("["):
+    if name and value and not value.startswith("[") and name in recipes.list_fields():
         return f"[{value}]"
     return _count(name, value)
 

@@ -28,9 +28,9 @@ def predict_command(options: PredictOptions) -> None:
     """`dasvit predict`: labels with probabilities; texts and CSV come batch by batch, JSON at the end."""
     form = "json" if options.json else options.format
     folder = find_model(options.model)
+    asked, left_out = options.images or _drawings(folder), LeftOut()
     classifier = Classifier(folder, find_device(options.device))
-    left_out = LeftOut()
-    paths = find_images(options.images or _drawings(folder), left_out)
+    paths = find_images(asked, left_out)
     batches = ImageBatches(paths, options.batch_size, classifier.described.shown)
     top = min(options.top, len(classifier.described.classes))
     reporter, out = Reporter(), sys.stdout

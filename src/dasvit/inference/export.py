@@ -22,7 +22,7 @@ from dasvit.errors import UserError, unknown
 from dasvit.extras import need
 from dasvit.inference.low_precision import CONVERTERS, kept_accuracy
 from dasvit.io.files import sync_folder
-from dasvit.io.run_folder import find_model, find_run
+from dasvit.io.run_folder import find_model, find_run, place_for
 from dasvit.models.export import (
     WithTemperature,
     describe_input,
@@ -72,9 +72,9 @@ def export_model(path: str | Path, target: str, out: str | Path = "", precision:
     """Write a trained model as an .onnx file, a .pt2 file or a folder for the hub, and check it against the model.
 
     Args:
-        path: Run folder of a training, or a model folder.
+        path: Run folder of a training, a model folder, or the name of a model that comes with the package.
         target: onnx, torch or hub.
-        out: File, or folder of hub. Empty: in `export/` of the run's folder.
+        out: File, or folder of hub. Empty: in `export/` of the run's folder; below runs/ for a model of the package.
         precision: Of an .onnx file: float32, fp16, or int8.
 
     Raises:
@@ -88,7 +88,7 @@ def export_model(path: str | Path, target: str, out: str | Path = "", precision:
         need("export", "onnx", "onnxscript", "onnxruntime")
     folder = find_model(path)
     name = PLACES[target] if precision == "float32" else f"model-{precision}.onnx"
-    place = Path(out) if out else (find_run(folder) or folder) / "export" / name
+    place = Path(out) if out else place_for(folder) / "export" / name
     described = read_input(folder)
     model = load_classifier(folder, described, torch.device("cpu"))
     with torch.no_grad():

@@ -19,7 +19,7 @@ from dasvit.config import Config
 from dasvit.config import recipe as recipes
 from dasvit.errors import UserError, listed
 from dasvit.io.files import SUFFIX, append_line, read_object, sweep, write_whole
-from dasvit.io.shipped import find_shipped, shipped_names
+from dasvit.io.shipped import find_shipped, is_shipped, shipped_names
 
 LOCK = ".lock"
 """The file that a process holds while it writes into a run folder."""
@@ -293,6 +293,14 @@ def find_model(path: str | Path) -> Path:
         if (Path(path) / inner / "config.json").is_file():
             return Path(path) / inner
     raise UserError(f"{path} holds no trained model: train one with `dasvit train --cell {path}`.")
+
+
+def place_for(model: Path) -> Path:
+    """Return the folder that what is made of a model goes into, by the model's folder: its run's, or its own.
+
+    Nothing is written into the package: for a model that comes with it, a folder of its name below runs/.
+    """
+    return Path("runs") / model.name if is_shipped(model) else find_run(model) or model
 
 
 def describe_environment(config: Config) -> dict[str, Any]:

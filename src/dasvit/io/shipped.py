@@ -19,12 +19,17 @@ def find_shipped(name: str) -> Path | None:
     return _home() / name if name in shipped_names() else None
 
 
+def is_shipped(folder: Path) -> bool:
+    """Tell whether a model's folder is one of those that come with the package."""
+    return folder.parent == _home()
+
+
 def drawings_of(folder: Path) -> list[str]:
     """Return the pictures that come with a shipped model, by its folder, in the order of their names; none for others.
 
     A user's own model may lie beside a folder of that name, which is not meant.
     """
-    return sorted(map(str, (folder / DRAWINGS).glob("*.png"))) if folder.parent == _home() else []
+    return sorted(map(str, (folder / DRAWINGS).glob("*.png"))) if is_shipped(folder) else []
 
 
 def _home() -> Path:
