@@ -12,6 +12,7 @@ from dasvit.api import _about
 from dasvit.api.model import TrainedModel
 from dasvit.io.run_folder import find_model
 from dasvit.io.shipped import drawings_of, find_shipped, shipped_names
+from dasvit.training.distillation import find_teacher
 from helpers import call_cli
 
 DRAWN_RIGHT = 9
@@ -64,3 +65,7 @@ def test_what_is_made_of_a_shipped_model_goes_below_runs(tmp_path: Path, monkeyp
     assert made == Path("runs/cifar10/export/hub") and (made / "model.safetensors").is_file()
     assert not (find_model("cifar10") / "export").exists()
     assert _about(TrainedModel("cifar10")) == ("cifar10", "runs/cifar10/finetune", "folder-small")
+
+
+def test_a_shipped_model_teaches_by_its_name() -> None:
+    assert find_teacher("cifar10").classes == find_teacher(str(find_model("cifar10"))).classes

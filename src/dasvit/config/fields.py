@@ -565,8 +565,9 @@ class TrainConfig:
         monitor: Which epoch's weights are kept: the last one's, or those of the best top1, macro_f1, balanced_accuracy
             or loss on the images held out; map, macro_f1 or loss where images have several labels.
         patience: Stop after so many epochs in which what is monitored did not improve. 0: never.
-        teacher: A trained network whose answers are learnt beside the labels: a run folder, a model folder, or a name
-            of timm's whose weights are on this disk (docs/distillation.md). Empty: none.
+        teacher: A trained network whose answers are learnt beside the labels: a run folder, a model folder, the name
+            of a model that comes with dasvit, or one of timm's whose weights are on this disk (docs/distillation.md).
+            Empty: none.
         teacher_mode: What is learnt of it: hard, the class that it names; or soft, its probabilities.
         teacher_weight: Share of the loss that this is; the labels' loss is the rest.
         teacher_temperature: What the logits of both are divided by for soft.

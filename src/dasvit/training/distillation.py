@@ -22,6 +22,7 @@ from dasvit.config import TrainConfig
 from dasvit.data import MEAN, STD, Preprocess
 from dasvit.errors import UserError, listed
 from dasvit.io.run_folder import find_model
+from dasvit.io.shipped import find_shipped, shipped_names
 from dasvit.models.cost import count_cost
 from dasvit.models.finetune import sizes_of
 from dasvit.models.folder import WEIGHTS, create, load_model, read_model_config
@@ -147,14 +148,14 @@ def find_teacher(name: str) -> Source:
     """Find a teacher; nothing is fetched.
 
     Args:
-        name: A run folder (a training's, or a search's with a training in it), a model folder, or a name of timm's
-            whose weights are in the hub's cache on this disk.
+        name: A run folder (a training's, or a search's with a training in it), a model folder, the name of a model
+            that comes with dasvit, or one of timm's whose weights are in the hub's cache on this disk.
 
     Raises:
         UserError: There is none, or it does not say what its images are.
     """
     path = Path(name).expanduser()
-    if path.exists():
+    if path.exists() or find_shipped(name):
         folder = find_model(path)
         described, architecture = read_input(folder), str(read_model_config(folder)["architecture"])
         if described.multilabel:
@@ -175,8 +176,9 @@ def find_teacher(name: str) -> Source:
         )
     if len(Path(name).parts) > 1 or not timm.is_model(name.split(".")[0]):
         raise UserError(
-            f"there is no teacher {name}: give train.teacher a run folder of `dasvit train`, a model folder, or a name "
-            "of timm's whose weights are on this disk."
+            f"there is no teacher {name}: give train.teacher a run folder of `dasvit train`, a model folder, the name "
+            f"of a model that comes with dasvit ({', '.join(shipped_names())}), or one of timm's whose weights are on "
+            "this disk."
         )
     return _of_timm(name)
 
