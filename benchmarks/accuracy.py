@@ -1,13 +1,16 @@
 r"""What is a network worth that is trained as one would train it? Accuracy, cost and core-hours, a table and a picture.
 
-    python benchmarks/accuracy.py DIR OUT NETWORK:SEED ... [--epochs 10] [--data cifar10] [--work FOLDER] \
-        [--picture FILE]
+    python benchmarks/accuracy.py DIR OUT NETWORK:SEED ... [--epochs 10] [--data cifar10] [--init] \
+        [--teacher RUN] [--study FOLDER] [--work FOLDER] [--picture FILE]
 
 trains by the recipe `cifar10`, on all training images of the data set in DIR, and evaluates on the test images every
-second epoch. NETWORK is what `dasvit compare` takes: a cell's name or file, `vit`, a model's name. One file a training
-in OUT/DATA, with its curve; what is there is not done again. Run folders are kept in FOLDER (OUT/work): the same
-command goes on where it stopped. Prints the table of all files as Markdown, and draws their curves against core-hours
-into FILE. For one row alone: dasvit train --config cifar10 --cell CELL --data.path DIR --runtime.seed SEED --run RUN.
+second epoch. NETWORK is what `dasvit compare` takes: a cell's name or file, `vit`, a model's name; with --init a
+trained model, as a run's folder or `cifar10`, whose weights are trained on. With --teacher they learn from the training
+in RUN. One file a training in OUT/DATA, with its curve; what is there is not done again. Run folders are kept in FOLDER
+(OUT/work): the same command goes on where it stopped. Prints the table of all files as Markdown, with --study the rank
+correlation of their accuracies with those of short trainings (`benchmarks/searches.py`, its OUT), and draws the curves
+against core-hours into FILE. For one row alone:
+dasvit train --config cifar10 --cell CELL --data.path DIR --runtime.seed SEED --run RUN.
 """
 
 from __future__ import annotations
@@ -26,12 +29,18 @@ from scipy import stats
 from bench import cpu_units
 from dasvit.api.recipe import make_config
 from dasvit.compare.networks import find_networks
+from dasvit.config.fields import Config
+from dasvit.io.run_folder import find_model
+from dasvit.models.finetune import sizes_of
 from dasvit.runtime.progress import Reporter
-from dasvit.training.pipeline import run_training
+from dasvit.training.pipeline import Subject, run_training
+from dasvit.training.start import FirstWeights, Start
 from rungs import DATA
 
 UNITS = {"amx_bf16": "AMX", "avx512_bf16": "AVX512-BF16", "avx512f": "AVX512", "avx2": "AVX2"}
 """A processor's flags and what they are called, the best first."""
+SEARCHED = {"searched": "sized-0"}
+"""Networks' names here, and the files of `benchmarks/searches.py` that they come from, where these differ."""
 
 
 def processor() -> str:
@@ -40,17 +49,32 @@ def processor() -> str:
     return next((words for flag, words in UNITS.items() if flag in flags), platform.machine())
 
 
+def prepare(name: str, seed: int, args: argparse.Namespace) -> tuple[str, Config, Subject | FirstWeights]:
+    """Return what a row is called, its recipe, and what is trained."""
+    options = {**DATA[args.data], "data.path": str(args.dir), "runtime.seed": seed, "train.epochs": args.epochs}
+    options |= {"train.eval_every": 2, "train.teacher": args.teacher}
+    if args.init:
+        options |= {f"model.{field}": value for field, value in sizes_of(find_model(name)).items()}
+    config = make_config("cifar10", options=options, searching=False)
+    subject: Subject | FirstWeights
+    if args.init:
+        key, subject = f"{Path(name).name} fine-tuned", Start.read(str(find_model(name)), config)
+    else:
+        network = find_networks([name], "", "full")[0]
+        key, subject = network.key, network.subject
+    key += " taught" if args.teacher else ""
+    return key, config, subject
+
+
 def train(entry: str, args: argparse.Namespace) -> None:
     """Train a network, or go on with its training, and write its file."""
     name, _, seed = entry.partition(":")
-    network = find_networks([name], "", "full")[0]
-    label = f"{network.key}-e{args.epochs}-s{seed}"
+    key, config, subject = prepare(name, int(seed), args)
+    label = f"{key.replace(' ', '-')}-e{args.epochs}-s{seed}"
     file, folder = args.out / args.data / f"{label}.json", args.work / args.data / label
     if file.exists():
         return
-    options = {"data.path": str(args.dir), "runtime.seed": int(seed), "train.epochs": args.epochs}
-    config = make_config("cifar10", options={**DATA[args.data], **options, "train.eval_every": 2}, searching=False)
-    result = run_training(config, network.subject, str(folder), Reporter(quiet=True), expected=True)
+    result = run_training(config, subject, str(folder), Reporter(quiet=True), expected=True)
     rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
     notes = json.loads((folder / "environment.json").read_text(encoding="utf-8"))
     hours = np.cumsum([row["seconds"] for row in rows]) * notes["threads"] / 3600
@@ -59,7 +83,7 @@ def train(entry: str, args: argparse.Namespace) -> None:
         for row, spent in zip(rows, hours, strict=True)
         if "test_top1" in row
     ]
-    about = {"network": network.key, "seed": int(seed), "epochs": args.epochs, "top1": result.evaluation.top1}
+    about = {"network": key, "seed": int(seed), "epochs": args.epochs, "top1": result.evaluation.top1}
     about |= {"images": result.evaluation.images, "params": result.cost.params, "macs": result.cost.macs}
     about |= {"core_hours": round(float(hours[-1]), 3), "curve": curve, "precision": notes["precision"]}
     about |= {"processor": processor(), "torch": notes["versions"]["torch"], "date": time.strftime("%Y-%m-%d")}
@@ -86,6 +110,25 @@ def table(records: list[dict[str, Any]]) -> str:
             f"| {network} | {epochs} | {len(group)} | {_mean(group):.2f} {interval(group)} | {costs} | {hours} |"
         )
     return "\n".join(lines)
+
+
+def agreement(records: list[dict[str, Any]], study: Path) -> str:
+    """Return Kendall's tau between the networks' accuracies here and after short trainings, over those in both.
+
+    A search's file counts for the cell of its network: `searched` in OUT is `sized-0` there.
+    """
+    short: dict[str, float] = {}
+    for file in sorted(study.glob("*.json")):
+        record = json.loads(file.read_text(encoding="utf-8"))
+        if record["tests"]:
+            short[file.stem] = float(np.mean([test["top1"] for test in record["tests"].values()]))
+    long = {name: _mean([one for one in records if one["network"] == name]) for name in {r["network"] for r in records}}
+    both = [(short[SEARCHED.get(name, name)], top1) for name, top1 in long.items() if SEARCHED.get(name, name) in short]
+    if len(both) < 3:
+        return f"{len(both)} networks have a short training too: too few to rank."
+    found = stats.kendalltau(*zip(*both, strict=True))
+    about = f"over {len(both)} networks (p {found.pvalue:.3f})"
+    return f"Kendall's tau with the short trainings: {found.statistic:.2f} {about}"
 
 
 def _mean(group: list[dict[str, Any]]) -> float:
@@ -136,6 +179,9 @@ def main() -> None:
     parser.add_argument("entries", nargs="*", help="NETWORK:SEED")
     parser.add_argument("--epochs", type=int, default=10)
     parser.add_argument("--data", choices=list(DATA), default="cifar10")
+    parser.add_argument("--init", action="store_true", help="the networks are trained models, and are fine-tuned")
+    parser.add_argument("--teacher", default="", help="run folder of the training that they learn from")
+    parser.add_argument("--study", type=Path, help="folder with what benchmarks/searches.py measured")
     parser.add_argument("--work", type=Path, help="where run folders go")
     parser.add_argument("--picture", type=Path, help="where the curves are drawn")
     args = parser.parse_args()
@@ -147,6 +193,8 @@ def main() -> None:
     files = sorted((args.out / args.data).glob("*.json"))
     records = [json.loads(file.read_text(encoding="utf-8")) for file in files]
     print(table(records))
+    if args.study:
+        print(f"\n{agreement(records, args.study / args.data)}")
     if args.picture and records:
         draw(records, args.picture)
 
