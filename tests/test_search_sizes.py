@@ -25,7 +25,7 @@ from dasvit.config.methods import with_method
 from dasvit.config.validation import validate
 from dasvit.errors import UserError
 from dasvit.latency import table as tables
-from dasvit.latency.measure import Machine, this_machine
+from dasvit.latency.measure import Latency, Machine, this_machine
 from dasvit.latency.table import LatencyTable, find_table, sizes_of, with_table
 from dasvit.models.cost import cost_of
 from dasvit.runtime.progress import Reporter
@@ -226,7 +226,7 @@ def test_latency_tables_are_measured_once_for_each_size(tmp_path: Path, monkeypa
     config.data.cache = str(tmp_path / "cache")
     here = this_machine(config.search.latency)
 
-    def measured(config: Config, classes: int, reporter: Any) -> LatencyTable:
+    def measured(config: Config, *_: Any) -> LatencyTable:
         asked.append(sizes_of(config.model))
         return made_up(config, here)
 
@@ -427,11 +427,37 @@ def test_a_latency_table_of_plain_vits() -> None:
         validate(config)
 
 
+def test_tables_share_the_networks_that_they_have_in_common(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Depths share the shallow ones, poolings all; what a table says is what these times say, shared or not."""
+    counts = list[int]()
+
+    def in_turns(runs: list[Any], machine: Machine) -> list[Latency]:
+        counts.append(len(runs))
+        return [Latency(1e-3 * (1 + place), 0.0, 3, machine) for place in range(len(runs))]
+
+    monkeypatch.setattr(tables, "in_turns", in_turns)
+    config = make(lists={"widths": [8, 16], "depths": [4, 5], "pools": ["token", "avg"]})
+    timed: tables.Timed = {}
+    of = {
+        sizes: tables.measure_table(at(config, sizes), 5, Reporter(quiet=True), timed)
+        for sizes in sizes_of_space(config)
+    }
+    first = counts[0]
+    assert len(of) == 8 and counts == [first, tables.WHOLE, first, tables.WHOLE]
+    for sizes, table in of.items():
+        assert table.sizes == sizes_of(at(config, sizes).model)
+        alike = next(of[other] for other in of if (other.width, other.layers) == (sizes.width, sizes.layers))
+        assert table.operations == alike.operations and table.skeleton == alike.skeleton
+    counts.clear()
+    tables.measure_table(at(config, next(iter(of))), 5, Reporter(quiet=True))
+    assert counts == [first], "a table by itself times all of its own"
+
+
 def test_a_search_over_sizes_under_a_latency_budget(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Tables made up, the chosen network measured: the run keeps a table of every size, and derives by them."""
     asked = list[Any]()
 
-    def measured(config: Config, classes: int, reporter: Any) -> LatencyTable:
+    def measured(config: Config, *_: Any) -> LatencyTable:
         asked.append(sizes_of(config.model))
         return made_up(config, this_machine(config.search.latency))
 

@@ -122,20 +122,29 @@ def _parsed(text: str, where: str) -> LatencyTable:
     return table
 
 
-def find_table(config: Config, classes: int, reporter: Reporter | None = None) -> LatencyTable:
+Stack = tuple[Genotype, int]
+"""A cell and how many layers of it."""
+Timed = dict[tuple[str, Stack], float]
+"""Seconds of networks by what else they are (`_form`) and by their stack."""
+
+
+def find_table(
+    config: Config, classes: int, reporter: Reporter | None = None, timed: Timed | None = None
+) -> LatencyTable:
     """Return the latency table of a recipe: the one that it names, or this machine's, which is measured once.
 
     Args:
         config: The recipe.
         classes: Classes that the head is measured with; it takes so little that a table serves any number.
         reporter: Where is said that a table is measured. None: nowhere.
+        timed: Networks that were timed for other tables just now; those timed here are added. None: none were.
 
     Raises:
         UserError: The table that the recipe names is of other operations or sizes, or runs otherwise.
     """
     how = config.search.latency
     if how.table and Path(how.table).is_dir():
-        return _of_folder(Path(how.table), config, classes, reporter or Reporter(quiet=True))
+        return _of_folder(Path(how.table), config, classes, reporter or Reporter(quiet=True), timed)
     if how.table:
         table = read_table(Path(how.table))
         check_table(table, config)
@@ -148,10 +157,10 @@ def find_table(config: Config, classes: int, reporter: Reporter | None = None) -
             return read_table(path)
         except UserError as error:
             log.warning("%s It is measured anew.", error)
-    return renew_table(config, classes, reporter or Reporter(quiet=True))
+    return renew_table(config, classes, reporter or Reporter(quiet=True), timed)
 
 
-def _of_folder(folder: Path, config: Config, classes: int, reporter: Reporter) -> LatencyTable:
+def _of_folder(folder: Path, config: Config, classes: int, reporter: Reporter, timed: Timed | None) -> LatencyTable:
     """Return the table of a recipe's sizes from a folder of tables; to a run's own this machine's are added.
 
     Raises:
@@ -171,7 +180,7 @@ def _of_folder(folder: Path, config: Config, classes: int, reporter: Reporter) -
             "measure one there with `dasvit latency --config RECIPE --out FILE` and put it beside the others, or list "
             "in space the sizes alone that have one."
         )
-    table = find_table(with_table(config, ""), classes, reporter)
+    table = find_table(with_table(config, ""), classes, reporter, timed)
     if folder.name == OWN_TABLES and (folder.parent / "config.yaml").is_file():  # a recipe's choice is only read
         write_whole(own, table.to_json().encode())
     return table
@@ -204,9 +213,9 @@ def cached_at(config: Config) -> Path:
     return cache_folder(config.data) / "latency" / f"{hashlib.sha256(facts.encode()).hexdigest()[:24]}.json"
 
 
-def renew_table(config: Config, classes: int, reporter: Reporter) -> LatencyTable:
+def renew_table(config: Config, classes: int, reporter: Reporter, timed: Timed | None = None) -> LatencyTable:
     """Measure this machine's table, and put it into the cache (see `find_table`)."""
-    path, table = cached_at(config), measure_table(config, classes, reporter)
+    path, table = cached_at(config), measure_table(config, classes, reporter, timed)
     _HELD[path] = table
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -297,31 +306,41 @@ def check_table(table: LatencyTable, config: Config) -> None:
         raise UserError(f"the latency table {path} lacks {', '.join(missing)}, which space has: {way_out}")
 
 
-def measure_table(config: Config, classes: int, reporter: Reporter) -> LatencyTable:
+def measure_table(config: Config, classes: int, reporter: Reporter, timed: Timed | None = None) -> LatencyTable:
     """Measure the latency table of a recipe on this machine.
+
+    Tables of networks that differ in depth or in what the head reads have most of their networks in common.
 
     Args:
         config: The recipe: its sizes, its space, and where networks run (`search.latency`).
         classes: Classes of the head.
         reporter: Where progress goes.
+        timed: Networks that were timed for other tables just now; those timed here are added. None: none were.
 
     Raises:
         UserError: The runtime or the device is not there, or a network cannot be exported.
     """
     how, space = config.search.latency, Space.from_config(config.space)
     machine, stacks = this_machine(how), sample(space, config.model.layers)
-    model = config.model
-    sizes = f"width {model.width}, {model.layers} layers, patches of {model.patch_size}"
-    reporter.say(f"latency: {len(stacks)} networks of {sizes} are measured once, on {machine}")
-    times: list[float] = []
-    for group in _groups(stacks, config.model, classes):
-        runs = [inference(make_network(cell, model, classes), model.image_size, how) for cell, model in group]
-        times += [latency.median for latency in in_turns(runs, machine)]
-    return fit_table(stacks, times, space.operations, machine, sizes_of(config.model))
+    model, form, timed = config.model, _form(config.model), {} if timed is None else timed
+    missing = [stack for stack in dict.fromkeys(stacks) if (form, stack) not in timed]
+    if missing:
+        sizes = f"width {model.width}, {model.layers} layers, patches of {model.patch_size}, stem {model.stem}"
+        reporter.say(f"latency: {len(missing)} networks of {sizes} are measured once, on {machine}")
+    for group in _groups(missing, model, classes):
+        runs = [inference(make_network(cell, own, classes), own.image_size, how) for cell, own in group]
+        latencies = in_turns(runs, machine)
+        timed |= {(form, (cell, own.layers)): one.median for (cell, own), one in zip(group, latencies, strict=True)}
+    times = [timed[form, stack] for stack in stacks]
+    return fit_table(stacks, times, space.operations, machine, sizes_of(model))
 
 
-Stack = tuple[Genotype, int]
-"""A cell and how many layers of it."""
+def _form(model: ModelConfig) -> str:
+    """Return what tells networks of one stack apart in latency: all sizes but the depth, and not what the head reads.
+
+    To read the patches' mean in place of the class token takes microseconds.
+    """
+    return json.dumps({name: size for name, size in sizes_of(model).items() if name not in ("layers", "pool")})
 
 
 def sample(space: Space, layers: int) -> list[Stack]:
@@ -353,7 +372,8 @@ def _groups(stacks: Sequence[Stack], model: ModelConfig, classes: int) -> Iterat
             yield group
             group, size = [], 0
         group, size = [*group, (cell, own)], size + weights
-    yield group
+    if group:
+        yield group
 
 
 def fit_table(

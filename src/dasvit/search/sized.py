@@ -21,7 +21,7 @@ from dasvit.cell.space import Space
 from dasvit.config import Config, DeriveConfig
 from dasvit.config.validation import has_sizes
 from dasvit.errors import UserError
-from dasvit.latency.table import find_table
+from dasvit.latency.table import Timed, find_table
 from dasvit.runtime.progress import Reporter
 from dasvit.search.comparable import comparable_cells
 from dasvit.search.cost import make_budget
@@ -72,8 +72,9 @@ def pools_within(config: Config, classes: int) -> Pools:
 
 def measure_tables(config: Config, classes: int, reporter: Reporter) -> None:
     """Measure the latency tables of all sizes that keep to a recipe's other limits, each once."""
+    timed: Timed = {}
     for sizes in pools_within(with_choice(config, replace(config.search.derive, max_latency="")), classes):
-        find_table(at(config, sizes), classes, reporter)
+        find_table(at(config, sizes), classes, reporter, timed)
 
 
 def _why_none(config: Config, classes: int) -> str:
