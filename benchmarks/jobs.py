@@ -5,9 +5,10 @@
 searches by the recipe `cifar10-study` on the CIFAR-10 in DIR, candidates only: one at a time with one thread, one at a
 time with a thread a core, and as many at once as there are cores. Prints, and writes into OUT/jobs.json, the seconds
 of the three commands from start to end, the cells that they found, and two ratios. `of_best` is the time side by side
-over that of the faster of the two others. `machine` is the best that the cores allow: the time of a multiplication
-where every core does one, over that where one core does all in turn. It is 1 / cores where cores share nothing, and
-more where they are two threads of one core, or memory is what both wait for. About ten minutes for every repeat.
+over that of the faster of the two others. `machine` is what the cores allow where all is multiplication: the time
+of every core doing one, over that of one core doing all in turn. It is 1 / cores where cores share nothing and more
+where they are two threads of one core; what trainings lose beyond it, they lose to shared caches and memory, or to the
+processes. About ten minutes for every repeat.
 """
 
 from __future__ import annotations
