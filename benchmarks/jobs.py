@@ -1,9 +1,10 @@
 """How much sooner do candidates end that are trained side by side? A search's time by its number of jobs.
 
-    python benchmarks/jobs.py DIR OUT [--candidates 6] [--epochs 0.5] [--repeats 1]
+    python benchmarks/jobs.py DIR OUT [--candidates 6] [--images 14000] [--repeats 1]
 
-searches by the recipe `cifar10-study` on the CIFAR-10 in DIR, candidates only: one at a time with one thread, one at a
-time with a thread a core, and as many at once as there are cores. Prints, and writes into OUT/jobs.json, the seconds
+searches by the recipe `cifar10-study` on the CIFAR-10 in DIR, candidates only, one epoch of --images less the 4,000
+that compare them (half of the images, where that is less): one at a time with one thread, one at a time with a thread a
+core, and as many at once as there are cores. Prints, and writes into OUT/jobs.json, the seconds
 of the three commands from start to end, the cells that they found, and two ratios. `of_best` is the time side by side
 over that of the faster of the two others. `machine` is what the cores allow where all is multiplication: the time
 of every core doing one, over that of one core doing all in turn. It is 1 / cores where cores share nothing and more
@@ -41,13 +42,21 @@ print(time.perf_counter() - start)
 def search(jobs: int, threads: int, folder: Path, args: argparse.Namespace) -> tuple[float, list[Any]]:
     """Run the command; return its seconds, and the operations of the cell that it found."""
     shutil.rmtree(folder, ignore_errors=True)
-    options = {"finals.cells": args.candidates, "finals.rungs": args.epochs, "finals.shipped": "false"}
+    options = {"finals.cells": args.candidates, "finals.rungs": 1, "finals.shipped": "false"}
     command = [sys.executable, "-m", "dasvit", "search", "--config", "cifar10-study", "--method", "finals"]
-    command += ["--data.path", str(args.dir), "--run", str(folder), "--jobs", str(jobs)]
+    command += [
+        "--data.path",
+        str(args.dir),
+        "--data.limit",
+        str(args.images),
+        "--run",
+        str(folder),
+        "--jobs",
+        str(jobs),
+    ]
     command += [word for name, value in options.items() for word in (f"--search.{name}", str(value))]
-    command += ["--runtime.threads", str(threads)]
     start = time.perf_counter()
-    subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL, env={**os.environ, "OMP_NUM_THREADS": str(threads)})
     seconds = time.perf_counter() - start
     cell = json.loads((folder / "genotype.json").read_text(encoding="utf-8"))
     return seconds, [edge["op"] for edge in cell["edges"]]
@@ -66,7 +75,7 @@ def main() -> None:
     parser.add_argument("dir", type=Path, help="folder with the parquet files of CIFAR-10")
     parser.add_argument("out", type=Path, help="where run folders and jobs.json go")
     parser.add_argument("--candidates", type=int, default=6)
-    parser.add_argument("--epochs", type=float, default=0.5)
+    parser.add_argument("--images", type=int, default=14000, help="of the data set; 4,000 of them compare")
     parser.add_argument("--repeats", type=int, default=1)
     args = parser.parse_args()
     cores = len(os.sched_getaffinity(0))
