@@ -39,8 +39,8 @@ from rungs import DATA
 
 UNITS = {"amx_bf16": "AMX", "avx512_bf16": "AVX512-BF16", "avx512f": "AVX512", "avx2": "AVX2"}
 """A processor's flags and what they are called, the best first."""
-SEARCHED = {"searched": "sized-0"}
-"""Networks' names here, and the files of `benchmarks/searches.py` that they come from, where these differ."""
+SEARCHED = {("cifar10", "searched"): "sized-0"}
+"""Files of `benchmarks/searches.py` that networks come from, by data and name here, where these names differ."""
 
 
 def processor() -> str:
@@ -53,17 +53,14 @@ def prepare(name: str, seed: int, args: argparse.Namespace) -> tuple[str, Config
     """Return what a row is called, its recipe, and what is trained."""
     options = {**DATA[args.data], "data.path": str(args.dir), "runtime.seed": seed, "train.epochs": args.epochs}
     options |= {"train.eval_every": 2, "train.teacher": args.teacher}
-    if args.init:
-        options |= {f"model.{field}": value for field, value in sizes_of(find_model(name)).items()}
-    config = make_config("cifar10", options=options, searching=False)
-    subject: Subject | FirstWeights
-    if args.init:
-        key, subject = f"{Path(name).name} fine-tuned", Start.read(str(find_model(name)), config)
-    else:
+    taught = " taught" if args.teacher else ""
+    if not args.init:
         network = find_networks([name], "", "full")[0]
-        key, subject = network.key, network.subject
-    key += " taught" if args.teacher else ""
-    return key, config, subject
+        return network.key + taught, make_config("cifar10", options=options, searching=False), network.subject
+    folder = find_model(name)
+    options |= {f"model.{field}": value for field, value in sizes_of(folder).items()}
+    config = make_config("cifar10", options=options, searching=False)
+    return f"{Path(name).name} fine-tuned{taught}", config, Start.read(str(folder), config)
 
 
 def train(entry: str, args: argparse.Namespace) -> None:
@@ -112,18 +109,25 @@ def table(records: list[dict[str, Any]]) -> str:
     return "\n".join(lines)
 
 
-def agreement(records: list[dict[str, Any]], study: Path) -> str:
+def agreement(records: list[dict[str, Any]], data: str, study: Path) -> str:
     """Return Kendall's tau between the networks' accuracies here and after short trainings, over those in both.
 
-    A search's file counts for the cell of its network: `searched` in OUT is `sized-0` there.
+    Args:
+        records: Of trainings of one length.
+        data: What the data set is called.
+        study: The folder with the short trainings; a search's file counts for the network that it found.
     """
     short: dict[str, float] = {}
-    for file in sorted(study.glob("*.json")):
+    for file in sorted((study / data).glob("*.json")):
         record = json.loads(file.read_text(encoding="utf-8"))
         if record["tests"]:
             short[file.stem] = float(np.mean([test["top1"] for test in record["tests"].values()]))
-    long = {name: _mean([one for one in records if one["network"] == name]) for name in {r["network"] for r in records}}
-    both = [(short[SEARCHED.get(name, name)], top1) for name, top1 in long.items() if SEARCHED.get(name, name) in short]
+    files = {one["network"]: SEARCHED.get((data, one["network"]), one["network"]) for one in records}
+    both = [
+        (short[file], _mean([one for one in records if one["network"] == name]))
+        for name, file in files.items()
+        if file in short
+    ]
     if len(both) < 3:
         return f"{len(both)} networks have a short training too: too few to rank."
     found = stats.kendalltau(*zip(*both, strict=True))
@@ -194,7 +198,8 @@ def main() -> None:
     records = [json.loads(file.read_text(encoding="utf-8")) for file in files]
     print(table(records))
     if args.study:
-        print(f"\n{agreement(records, args.study / args.data)}")
+        alike = [record for record in records if record["epochs"] == args.epochs]
+        print(f"\n{agreement(alike, args.data, args.study)}")
     if args.picture and records:
         draw(records, args.picture)
 

@@ -4,12 +4,12 @@
 
 searches by the recipe `cifar10-study` on the CIFAR-10 in DIR, candidates only, one epoch of --images less the 4,000
 that compare them (half of the images, where that is less): one at a time with one thread, one at a time with a thread a
-core, and as many at once as there are cores. Prints, and writes into OUT/jobs.json, the seconds
-of the three commands from start to end, the cells that they found, and two ratios. `of_best` is the time side by side
-over that of the faster of the two others. `machine` is what the cores allow where all is multiplication: the time
-of every core doing one, over that of one core doing all in turn. It is 1 / cores where cores share nothing and more
-where they are two threads of one core; what trainings lose beyond it, they lose to shared caches and memory, or to the
-processes. About ten minutes for every repeat.
+core, and as many at once as there are cores. Prints, and writes into OUT/jobs.json, the seconds of the three commands
+from start to end, the cells that they found, and two ratios. `of_best` is the time side by side over that of the faster
+of the two others. `machine` is what the cores allow where all is multiplication: the time of every core doing one, over
+that of one core doing all in turn. It is 1 / cores where cores share nothing and more where they are two threads of one
+core; what trainings lose beyond it, they lose to shared caches and memory, or to the processes. About ten minutes for
+every repeat.
 """
 
 from __future__ import annotations
@@ -42,19 +42,11 @@ print(time.perf_counter() - start)
 def search(jobs: int, threads: int, folder: Path, args: argparse.Namespace) -> tuple[float, list[Any]]:
     """Run the command; return its seconds, and the operations of the cell that it found."""
     shutil.rmtree(folder, ignore_errors=True)
-    options = {"finals.cells": args.candidates, "finals.rungs": 1, "finals.shipped": "false"}
-    command = [sys.executable, "-m", "dasvit", "search", "--config", "cifar10-study", "--method", "finals"]
-    command += [
-        "--data.path",
-        str(args.dir),
-        "--data.limit",
-        str(args.images),
-        "--run",
-        str(folder),
-        "--jobs",
-        str(jobs),
-    ]
-    command += [word for name, value in options.items() for word in (f"--search.{name}", str(value))]
+    options = {"config": "cifar10-study", "method": "finals", "data.path": args.dir, "data.limit": args.images}
+    options |= {"search.finals.cells": args.candidates, "search.finals.rungs": 1, "search.finals.shipped": "false"}
+    options |= {"jobs": jobs, "run": folder}
+    command = [sys.executable, "-m", "dasvit", "search"]
+    command += [word for name, value in options.items() for word in (f"--{name}", str(value))]
     start = time.perf_counter()
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL, env={**os.environ, "OMP_NUM_THREADS": str(threads)})
     seconds = time.perf_counter() - start
